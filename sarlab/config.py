@@ -61,7 +61,7 @@ class TrainConfig:
     eval_questions: int = 300
     validation_questions: int = 100
     checkpoint_every: int = 10
-    token_budget: int = 16_384  # tokens in one micro-batch
+    token_budget: int = 0  # tokens in one micro-batch; 0: what suits the device
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -71,11 +71,11 @@ class TrainConfig:
         reward_named(self.reward)
         positive = (
             "steps questions group_size max_answer_tokens mini_batches epochs lora_rank "
-            "lora_alpha eval_every eval_questions checkpoint_every token_budget"
+            "lora_alpha eval_every eval_questions checkpoint_every"
         )
         for name in positive.split():
             _require(self, name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("warmup_steps", "seed", "validation_questions"):
+        for name in ("warmup_steps", "seed", "validation_questions", "token_budget"):
             _require(self, name, getattr(self, name) >= 0, "must be 0 or more")
         for name in ("learning_rate", "critic_learning_rate", "grad_clip"):
             _require(self, name, getattr(self, name) > 0, "must be above 0")

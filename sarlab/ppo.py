@@ -24,7 +24,7 @@ from sarlab.losses import reduce_tokens, value_loss
 from sarlab.models import Policy
 from sarlab.rewards import reward_named, total_reward
 from sarlab.rollout import seed_of
-from sarlab.scoring import Prefix, plan_batches, score
+from sarlab.scoring import Prefix, plan_batches, score, token_budget_for
 from sarlab.tasks import Task
 from sarlab.train import (
     Batch,
@@ -181,7 +181,7 @@ def _on_last_token(rewards: Tensor, answer_mask: Tensor) -> Tensor:
 
 def _values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
     rollouts = batch.rollouts
-    with critic.on(), torch.no_grad():
+    with critic.on(), critic.policy.folded():
         hidden = score(
             critic.policy,
             [Prefix(p.ids) for p in batch.prefixes],
@@ -210,10 +210,11 @@ def _update_critic(
     plain = [Prefix(p.ids) for p in batch.prefixes]
     prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
     groups = prefix_lengths if critic.policy.has_sliding_window else None
+    budget = token_budget_for(critic.policy, config.token_budget)
     critic.optimizer.zero_grad(set_to_none=True)
     total = 0.0
     with critic.on():
-        for chosen in plan_batches(lengths + prefix_lengths, config.token_budget, groups):
+        for chosen in plan_batches(lengths + prefix_lengths, budget, groups):
             part = rows[chosen]
             width = int(rollouts.lengths[part].max())
             ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]

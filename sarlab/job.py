@@ -5,26 +5,27 @@ What notebook 02 calls in one line, and what the command line calls without a no
 
 from __future__ import annotations
 
-import json
+import errno
+import itertools
 import math
 import platform
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sarlab.batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids
 from sarlab.evaluate import evaluate_policy, paired_difference, summarise
+from sarlab.files import read_json, replace_folder, write_json
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.ppo import add_critic, ppo_steps
 from sarlab.rewards import total_reward
-from sarlab.runs import Run, read_metrics, read_rollouts, write_json
+from sarlab.runs import BEST, Run, holds_nothing, read_metrics, read_rollouts, refuse_existing
 from sarlab.tasks import Task, load_task
 from sarlab.train import TrainingError, TrainState, answer_rows, collect, grpo_steps, start
 from sarlab.types import Question, StepRecord
@@ -80,13 +81,12 @@ def run_training(
     """
     view = view or View()
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise ValueError(
-            f"The run folder {folder} exists already. Choose another name, continue it with "
-            "resume=True, or remove it."
-        )
+    # What was killed before its run had begun has nothing to go on from: it begins.
+    resume = resume and not (folder.is_dir() and any(folder.iterdir()) and holds_nothing(folder))
     if resume:
         config = _resumed_config(folder, config)
+    else:
+        refuse_existing(folder)
     task = load_task(config.task, heldout_ref=config.heldout)
     heldout = held_out(task, config)
     policy = load_policy(config.model, dtype=config.dtype)
@@ -95,7 +95,8 @@ def run_training(
     state = start(policy, config)
     if config.algorithm == "ppo":
         add_critic(state, config)
-    run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
+    open_run = Run.reopen if resume else Run.create
+    run = open_run(folder, config.to_dict())
     try:
         if resume:
             found = run.last_good_checkpoint()
@@ -107,9 +108,7 @@ def run_training(
         run.update(status="interrupted", steps_done=state.step)
         raise
     except BaseException as error:
-        kind = error.kind if isinstance(error, TrainingError) else type(error).__name__
-        run.message(state.step, kind, str(error))
-        run.update(status="failed", steps_done=state.step, error=f"{kind}: {error}")
+        _record_failure(run, state.step, error)
         raise
     finally:
         run.close()
@@ -146,17 +145,21 @@ def _train_and_judge(
     run: Run, state: TrainState, task: Task, heldout: HeldOut, config: TrainConfig, view: View
 ) -> dict[str, Any]:
     policy = state.policy
-    if not (run.folder / "rollouts.parquet" / "heldout_base-000000.parquet").exists():
-        _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
-        _probe(run, policy, heldout.probes, config, 0)
+    with policy.as_reference():  # the untrained policy, also where a run is resumed
+        if not run.part(0, "heldout_base").exists():
+            _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
+        if not run.part(0, "probe").exists():
+            _probe(run, policy, heldout.probes, config, 0)
     began, before = time.perf_counter(), _seconds_so_far(run)
     view.begin(config, state.step)
+    if heldout.validation and not run.part(0, "validation").exists():
+        with policy.as_reference():
+            _judge(run, policy, heldout.validation, config, "validation", 0, view)
     guard = Guard()
-    if heldout.validation:
-        with policy.as_reference():  # the untrained policy, also where a run is resumed
-            base = _judge(run, policy, heldout.validation, config, "validation", 0, view)
-        guard.look(0, base)
-        view.evaluation(0, base)
+    for step, found in _validations(run):  # a resumed run's guard knows what it has seen
+        guard.look(step, found)
+        view.evaluation(step, found)
+    _tell_memory(run, view, state.step)
     best = _best_so_far(run)
     stopped = view.wants_stop()
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
@@ -180,6 +183,7 @@ def _train_and_judge(
         for text in messages:
             run.message(step, text.split(":", 1)[0], text)
             view.message(f"step {step}: {text}")
+        _tell_memory(run, view, step)
         metrics["messages"] = messages
         run.log({k: _plain(v) for k, v in metrics.items()})
         if step % config.checkpoint_every == 0 or last:
@@ -191,7 +195,8 @@ def _train_and_judge(
             break
     trained_seconds = before + time.perf_counter() - began
     _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
-    _replace_adapter(run, policy)
+    _tell_memory(run, view, state.step)
+    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
     summary = summarise_run(run.folder, config, state.step, trained_seconds)
     write_json(run.folder / "summary.json", summary)
     run.update(
@@ -300,28 +305,42 @@ def _keep_best(run: Run, policy: Policy, step: int, found: dict[str, Any]) -> No
         policy.model.save_pretrained(folder, selected_adapters=["default"])
         write_json(folder / "validation.json", {"step": step, **found})
 
-    _swap(run.folder / "best", write)
+    replace_folder(run.folder / BEST, write)
 
 
-def _replace_adapter(run: Run, policy: Policy) -> None:
-    _swap(run.folder / "adapter", lambda folder: export_policy(policy, folder))
+def _validations(run: Run) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Step and summary of the evaluations on the validation questions that the run holds."""
+    if not run.part(0, "validation").exists():
+        return
+    table = read_rollouts(run.folder, "validation").to_pylist()
+    for step, rows in itertools.groupby(table, key=lambda row: row["step"]):
+        yield step, summarise(list(rows))
 
 
-def _swap(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a folder beside its place and put it there."""
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+def _tell_memory(run: Run, view: View, step: int) -> None:
+    """Record where memory ran out and work went on in smaller batches."""
+    for text in memory_notes():
+        run.event(step, "out_of_memory", text)
+        view.message(f"step {step}: {text}")
+
+
+def _record_failure(run: Run, step: int, error: BaseException) -> None:
+    """Put kind and reason of the error into run.json, on a full disk too."""
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, TrainingError):
+        kind = error.kind
+    elif getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
+        kind = "disk_full"
+        text += f". Free some room on the disk of {run.folder} and go on with resume=True."
     try:
-        write(scratch)
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        run.fail(step, kind, text)
+    except OSError as second:
+        error.add_note(f"run.json still says 'running', since it could not be written: {second}")
 
 
 def _best_so_far(run: Run) -> float | None:
-    path = run.folder / "best" / "validation.json"
-    return json.loads(path.read_text())["mean_reward"] if path.exists() else None
+    path = run.folder / BEST / "validation.json"
+    return read_json(path)["mean_reward"] if path.exists() else None
 
 
 def _seconds_so_far(run: Run) -> float:
@@ -335,7 +354,7 @@ def _resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"There is no run to resume at {folder} (no config.json).")
-    saved = TrainConfig.from_parameters(json.loads(path.read_text()))
+    saved = TrainConfig.from_parameters(read_json(path))
     asked, kept = config.to_dict(), saved.to_dict()
     changed = [k for k in kept if k != "steps" and asked[k] != kept[k]]
     if changed:

@@ -7,13 +7,15 @@ name would train with defaults. So the second cell reads the assignments that we
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sarlab.config import TrainConfig
+from sarlab.files import read_json, write_json
 from sarlab.models import REPOSITORY
-from sarlab.runs import stamp
+from sarlab.runs import check_run_name, now, stamp
 
 _INJECTED = "# Parameters"  # first line of the cell that papermill adds
 
@@ -47,12 +49,40 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
     config = TrainConfig.from_parameters(told)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
-    if not isinstance(name, str) or "/" in name or "\\" in name or name.startswith("."):
-        raise ValueError(f"name is {name!r}; it must be a plain folder name without slashes.")
+    name = check_run_name(name) if name != "" else ""
     if resume and not name:
         raise ValueError("resume=True needs the name of the run to go on with.")
     name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
-    return config, Path(REPOSITORY, str(out) or "runs", name), resume
+    folder = Path(REPOSITORY, str(out) or "runs", name)
+    if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
+        record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
+    return config, folder, resume
+
+
+def record_failing_cells(folder: Path) -> None:
+    """From now on, put number, first line and error of a failing cell into the run's run.json.
+
+    Papermill's exit code says that a notebook failed, and the executed copy says where; this says
+    it beside the run too. Outside a notebook, or before the run folder is made, nothing happens.
+    """
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None else None
+    if shell is None:
+        return
+
+    def after_cell(result: Any) -> None:
+        error = result.error_in_exec or result.error_before_exec
+        path = folder / "run.json"
+        if error is not None and path.exists():
+            failure = {
+                "cell": shell.execution_count - 1,  # counted on when the cell was done
+                "first_line": str(result.info.raw_cell).strip().split("\n")[0][:120],
+                "error": f"{type(error).__name__}: {error}",
+                "at": now(),
+            }
+            write_json(path, {**read_json(path), "notebook_failure": failure})
+
+    shell.events.register("post_run_cell", after_cell)
 
 
 def _assigned(cell: str) -> list[str]:

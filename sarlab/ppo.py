@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarlab.advantages import gae, whiten
+from sarlab.batches import run_whole_plan
 from sarlab.config import TrainConfig
 from sarlab.losses import reduce_tokens, value_loss
 from sarlab.models import Policy
 from sarlab.rewards import reward_named, total_reward
 from sarlab.rollout import seed_of
-from sarlab.scoring import Prefix, plan_batches, score, token_budget_for
+from sarlab.scoring import Prefix, score, token_budget_for
 from sarlab.tasks import Task
 from sarlab.train import (
     Batch,
@@ -212,11 +213,12 @@ def _update_critic(
     plain = [Prefix(p.ids) for p in batch.prefixes]
     prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
     groups = prefix_lengths if critic.policy.has_sliding_window else None
-    budget = token_budget_for(critic.policy, config.token_budget)
-    critic.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    with critic.on():
-        for chosen in plan_batches(lengths + prefix_lengths, budget, groups):
+
+    def accumulate(plan: list[Tensor]) -> float:
+        """The gradient of all micro-batches, from zero, and their loss."""
+        critic.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for chosen in plan:
             part = rows[chosen]
             width = int(rollouts.lengths[part].max())
             ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
@@ -246,6 +248,17 @@ def _update_critic(
             )
             loss.backward()
             total += loss.item()
+        return total
+
+    with critic.on():
+        total = run_whole_plan(
+            critic.policy.device,
+            lengths + prefix_lengths,
+            token_budget_for(critic.policy, config.token_budget),
+            accumulate,
+            groups,
+            kind="critic update",
+        )
         norm = torch.nn.utils.clip_grad_norm_(
             critic.optimizer.param_groups[0]["params"], config.grad_clip
         ).item()

@@ -7,8 +7,7 @@ The language-model head runs on answer positions only, in slices, with log-softm
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+from sarlab.batches import run_in_batches
 from sarlab.models import Policy
 
 Cache = tuple[tuple[Tensor, Tensor], ...]  # keys and values [rows, heads, length, dim] per layer
@@ -23,7 +23,6 @@ OUTPUTS = ("logps", "entropy", "ranks", "top")
 TOP = 5
 _HEAD_SLICE = 1 << 23  # logits held at once: 32 MiB in float32
 _BUDGET_CPU, _BUDGET_GPU = 2_048, 16_384  # on a CPU activations should stay in its caches
-_budgets: dict[str, int] = {}  # token budget per device, halved when memory ran out
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def score(
             return token_scores(policy, hidden, ids, mask, outputs)
 
         budget = token_budget_for(policy, token_budget)
-        parts = run_in_batches(policy, totals, budget, run, groups=groups)
+        parts = run_in_batches(policy.device, totals, budget, run, groups=groups)
         return _gather(parts, rows, width)
 
 
@@ -137,10 +136,15 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Prefix]
         lengths = torch.tensor([len(ids) for ids in todo])
         groups = lengths if policy.has_sliding_window else None
         with torch.no_grad():
-            for chosen in plan_batches(lengths, 8_192, groups=groups):
-                batch = [todo[i] for i in chosen.tolist()]
-                hidden, cache = _run_prefixes(policy, batch)
-                for row, ids in enumerate(batch):
+
+            def run(chosen: Tensor) -> tuple[Tensor, Cache]:
+                return _run_prefixes(policy, [todo[i] for i in chosen.tolist()])
+
+            parts = run_in_batches(
+                policy.device, lengths, 8_192, run, groups=groups, kind="prefixes"
+            )
+            for chosen, (hidden, cache) in parts:
+                for row, ids in enumerate(todo[i] for i in chosen.tolist()):
                     end = len(ids)
                     rows = tuple(
                         (k[row : row + 1, :, :end], v[row : row + 1, :, :end]) for k, v in cache
@@ -172,70 +176,6 @@ def token_budget_for(policy: Policy, wanted: int = 0) -> int:
     like length share a batch, and what a layer writes is still in the cache when the next reads it.
     """
     return wanted or (_BUDGET_GPU if policy.device.type == "cuda" else _BUDGET_CPU)
-
-
-def plan_batches(
-    lengths: Tensor, token_budget: int, groups: Tensor | None = None
-) -> Iterator[Tensor]:
-    """Row indices in micro-batches: longest first, rows × longest row ≤ ``token_budget``.
-
-    ``lengths`` [B] tokens a row. The longest come first, so that memory that does not suffice
-    shows at once. Rows of different ``groups`` never share a batch. A single row longer than the
-    budget gets a batch of its own.
-    """
-    order = sorted(
-        range(len(lengths)),
-        key=lambda i: (-int(groups[i]) if groups is not None else 0, -int(lengths[i]), i),
-    )
-    batch: list[int] = []
-    for i in order:
-        head = batch[0] if batch else i
-        other_group = groups is not None and int(groups[i]) != int(groups[head])
-        if batch and (other_group or (len(batch) + 1) * int(lengths[head]) > token_budget):
-            yield torch.tensor(batch)
-            batch = []
-        batch.append(i)
-    if batch:
-        yield torch.tensor(batch)
-
-
-def run_in_batches(
-    policy: Policy,
-    lengths: Tensor,
-    token_budget: int,
-    run: Callable[[Tensor], Scores],
-    groups: Tensor | None = None,
-) -> list[tuple[Tensor, Scores]]:
-    """``[(indices, run(indices)), …]`` over micro-batches; out of memory halves the budget.
-
-    The smaller budget is kept for the device and said once. A single row that does not fit is an
-    error that nothing here can mend, and is raised.
-    """
-    device = str(policy.device)
-    results = []
-    pending = torch.arange(len(lengths))
-    while len(pending):
-        budget = min(token_budget, _budgets.get(device, token_budget))
-        part = None if groups is None else groups[pending]
-        plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
-        for position, chosen in enumerate(plan):
-            try:
-                results.append((chosen, run(chosen)))
-            except torch.OutOfMemoryError:
-                if len(chosen) == 1:
-                    raise
-                torch.cuda.empty_cache()
-                _budgets[device] = budget // 2
-                warnings.warn(
-                    f"Out of memory at {budget} tokens a micro-batch on {device}; going on with "
-                    f"{budget // 2}.",
-                    stacklevel=2,
-                )
-                pending = torch.cat(plan[position:])
-                break
-        else:
-            pending = pending[:0]
-    return results
 
 
 def _check_lengths(

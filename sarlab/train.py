@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sarlab.advantages import group_advantages, share_without_signal
+from sarlab.batches import run_whole_plan
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids, standalone_ids
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss
@@ -26,7 +27,7 @@ from sarlab.models import Policy
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, compute_prefixes, plan_batches, score, token_budget_for
+from sarlab.scoring import Prefix, compute_prefixes, score, token_budget_for
 from sarlab.tasks import Task, Verdict, judge_all
 from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
@@ -304,41 +305,48 @@ def update_policy(
     prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
     groups = prefix_lengths if policy.has_sliding_window else None
     budget = token_budget_for(policy, config.token_budget)
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0}
-    ratio_max = 0.0
-    state.optimizer.zero_grad(set_to_none=True)
-    for chosen in plan_batches(lengths + prefix_lengths, budget, groups):
-        part = rows[chosen]
-        width = int(rollouts.lengths[part].max())
-        ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
-        found = score(
-            policy, plain, ids, mask, prefix_index=rollouts.group_ids[part], grad=True
-        ).logps
-        assert found is not None
-        mask, before = mask.to(found.device), old[part, :width].to(found.device)
-        gain = advantages[part].to(found.device)
-        gain = gain[:, :width] if gain.dim() == found.dim() else gain
-        per_token = surrogate_loss(
-            found,
-            before,
-            gain,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            dual_clip=config.dual_clip,
-        )
-        share = int(mask.sum()) / totals["total_tokens"]
-        if reference is not None:
-            kl = kl_estimate(found, reference[part, :width].to(found.device), config.kl)
-            per_token = per_token + config.beta * kl
-            sums["kl"] += kl.detach()[mask].mean().item() * share
-        loss = reduce_tokens(per_token, mask, config.loss, **totals)
-        loss.backward()
-        with torch.no_grad():
-            sums["loss"] += loss.item()
-            sums["clip_fraction"] += share * clip_fraction(
-                found, before, gain, mask, clip_low=config.clip_low, clip_high=config.clip_high
+
+    def accumulate(plan: list[Tensor]) -> tuple[dict[str, float], float]:
+        """The gradient of all micro-batches, from zero; sums for the log and the largest ratio."""
+        sums, ratio_max = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0}, 0.0
+        state.optimizer.zero_grad(set_to_none=True)
+        for chosen in plan:
+            part = rows[chosen]
+            width = int(rollouts.lengths[part].max())
+            ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
+            found = score(
+                policy, plain, ids, mask, prefix_index=rollouts.group_ids[part], grad=True
+            ).logps
+            assert found is not None
+            mask, before = mask.to(found.device), old[part, :width].to(found.device)
+            gain = advantages[part].to(found.device)
+            gain = gain[:, :width] if gain.dim() == found.dim() else gain
+            per_token = surrogate_loss(
+                found,
+                before,
+                gain,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                dual_clip=config.dual_clip,
             )
-            ratio_max = max(ratio_max, (found - before)[mask].max().exp().item())
+            share = int(mask.sum()) / totals["total_tokens"]
+            if reference is not None:
+                kl = kl_estimate(found, reference[part, :width].to(found.device), config.kl)
+                per_token = per_token + config.beta * kl
+                sums["kl"] += kl.detach()[mask].mean().item() * share
+            loss = reduce_tokens(per_token, mask, config.loss, **totals)
+            loss.backward()
+            with torch.no_grad():
+                sums["loss"] += loss.item()
+                sums["clip_fraction"] += share * clip_fraction(
+                    found, before, gain, mask, clip_low=config.clip_low, clip_high=config.clip_high
+                )
+                ratio_max = max(ratio_max, (found - before)[mask].max().exp().item())
+        return sums, ratio_max
+
+    sums, ratio_max = run_whole_plan(
+        policy.device, lengths + prefix_lengths, budget, accumulate, groups
+    )
     norm = torch.nn.utils.clip_grad_norm_(
         state.optimizer.param_groups[0]["params"], config.grad_clip
     ).item()

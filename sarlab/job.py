@@ -26,38 +26,14 @@ from sarlab.ppo import add_critic, ppo_steps
 from sarlab.rewards import total_reward
 from sarlab.runs import Run, read_metrics, read_rollouts, write_json
 from sarlab.tasks import Task, load_task
+from sarlab.trackers import tracked
 from sarlab.train import TrainingError, TrainState, answer_rows, collect, grpo_steps, start
 from sarlab.types import Question, StepRecord
+from sarlab.view import View
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4
 _DROP = 0.05  # fall in accuracy or relative length that the guard speaks up at
-
-
-class View:
-    """What watches a run; this one says nothing and never stops. Override what you want to see."""
-
-    def begin(self, config: TrainConfig, done: int) -> None:
-        """Training starts, ``done`` steps lie behind it."""
-
-    def phase(self, text: str, done: int, total: int) -> None:
-        """Something longer than a step is going on."""
-
-    def step(self, record: StepRecord) -> None:
-        """A step is done."""
-
-    def evaluation(self, step: int, summary: dict[str, Any]) -> None:
-        """Held-out answers were judged."""
-
-    def message(self, text: str) -> None:
-        """A warning."""
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """All is done."""
-
-    def wants_stop(self) -> bool:
-        """Whether somebody asked the run to end after the present step."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -78,8 +54,8 @@ def run_training(
     existing run goes on from its last good checkpoint. ``view.wants_stop()`` is asked between
     steps; a stopped run is evaluated and can be resumed.
     """
-    view = view or View()
     folder = Path(folder)
+    view = tracked(view or View(), config.tracker, folder)
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise ValueError(
             f"The run folder {folder} exists already. Choose another name, continue it with "

@@ -195,7 +195,7 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
 
     The same seed gives the same initial adapter. Base weights are frozen.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     if hasattr(policy.model, "peft_config"):
         raise ValueError(f"Policy {policy.reference!r} has an adapter already.")
@@ -204,17 +204,23 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
         # PEFT asks transformers for a property under its old name; nothing a user could mend.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(policy.model, config)
+        model = get_peft_model(policy.model, lora_config(rank, alpha))
     model.eval()  # no dropout anywhere, in updates either: ratios start at exactly one
     policy.model = model
     return policy
+
+
+def lora_config(rank: int = 16, alpha: int = 32) -> Any:
+    """The LoRA of every engine (a PEFT ``LoraConfig``): all linear layers, no dropout."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:

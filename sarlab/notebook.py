@@ -42,7 +42,12 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
     ``out`` is seen from the repository's root, wherever the kernel runs. Raises ValueError for
     an unknown or senseless parameter, before anything is made.
     """
-    told = notebook_parameters(namespace)
+    return run_request(notebook_parameters(namespace))
+
+
+def run_request(told: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
+    """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
+    told = dict(told)
     name, out, resume = (told.pop(key, "") for key in ("name", "out", "resume"))
     config = TrainConfig.from_parameters(told)
     if resume not in (True, False):

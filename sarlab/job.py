@@ -5,13 +5,14 @@ What notebook 02 calls in one line, and what the command line calls without a no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def run_training(
             "resume=True, or remove it."
         )
     if resume:
-        config = _resumed_config(folder, config)
+        config = resumed_config(folder, config)
     task = load_task(config.task, heldout_ref=config.heldout)
     heldout = held_out(task, config)
     policy = load_policy(config.model, dtype=config.dtype)
@@ -72,24 +73,30 @@ def run_training(
     if config.algorithm == "ppo":
         add_critic(state, config)
     run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
-    try:
+    with recording(run, lambda: state.step):
         if resume:
             found = run.last_good_checkpoint()
             run.rewind(found[0] if found else 0)
             if found:
                 state.load(found[1], found[0])
-        summary = _train_and_judge(run, state, task, heldout, config, view)
+        return _train_and_judge(run, state, task, heldout, config, view)
+
+
+@contextlib.contextmanager
+def recording(run: Run, steps_done: Callable[[], int]) -> Iterator[None]:
+    """Within the block a failure or an interruption is put into run.json; then the lock goes."""
+    try:
+        yield
     except KeyboardInterrupt:
-        run.update(status="interrupted", steps_done=state.step)
+        run.update(status="interrupted", steps_done=steps_done())
         raise
     except BaseException as error:
         kind = error.kind if isinstance(error, TrainingError) else type(error).__name__
-        run.message(state.step, kind, str(error))
-        run.update(status="failed", steps_done=state.step, error=f"{kind}: {error}")
+        run.message(steps_done(), kind, str(error))
+        run.update(status="failed", steps_done=steps_done(), error=f"{kind}: {error}")
         raise
     finally:
         run.close()
-    return summary
 
 
 def held_out(task: Task, config: TrainConfig) -> HeldOut:
@@ -124,43 +131,28 @@ def _train_and_judge(
     policy = state.policy
     if not (run.folder / "rollouts.parquet" / "heldout_base-000000.parquet").exists():
         _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
-        _probe(run, policy, heldout.probes, config, 0)
-    began, before = time.perf_counter(), _seconds_so_far(run)
+        probe(run, policy, heldout.probes, config, 0)
+    began, before = time.perf_counter(), seconds_so_far(run)
     view.begin(config, state.step)
-    guard = Guard()
+    log = Logbook(run, config, view)
     if heldout.validation:
         with policy.as_reference():  # the untrained policy, also where a run is resumed
             base = _judge(run, policy, heldout.validation, config, "validation", 0, view)
-        guard.look(0, base)
-        view.evaluation(0, base)
-    best = _best_so_far(run)
+        log.base(base)
     stopped = view.wants_stop()
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
     for record in steps(state, task, config) if not stopped else ():
         step = record.step
         last = step == config.steps
-        run.write_rollouts(step, "train", record.rows)
-        metrics: dict[str, Any] = dict(record.metrics)
-        messages = list(record.messages)
-        if heldout.validation and (step % config.eval_every == 0 or last):
-            found = _judge(run, policy, heldout.validation, config, "validation", step, view)
-            for name in ("accuracy", "mean_length", "sar", "mean_reward"):
-                metrics[f"heldout_{name}"] = found[name]
-            messages += guard.look(step, found)
-            view.evaluation(step, found)
-            if best is None or found["mean_reward"] > best:
-                best = found["mean_reward"]
-                _keep_best(run, policy, step, found)
-        if step % config.eval_every == 0 or last:
-            _probe(run, policy, heldout.probes, config, step)
-        for text in messages:
-            run.message(step, text.split(":", 1)[0], text)
-            view.message(f"step {step}: {text}")
-        metrics["messages"] = messages
-        run.log({k: _plain(v) for k, v in metrics.items()})
+        found = None
+        if log.evaluates(step):
+            if heldout.validation:
+                found = _judge(run, policy, heldout.validation, config, "validation", step, view)
+            probe(run, policy, heldout.probes, config, step)
+        written = log.step(record, found, lambda folder: save_adapter(policy, folder))
         if step % config.checkpoint_every == 0 or last:
             run.save_checkpoint(step, state.save)
-        view.step(StepRecord(step, metrics, record.rows, tuple(messages)))
+        view.step(written)
         if view.wants_stop() and not last:
             run.save_checkpoint(step, state.save)
             stopped = True
@@ -211,6 +203,53 @@ def hardware() -> str:
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
 
 
+class Logbook:
+    """Writes what a step leaves into the run folder; every engine of training has one."""
+
+    def __init__(self, run: Run, config: TrainConfig, view: View) -> None:
+        self.run, self.config, self.view = run, config, view
+        self.guard = Guard()
+        self.best = _best_so_far(run)
+
+    def base(self, summary: dict[str, Any]) -> None:
+        """The untrained policy's validation."""
+        self.guard.look(0, summary)
+        self.view.evaluation(0, summary)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the validation and the probe questions are answered after this step."""
+        return step % self.config.eval_every == 0 or step == self.config.steps
+
+    def step(
+        self,
+        record: StepRecord,
+        validation: dict[str, Any] | None,
+        save: Callable[[Path], Any],
+    ) -> StepRecord:
+        """Log a step with its validation (if there was one); what was logged comes back.
+
+        ``save(folder)`` writes the adapter; it is called where the validation is the best so far.
+        """
+        step, run = record.step, self.run
+        run.write_rollouts(step, "train", record.rows)
+        metrics: dict[str, Any] = dict(record.metrics)
+        messages = list(record.messages)
+        if validation is not None:
+            for name in ("accuracy", "mean_length", "sar", "mean_reward"):
+                metrics[f"heldout_{name}"] = validation[name]
+            messages += self.guard.look(step, validation)
+            self.view.evaluation(step, validation)
+            if self.best is None or validation["mean_reward"] > self.best:
+                self.best = validation["mean_reward"]
+                _keep_best(run, save, step, validation)
+        for text in messages:
+            run.message(step, text.split(":", 1)[0], text)
+            self.view.message(f"step {step}: {text}")
+        metrics["messages"] = messages
+        run.log({k: _plain(v) for k, v in metrics.items()})
+        return StepRecord(step, metrics, record.rows, tuple(messages))
+
+
 class Guard:
     """Speaks up when held-out length falls while accuracy falls too: shorter, but not better."""
 
@@ -256,7 +295,7 @@ def _judge(
     return summarise(rows)
 
 
-def _probe(
+def probe(
     run: Run, policy: Policy, questions: Sequence[Question], config: TrainConfig, step: int
 ) -> None:
     """Sample the probe questions, so that answers to one question can be followed."""
@@ -269,21 +308,26 @@ def _probe(
     run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))
 
 
-def _keep_best(run: Run, policy: Policy, step: int, found: dict[str, Any]) -> None:
+def save_adapter(policy: Policy, folder: Path) -> None:
+    """The adapter alone, in PEFT's layout."""
+    policy.model.save_pretrained(folder, selected_adapters=["default"])
+
+
+def _keep_best(run: Run, save: Callable[[Path], Any], step: int, found: dict[str, Any]) -> None:
     """Keep the adapter with the highest held-out reward (the run's own objective) in best/."""
 
     def write(folder: Path) -> None:
-        policy.model.save_pretrained(folder, selected_adapters=["default"])
+        save(folder)
         write_json(folder / "validation.json", {"step": step, **found})
 
-    _swap(run.folder / "best", write)
+    swap_folder(run.folder / "best", write)
 
 
 def _replace_adapter(run: Run, policy: Policy) -> None:
-    _swap(run.folder / "adapter", lambda folder: export_policy(policy, folder))
+    swap_folder(run.folder / "adapter", lambda folder: export_policy(policy, folder))
 
 
-def _swap(target: Path, write: Callable[[Path], Any]) -> None:
+def swap_folder(target: Path, write: Callable[[Path], Any]) -> None:
     """Write a folder beside its place and put it there."""
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
@@ -300,13 +344,14 @@ def _best_so_far(run: Run) -> float | None:
     return json.loads(path.read_text())["mean_reward"] if path.exists() else None
 
 
-def _seconds_so_far(run: Run) -> float:
+def seconds_so_far(run: Run) -> float:
+    """Seconds of training that the log counts, over all sittings."""
     return float(
         sum(v for m in read_metrics(run.folder) for k, v in m.items() if k.startswith("seconds_"))
     )
 
 
-def _resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
+def resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
     """A resumed run keeps its configuration; only ``steps`` may grow."""
     path = folder / "config.json"
     if not path.exists():

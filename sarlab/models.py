@@ -242,9 +242,14 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
     else:
         policy.model.save_pretrained(folder, selected_adapters=["default"])
     policy.tokenizer.save_pretrained(folder)
+    save_prompt_format(policy, folder)
+    return folder
+
+
+def save_prompt_format(policy: Policy, folder: Path) -> None:
+    """Write how the policy wants to be asked beside its weights, where loading looks for it."""
     prompt = {"system": policy.prompt.system, "instruction": policy.prompt.instruction}
     (folder / "sarlab.json").write_text(json.dumps({"prompt": prompt}, indent=1) + "\n")
-    return folder
 
 
 def _resolve(name: str, adapter: str | Path | None) -> tuple[str, str | Path | None]:

@@ -6,8 +6,9 @@ name would train with defaults. So the second cell reads the assignments that we
 
 from __future__ import annotations
 
+import argparse
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
 def run_request(told: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
     told = dict(told)
-    name, out, resume = (told.pop(key, "") for key in ("name", "out", "resume"))
+    name, out, resume = told.pop("name", ""), told.pop("out", ""), told.pop("resume", False)
     config = TrainConfig.from_parameters(told)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
@@ -58,6 +59,27 @@ def run_request(told: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
         raise ValueError("resume=True needs the name of the run to go on with.")
     name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
     return config, Path(REPOSITORY, str(out) or "runs", name), resume
+
+
+def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
+    """``-p name value`` or ``--name value``, as papermill reads them: numbers, True, else text."""
+    parser = argparse.ArgumentParser(
+        description="Parameters of a run: -p name value, or --name value.", allow_abbrev=False
+    )
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    known, rest = parser.parse_known_args(arguments)
+    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
+        raise ValueError(f"{rest} cannot be read. Write -p name value, or --name value.")
+    pairs = [*known.p, *((n[2:], v) for n, v in zip(rest[::2], rest[1::2], strict=True))]
+    return {name: _constant(text) for name, text in pairs}
+
+
+def _constant(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def _assigned(cell: str) -> list[str]:

@@ -126,6 +126,7 @@ def grpo_config(
         "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
     }
     unknown = sorted(changes.keys() - GRPOConfig.__dataclass_fields__.keys())
     if unknown:

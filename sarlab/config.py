@@ -174,14 +174,18 @@ _PAPER: dict[str, dict[str, Any]] = {
 }
 
 
-def _paper_model(model: str) -> dict[str, dict[str, Any]]:
+# At most 10,000 questions of each source, as in the paper; copies of one question count once.
+PAPER_DATA = "gsm8k+math+numinamath?limit=10000"
+
+
+def _paper_model(model: str, **changes: Any) -> dict[str, dict[str, Any]]:
     """One of the paper's models with the paper's data, lengths and α, as a LoRA.
 
     The rates are ten times those of full fine-tuning, the rule of thumb for a LoRA; none of the
     four has been trained here. The authors draw at random from each source and keep short
     numeric answers of NuminaMath only; here it is the first rows with an answer to check.
     """
-    task = {"model": model, "task": PAPER_DATA, "alpha": 0.2, "reward": "sar"}
+    task = {"model": model, "task": PAPER_DATA, "alpha": 0.2, "reward": "sar", **changes}
     return {
         "grpo": {**_PAPER["grpo"], **task, "learning_rate": 1e-5},
         "ppo": {
@@ -193,8 +197,6 @@ def _paper_model(model: str) -> dict[str, dict[str, Any]]:
     }
 
 
-# At most 10,000 questions of each source, as in the paper; copies of one question count once.
-PAPER_DATA = "gsm8k+math+numinamath?limit=10000"
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": _PAPER,
     # Tuned here on `tiny`; the defaults of TrainConfig for GRPO.
@@ -206,7 +208,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Gemma3-1B they took is written nowhere; -it is the one with a chat template.
     "qwen3-1.7b": _paper_model("Qwen/Qwen3-1.7B-Base"),
     "qwen3-4b": _paper_model("Qwen/Qwen3-4B-Base"),
-    "phi-3.5-mini": _paper_model("microsoft/Phi-3.5-mini-instruct"),
+    # Its position encoding changes at 4,096 tokens, prompt included; the paper allows 4,096 for the
+    # answer alone, ten times what its answers take.
+    "phi-3.5-mini": _paper_model("microsoft/Phi-3.5-mini-instruct", max_answer_tokens=3072),
     "gemma3-1b": _paper_model("google/gemma-3-1b-it"),
 }
 

@@ -71,17 +71,27 @@ class Policy:
 
     @property
     def context_length(self) -> int:
-        """Longest sequence in tokens that the model was made for."""
-        text_config = self.model.config.get_text_config()
-        return int(getattr(text_config, "max_position_embeddings", 0) or 2**31)
+        """Longest sequence in tokens that the model was made for.
+
+        LongRoPE (Phi-3.5) turns *all* positions by other angles as soon as a sequence is longer
+        than ``original_max_position_embeddings``, so keys that were computed before no longer fit:
+        there that length is the limit.
+        """
+        config = self.model.config.get_text_config()
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            return int(rope["original_max_position_embeddings"])
+        return int(getattr(config, "max_position_embeddings", 0) or 2**31)
 
     @property
     def has_sliding_window(self) -> bool:
         """Whether some layer sees a window only (padding inside a row would shorten it)."""
-        kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None)
         if kinds is not None:
             return any(kind != "full_attention" for kind in kinds)
-        return getattr(self.model.config.get_text_config(), "sliding_window", None) is not None
+        window = getattr(config, "sliding_window", None)
+        return window is not None and window < self.context_length
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] to float32 logits [N, V], in float32 also for bfloat16 weights."""

@@ -81,7 +81,7 @@ def keep(name: str, out: Path, data: Path) -> None:
 
 
 def figure(data: Path, page: str) -> go.Figure:
-    """Six panels, a line a run: each step thin, the mean of five steps thick, validation as marks."""
+    """A panel a number, a line a run: steps thin, their mean thick, validation as diamonds."""
     picture = make_subplots(
         rows=2,
         cols=3,

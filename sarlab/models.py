@@ -71,17 +71,27 @@ class Policy:
 
     @property
     def context_length(self) -> int:
-        """Longest sequence in tokens that the model was made for."""
-        text_config = self.model.config.get_text_config()
-        return int(getattr(text_config, "max_position_embeddings", 0) or 2**31)
+        """Longest sequence in tokens that the model was made for.
+
+        LongRoPE (Phi-3.5) turns *all* positions by other angles as soon as a sequence is longer
+        than ``original_max_position_embeddings``, so keys that were computed before no longer fit:
+        there that length is the limit.
+        """
+        config = self.model.config.get_text_config()
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            return int(rope["original_max_position_embeddings"])
+        return int(getattr(config, "max_position_embeddings", 0) or 2**31)
 
     @property
     def has_sliding_window(self) -> bool:
         """Whether some layer sees a window only (padding inside a row would shorten it)."""
-        kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None)
         if kinds is not None:
             return any(kind != "full_attention" for kind in kinds)
-        return getattr(self.model.config.get_text_config(), "sliding_window", None) is not None
+        window = getattr(config, "sliding_window", None)
+        return window is not None and window < self.context_length
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] to float32 logits [N, V], in float32 also for bfloat16 weights."""
@@ -220,7 +230,7 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
 
     The same seed gives the same initial adapter. Base weights are frozen.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     if hasattr(policy.model, "peft_config"):
         raise ValueError(f"Policy {policy.reference!r} has an adapter already.")
@@ -229,17 +239,23 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
         # PEFT asks transformers for a property under its old name; nothing a user could mend.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(policy.model, config)
+        model = get_peft_model(policy.model, lora_config(rank, alpha))
     model.eval()  # no dropout anywhere, in updates either: ratios start at exactly one
     policy.model = model
     return policy
+
+
+def lora_config(rank: int = 16, alpha: int = 32) -> Any:
+    """The LoRA of every engine (a PEFT ``LoraConfig``): all linear layers, no dropout."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
@@ -261,9 +277,14 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
     else:
         policy.model.save_pretrained(folder, selected_adapters=["default"])
     policy.tokenizer.save_pretrained(folder)
+    save_prompt_format(policy, folder)
+    return folder
+
+
+def save_prompt_format(policy: Policy, folder: Path) -> None:
+    """Write how the policy wants to be asked beside its weights, where loading looks for it."""
     prompt = {"system": policy.prompt.system, "instruction": policy.prompt.instruction}
     (folder / "sarlab.json").write_text(json.dumps({"prompt": prompt}, indent=1) + "\n")
-    return folder
 
 
 def _resolve(name: str, adapter: str | Path | None) -> tuple[str, str | Path | None]:

@@ -6,9 +6,10 @@ name would train with defaults. So the second cell reads the assignments that we
 
 from __future__ import annotations
 
+import argparse
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,16 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
     ``out`` is seen from the repository's root, wherever the kernel runs. Raises ValueError for
     an unknown or senseless parameter, before anything is made.
     """
-    told = notebook_parameters(namespace)
-    name, out, resume = (told.pop(key, "") for key in ("name", "out", "resume"))
+    config, folder, resume = run_request(notebook_parameters(namespace))
+    if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
+        record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
+    return config, folder, resume
+
+
+def run_request(told: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
+    """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
+    told = dict(told)
+    name, out, resume = told.pop("name", ""), told.pop("out", ""), told.pop("resume", False)
     config = TrainConfig.from_parameters(told)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
@@ -53,10 +62,7 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
     if resume and not name:
         raise ValueError("resume=True needs the name of the run to go on with.")
     name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
-    folder = Path(REPOSITORY, str(out) or "runs", name)
-    if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
-        record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
-    return config, folder, resume
+    return config, Path(REPOSITORY, str(out) or "runs", name), resume
 
 
 def record_failing_cells(folder: Path) -> None:
@@ -83,6 +89,27 @@ def record_failing_cells(folder: Path) -> None:
             write_json(path, {**read_json(path), "notebook_failure": failure})
 
     shell.events.register("post_run_cell", after_cell)
+
+
+def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
+    """``-p name value`` or ``--name value``, as papermill reads them: numbers, True, else text."""
+    parser = argparse.ArgumentParser(
+        description="Parameters of a run: -p name value, or --name value.", allow_abbrev=False
+    )
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    known, rest = parser.parse_known_args(arguments)
+    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
+        raise ValueError(f"{rest} cannot be read. Write -p name value, or --name value.")
+    pairs = [*known.p, *((n[2:], v) for n, v in zip(rest[::2], rest[1::2], strict=True))]
+    return {name: _constant(text) for name, text in pairs}
+
+
+def _constant(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def _assigned(cell: str) -> list[str]:

@@ -216,9 +216,7 @@ class Logbook:
         self.best = _best_so_far(run)
 
     def replay(self) -> None:
-        """Tell guard and view of the validations that the run holds: the base's, and a resumed
-        run's own.
-        """
+        """Tell guard and view of the validations that the run holds already, the base's first."""
         for step, found in _validations(self.run):
             self.guard.look(step, found)
             self.view.evaluation(step, found)

@@ -1,6 +1,6 @@
 """Runs in processes that kill themselves at a chosen point, for the tests of faults.
 
-    python tests/crash_lab.py     # one JSON request a line on stdin, one JSON reply a line on stdout
+    python tests/crash_lab.py     # one JSON request a line comes in, one JSON reply a line goes out
 
 The process that imported everything only forks: each request is run in a child of its own, which a
 real SIGKILL ends in the middle of a call, with nothing flushed and nothing tidied up.

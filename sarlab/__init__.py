@@ -4,6 +4,7 @@ The calls that a notebook types; everything else lives in the modules, in the or
 flows through them (see CONTRIBUTING.md).
 """
 
+from sarlab import plan
 from sarlab.answers import AnswerScore, score_answers
 from sarlab.config import TrainConfig, preset
 from sarlab.contexts import PromptFormat, StandaloneContext
@@ -35,6 +36,7 @@ __all__ = [
     "load_policy",
     "load_task",
     "paired_difference",
+    "plan",
     "preset",
     "run_training",
     "score_answers",

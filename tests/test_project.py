@@ -33,6 +33,7 @@ MODULE_ORDER = (
     "advantages",
     "losses",
     "config",
+    "plan",
     "runs",
     "train",
     "ppo",

@@ -7,7 +7,6 @@ do, so that the notebook comes to its end in an empty folder too.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pandas as pd
 
 from sarlab.behaviours import NAMES, behaviour_change, definitions, examples, what_was_lost
 from sarlab.compare import arm_table, run_table
+from sarlab.config import refuse_unknown
 from sarlab.evaluation_figures import gains_figure, plane_figure, token_figure
 from sarlab.figures import show
 from sarlab.models import DATA, REPOSITORY
@@ -69,14 +69,7 @@ class EvaluationSettings:
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> EvaluationSettings:
         """Settings from a notebook's parameters; an unknown name is an error."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in parameters:
-            if name not in names:
-                close = difflib.get_close_matches(name, names, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(
-                    f"Unknown parameter {name!r}.{hint} Known ones: {', '.join(names)}."
-                )
+        refuse_unknown(parameters, [field.name for field in dataclasses.fields(cls)])
         return cls(**parameters)
 
 

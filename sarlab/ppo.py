@@ -3,7 +3,7 @@
 The critic is a value head on the policy's own trunk with an adapter of its own: the frozen base
 is shared, the two never pull at the same weights, and value and policy losses stay apart. One
 answer a question, the reward on its last token, GAE with γ = λ = 1, whitened advantages, a
-token-mean loss, no KL, as in the paper.
+token-mean loss, no KL (β = 0) unless asked for, as in the paper.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from sarlab.train import (
     learning_rate,
     load_optimizer,
     mini_batches,
+    reference_logps,
     save_optimizer,
     step_metrics,
     step_warnings,
@@ -133,6 +134,8 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
         )
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
         clock = Clock()
+        reference = reference_logps(policy, batch, config)
+        clock.lap("reference")
         values_old = _values(critic, batch, config)
         clock.lap("values")
         mask = batch.rollouts.answer_mask
@@ -141,7 +144,6 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
         )
         explained = explained_variance(values_old[mask], returns[mask])
         white = whiten(advantages, mask)
-        reference = None  # config.beta is 0 in both presets; the KL of the log is not paid for
         rate = learning_rate(config, step)
         updates = []
         for _ in range(config.epochs):

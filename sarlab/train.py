@@ -189,12 +189,7 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
             rewards, batch.inputs.group_ids, divide_by_std=config.loss == "grpo"
         )
         clock.restart()
-        reference = None
-        if config.beta > 0:
-            # Prefixes computed with the adapter on must not serve the reference.
-            plain = [Prefix(p.ids) for p in batch.prefixes]
-            with policy.as_reference():
-                reference = _logps(policy, plain, batch.rollouts, batch.rollouts.group_ids, config)
+        reference = reference_logps(policy, batch, config)
         clock.lap("reference")
         rate = learning_rate(config, step)
         updates = []
@@ -213,6 +208,16 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         }
         rows_out = tuple(answer_rows(step, "train", batch, rewards, advantages))
         yield StepRecord(step, metrics, rows_out, tuple(step_warnings(metrics)))
+
+
+def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor | None:
+    """Log-probs [B, T] under the base policy for the KL, nats; None where β is 0."""
+    if config.beta == 0:
+        return None
+    # Prefixes computed with the adapter on must not serve the reference.
+    plain = [Prefix(p.ids) for p in batch.prefixes]
+    with policy.as_reference():
+        return _logps(policy, plain, batch.rollouts, batch.rollouts.group_ids, config)
 
 
 def step_metrics(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,8 +113,7 @@ def score(
             hidden = _answer_hidden(policy, prefixes, prefix_index[chosen], ids, mask)
             return token_scores(policy, hidden, ids, mask, outputs)
 
-        budget = token_budget_for(policy, token_budget)
-        parts = run_in_batches(policy, totals, budget, run, groups=groups)
+        parts = run_in_batches(policy, totals, token_budget, run, groups=groups)
         return _gather(parts, rows, width)
 
 
@@ -170,8 +170,21 @@ def token_budget_for(policy: Policy, wanted: int = 0) -> int:
 
     On two CPU cores 2,048 tokens take two thirds of the time that 16,384 take, for `tiny`: rows of
     like length share a batch, and what a layer writes is still in the cache when the next reads it.
+    Never more than what :func:`halve_budget` left.
     """
-    return wanted or (_BUDGET_GPU if policy.device.type == "cuda" else _BUDGET_CPU)
+    wanted = wanted or (_BUDGET_GPU if policy.device.type == "cuda" else _BUDGET_CPU)
+    return min(wanted, _budgets.get(str(policy.device), wanted))
+
+
+def halve_budget(policy: Policy, budget: int) -> None:
+    """Memory ran out at ``budget`` tokens: from now on at most half of it, said once."""
+    torch.cuda.empty_cache()
+    _budgets[str(policy.device)] = budget // 2
+    warnings.warn(
+        f"Out of memory at {budget} tokens a micro-batch on {policy.device}; going on with "
+        f"{budget // 2}.",
+        stacklevel=3,
+    )
 
 
 def plan_batches(
@@ -208,14 +221,14 @@ def run_in_batches(
 ) -> list[tuple[Tensor, Scores]]:
     """``[(indices, run(indices)), …]`` over micro-batches; out of memory halves the budget.
 
-    The smaller budget is kept for the device and said once. A single row that does not fit is an
-    error that nothing here can mend, and is raised.
+    ``token_budget`` as :func:`token_budget_for` takes it. The smaller budget is kept for the
+    device and said once. A single row that does not fit is an error that nothing here can mend,
+    and is raised.
     """
-    device = str(policy.device)
     results = []
     pending = torch.arange(len(lengths))
     while len(pending):
-        budget = min(token_budget, _budgets.get(device, token_budget))
+        budget = token_budget_for(policy, token_budget)
         part = None if groups is None else groups[pending]
         plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
         for position, chosen in enumerate(plan):
@@ -224,18 +237,30 @@ def run_in_batches(
             except torch.OutOfMemoryError:
                 if len(chosen) == 1:
                     raise
-                torch.cuda.empty_cache()
-                _budgets[device] = budget // 2
-                warnings.warn(
-                    f"Out of memory at {budget} tokens a micro-batch on {device}; going on with "
-                    f"{budget // 2}.",
-                    stacklevel=2,
-                )
+                halve_budget(policy, budget)
                 pending = torch.cat(plan[position:])
                 break
         else:
             pending = pending[:0]
     return results
+
+
+def run_with_budget(
+    policy: Policy, token_budget: int, longest: int, run: Callable[[int], dict[str, float]]
+) -> dict[str, float]:
+    """``run(budget)``, from its beginning again with half the budget where memory runs out.
+
+    For work whose parts add up, as gradients do. ``longest`` is the tokens of the longest row: at
+    that budget rows run one by one, and the error is raised.
+    """
+    while True:
+        budget = token_budget_for(policy, token_budget)
+        try:
+            return run(budget)
+        except torch.OutOfMemoryError:
+            if budget <= longest:
+                raise
+        halve_budget(policy, budget)  # outside of the handler, which holds on to the failed pass
 
 
 def _check_lengths(
@@ -341,7 +366,12 @@ def token_scores(
     states, targets = hidden[answer_mask], answer_ids[answer_mask]
     vocabulary = policy.causal_lm.get_output_embeddings().weight.shape[0]
     rows = max(1, _HEAD_SLICE // vocabulary)
-    needs_grad = torch.is_grad_enabled() and len(states) > rows
+    with_grad = torch.is_grad_enabled() and states.requires_grad
+    if with_grad and set(outputs) == {"logps"} and policy.has_linear_head:
+        own = _HeadLogps.apply(states, targets, policy, rows)
+        block = own.new_zeros(answer_mask.shape)
+        return Scores(logps=block.masked_scatter(answer_mask, own))
+    needs_grad = with_grad and len(states) > rows
 
     def one(part: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         logits = policy.logits(part).float()
@@ -377,6 +407,33 @@ def token_scores(
     if "hidden" in outputs:
         found["hidden"] = hidden
     return Scores(**found)
+
+
+class _HeadLogps(torch.autograd.Function):
+    """Log-probs [N] of the targets from hidden states [N, H], slice by slice.
+
+    d log p(y) / d h = W_y − Σ_v p(v) W_v does not depend on what follows, so the forward pass
+    works it out while a slice's logits are there: two products with the head instead of three,
+    and no logits are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, targets: Tensor, policy: Policy, rows: int) -> Tensor:
+        weight = policy.head_weight
+        logps = torch.empty(len(states), device=states.device)
+        slopes = torch.empty_like(states)
+        for i in range(0, len(states), rows):
+            part, target = states[i : i + rows], targets[i : i + rows]
+            law = torch.log_softmax(policy.logits(part).float(), dim=-1)
+            logps[i : i + rows] = law.gather(-1, target[:, None])[:, 0]
+            slopes[i : i + rows] = weight[target] - law.exp_() @ weight
+        ctx.save_for_backward(slopes)
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return upstream[:, None].to(slopes.dtype) * slopes, None, None, None
 
 
 def _like(mask: Tensor, block: Tensor) -> Tensor:

@@ -21,12 +21,13 @@ from torch import Tensor
 from sarlab.advantages import group_advantages, share_without_signal
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids, standalone_ids
+from sarlab.lora import folded
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss
 from sarlab.models import Policy
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, compute_prefixes, plan_batches, score, token_budget_for
+from sarlab.scoring import Prefix, compute_prefixes, plan_batches, run_with_budget, score
 from sarlab.tasks import Task, Verdict, judge_all
 from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
@@ -292,23 +293,69 @@ def update_policy(
     config: TrainConfig,
 ) -> dict[str, float]:
     """One optimiser step on the answers ``rows``; micro-batches add up to its exact gradient."""
+    policy = state.policy
+    sums = in_micro_batches(
+        policy,
+        batch,
+        rows,
+        config,
+        lambda plan: _gradients(state, batch, plan, advantages, reference, config),
+    )
+    norm = torch.nn.utils.clip_grad_norm_(
+        state.optimizer.param_groups[0]["params"], config.grad_clip
+    ).item()
+    _refuse_broken(sums["loss"], norm, sums["ratio_max"], state.step + 1)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    policy.version += 1
+    return {**sums, "grad_norm": norm}
+
+
+def in_micro_batches(
+    policy: Policy,
+    batch: Batch,
+    rows: Tensor,
+    config: TrainConfig,
+    gradients: Callable[[list[Tensor]], dict[str, float]],
+) -> dict[str, float]:
+    """``gradients(plan)`` with the answers ``rows`` in micro-batches, the adapter folded.
+
+    Where memory runs out it is called again with smaller micro-batches, so it must start its
+    gradients anew.
+    """
+    prefixes = torch.tensor([len(p.ids) for p in batch.prefixes])[batch.rollouts.group_ids[rows]]
+    totals = batch.rollouts.lengths[rows] + prefixes
+    groups = prefixes if policy.has_sliding_window else None
+
+    def run(budget: int) -> dict[str, float]:
+        with folded(policy.model):
+            return gradients([rows[chosen] for chosen in plan_batches(totals, budget, groups)])
+
+    return run_with_budget(policy, config.token_budget, int(totals.max()), run)
+
+
+def _gradients(
+    state: TrainState,
+    batch: Batch,
+    plan: list[Tensor],
+    advantages: Tensor,
+    reference: Tensor | None,
+    config: TrainConfig,
+) -> dict[str, float]:
+    """The gradient of one mini-batch, its rows by micro-batch in ``plan``, and what was seen."""
     policy, rollouts = state.policy, batch.rollouts
     old = batch.inputs.logps_conditioned
-    lengths = rollouts.lengths[rows]
+    lengths = rollouts.lengths[torch.cat(plan)]
     totals = {
-        "total_answers": len(rows),
+        "total_answers": len(lengths),
         "total_tokens": int(lengths.sum()),
         "max_answer_tokens": config.max_answer_tokens,
     }
     plain = [Prefix(p.ids) for p in batch.prefixes]  # gradients flow through the prefixes too
-    prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
-    groups = prefix_lengths if policy.has_sliding_window else None
-    budget = token_budget_for(policy, config.token_budget)
-    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0}
-    ratio_max = 0.0
+    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_max": 0.0}
     state.optimizer.zero_grad(set_to_none=True)
-    for chosen in plan_batches(lengths + prefix_lengths, budget, groups):
-        part = rows[chosen]
+    for part in plan:
         width = int(rollouts.lengths[part].max())
         ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
         found = score(
@@ -338,16 +385,9 @@ def update_policy(
             sums["clip_fraction"] += share * clip_fraction(
                 found, before, gain, mask, clip_low=config.clip_low, clip_high=config.clip_high
             )
-            ratio_max = max(ratio_max, (found - before)[mask].max().exp().item())
-    norm = torch.nn.utils.clip_grad_norm_(
-        state.optimizer.param_groups[0]["params"], config.grad_clip
-    ).item()
-    _refuse_broken(sums["loss"], norm, ratio_max, state.step + 1)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    policy.version += 1
-    return {**sums, "grad_norm": norm, "ratio_max": ratio_max}
+            largest = (found - before)[mask].max().exp().item()
+            sums["ratio_max"] = max(sums["ratio_max"], largest)
+    return sums
 
 
 def _refuse_broken(loss: float, norm: float, ratio_max: float, step: int) -> None:

@@ -178,7 +178,7 @@ def test_a_training_configuration_is_a_workload() -> None:
 
 
 def test_ppo_has_values_and_a_critic_and_no_reference() -> None:
-    work = plan.Workload(questions=64, group_size=1, algorithm="ppo")
+    work = plan.Workload(questions=64, group_size=1, algorithm="ppo", reference=False)
     found = plan.plan_step("Qwen3-1.7B", work, plan.MACHINES["A100"])
     assert {"values", "update_critic"} < set(found.seconds) and "reference" not in found.seconds
     grpo = plan.plan_step("Qwen3-1.7B", replace(work, algorithm="grpo"), plan.MACHINES["A100"])

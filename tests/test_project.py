@@ -22,6 +22,7 @@ MODULE_ORDER = (
     "types",
     "tasks",
     "contexts",
+    "lora",
     "models",
     "scoring",
     "rollout",

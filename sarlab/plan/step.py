@@ -22,7 +22,7 @@ class Workload:
     ``lora_rank`` 0 trains all weights (this library trains a LoRA). ``token_budget`` 0 is the
     library's own for the device; ``sampling_slots`` is the cache slots of one batch of sampling,
     rows × (prompt + longest answer). ``sar`` False leaves the standalone pass out, ``reference``
-    False the pass of the KL term (there is none in PPO).
+    False the pass of the KL term (as in the presets of PPO, whose β is 0).
     """
 
     questions: int = 16
@@ -249,7 +249,7 @@ def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]
             answers,
             rows / max(1, budget // alone),
         )
-    if work.reference and work.algorithm == "grpo":
+    if work.reference:
         seconds["reference"] = questions + answers_seen
     batches = work.mini_batches * math.ceil(rows / work.mini_batches / together)
     # A micro-batch runs each of its prompts once; their gradients belong to the update.
@@ -305,7 +305,7 @@ def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
         memory["adapter"] = copies * adapter * 4
     elif copies == 2:
         memory["weights of the critic"] = shape.parameters * width
-    if not work.lora_rank and work.reference and work.algorithm == "grpo":
+    if not work.lora_rank and work.reference:
         memory["weights of the reference"] = shape.parameters * width
     # Trained weights below float32 keep a float32 copy to add small steps to.
     master = 4 if not work.lora_rank and width < 4 else 0

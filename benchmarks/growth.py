@@ -177,10 +177,14 @@ def main() -> None:
         "4 to 64 answers a question, of 64 tokens": [rows[p] for p in by_group],
     }
     lines = [f"machine: {machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s"]
+    exponents = {
+        name: {quantity: exponent(taken, quantity) for quantity in ("seconds", "memory")}
+        for name, taken in series.items()
+    }
     for name, taken in series.items():
         lines.append(
-            f"{name}: seconds grow with tokens^{exponent(taken, 'seconds'):.2f}, memory with "
-            f"tokens^{exponent(taken, 'memory'):.2f}"
+            f"{name}: seconds grow with tokens^{exponents[name]['seconds']:.2f}, memory with "
+            f"tokens^{exponents[name]['memory']:.2f}"
         )
         lines += [
             f"  {r['group_size']:3} × {r['answer_tokens']:5} tokens: "
@@ -189,7 +193,15 @@ def main() -> None:
             f"{r['planned_memory'] / 2**20:.0f} MiB ({r['memory_error']:+.0%})"
             for r in taken
         ]
-    common.keep("growth", {"machine_measured": vars(machine), "series": series, "lines": lines})
+    common.keep(
+        "growth",
+        {
+            "machine_measured": vars(machine),
+            "series": series,
+            "exponents": exponents,
+            "lines": lines,
+        },
+    )
     (common.RESULTS / "growth.svg").write_text(picture(series))
 
 

@@ -127,7 +127,8 @@ def main() -> None:
         target = f" (target {TARGET})" if row["question_tokens"] == QUESTION else ""
         lines.append(
             f"  question {row['question_tokens']:5} tokens: "
-            f"{row['seconds']['ours']['median']:.2f} s; plain loop {common.said(row['over_plain'])} ×, lm-eval "
+            f"{row['seconds']['ours']['median']:.2f} s; plain loop "
+            f"{common.said(row['over_plain'])} ×, lm-eval "
             f"{common.said(row['over_lm_eval'])} ×{target}"
         )
     common.keep("scoring", {"model": told.model, "rows": found, "floor": floor, "lines": lines})

@@ -38,11 +38,11 @@ HF_HUB_OFFLINE ?= 1
 OFFLINE := HF_HUB_OFFLINE="$(HF_HUB_OFFLINE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train lab test check lint types format notebooks bench study soak tiny \
-	lock audit sbom clean distclean
+.PHONY: help install install-dev train lab test check lint types format notebooks bench \
+	bench-workbench study soak tiny lock audit sbom clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- for everybody ------------------------------------------------------------------------------
 
@@ -89,7 +89,10 @@ notebooks: $(INSTALLED) ## execute the committed notebooks anew, in place (pictu
 		$(or $(ARGS),notebooks/*.ipynb)
 	$(BIN)/python scripts/strip_widget_views.py $(or $(ARGS),notebooks/*.ipynb)
 
-bench: $(INSTALLED_DEV) ## measure how fast the workbench answers an edit (ARGS=)
+bench: $(INSTALLED_DEV) ## measure what SAR costs, against TRL and lm-eval, memory, growth (ARGS=)
+	$(OFFLINE) $(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-workbench: $(INSTALLED_DEV) ## measure how fast the workbench answers an edit (ARGS=)
 	$(OFFLINE) $(BIN)/python benchmarks/workbench.py $(ARGS)
 
 study: $(INSTALLED) ## train with and without SAR over several seeds and compare (ARGS=)

@@ -4,6 +4,7 @@ The calls that a notebook types; everything else lives in the modules, in the or
 flows through them (see CONTRIBUTING.md).
 """
 
+from sarlab import plan
 from sarlab.answers import AnswerScore, score_answers
 from sarlab.calibration import Calibration, check_calibration
 from sarlab.config import TrainConfig, preset
@@ -38,6 +39,7 @@ __all__ = [
     "load_policy",
     "load_task",
     "paired_difference",
+    "plan",
     "preset",
     "run_training",
     "score_answers",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sarlab.contexts import PromptFormat, end_token_id
+from sarlab.lora import folded
 from sarlab.model_files import DATA, REPOSITORY, no_weights, resolve
 
 __all__ = [
@@ -103,9 +104,7 @@ class Policy:
             logits = head(hidden)
         else:
             # Rounding logits to bfloat16 would move log-probs by up to 2^-8 of their size.
-            if self._float_head is None:
-                self._float_head = head.weight.detach().float()
-            logits = hidden.float() @ self._float_head.T
+            logits = hidden.float() @ self.head_weight.T
             if getattr(head, "bias", None) is not None:
                 logits = logits + head.bias.float()
         config = self.causal_lm.config.get_text_config()
@@ -115,6 +114,28 @@ class Policy:
             logits = logits * config.logit_scale
         cap = getattr(config, "final_logit_softcapping", None)  # Gemma
         return torch.tanh(logits / cap) * cap if cap else logits
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The language-model head [V, H] in float32, without gradient."""
+        weight = self.causal_lm.get_output_embeddings().weight.detach()
+        if weight.dtype == torch.float32:
+            return weight
+        if self._float_head is None:
+            self._float_head = weight.float()
+        return self._float_head
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether logits are the frozen head's product and nothing more (no scale, no cap)."""
+        config = self.causal_lm.config.get_text_config()
+        extras = ("logits_scaling", "logit_scale", "final_logit_softcapping")
+        head = self.causal_lm.get_output_embeddings()
+        return (
+            isinstance(head, nn.Linear)
+            and not head.weight.requires_grad
+            and not any(getattr(config, name, None) for name in extras)
+        )
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -132,25 +153,12 @@ class Policy:
         """Within the block, without gradients, the adapter is added into the weights it adapts.
 
         The same policy up to rounding (1e-6 nats), with a third of the matrix products: sampling
-        and scoring with a small model are a quarter faster. Afterwards the very same base weights
-        are back. Does nothing where the sum would be rounded (weights below float32), where the
-        adapter is switched off, or where it is no plain LoRA.
+        and scoring with a small model are a quarter faster. Does nothing where the sum would be
+        rounded (weights below float32), where the adapter is switched off, or where it is no
+        plain LoRA. With gradients: :func:`sarlab.lora.folded`.
         """
-        layers = [m for m in self.model.modules() if hasattr(m, "lora_A")]
-        if not layers or not all(_foldable(layer) for layer in layers):
-            with torch.no_grad():
-                yield
-            return
-        kept = [layer.base_layer.weight.data for layer in layers]
-        with torch.no_grad(), self.model.disable_adapter():
-            try:
-                for layer, weight in zip(layers, kept, strict=True):
-                    deltas = [layer.get_delta_weight(a) for a in layer.active_adapters]
-                    layer.base_layer.weight.data = weight + sum(deltas)
-                yield
-            finally:
-                for layer, weight in zip(layers, kept, strict=True):
-                    layer.base_layer.weight.data = weight
+        with torch.no_grad(), folded(self.model):
+            yield
 
     def text(self, ids: list[int]) -> str:
         """Text of answer ids without the special tokens that end it."""
@@ -347,18 +355,6 @@ def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
             "Put it on the base it was made for."
         )
     return wrapped
-
-
-def _foldable(layer: Any) -> bool:
-    """Whether adding this layer's adapters into its weight is exact up to float32 rounding."""
-    return (
-        isinstance(getattr(layer, "base_layer", None), nn.Linear)
-        and layer.base_layer.weight.dtype == torch.float32
-        and not layer.disable_adapters
-        and not layer.merged
-        and not getattr(layer, "lora_variant", None)  # DoRA and others scale the sum as well
-        and set(layer.active_adapters) <= set(layer.lora_A)
-    )
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -19,13 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarlab.advantages import gae, whiten
-from sarlab.batches import run_whole_plan
 from sarlab.config import TrainConfig
 from sarlab.losses import reduce_tokens, value_loss
 from sarlab.models import Policy
 from sarlab.rewards import reward_named, total_reward
 from sarlab.rollout import seed_of
-from sarlab.scoring import Prefix, score, token_budget_for
+from sarlab.scoring import Prefix, score
 from sarlab.tasks import Task
 from sarlab.train import (
     Batch,
@@ -34,6 +33,7 @@ from sarlab.train import (
     TrainState,
     answer_rows,
     collect,
+    in_micro_batches,
     learning_rate,
     load_optimizer,
     mini_batches,
@@ -209,17 +209,13 @@ def _update_critic(
 ) -> dict[str, float]:
     """One step of the critic on the answers ``rows``: clipped value loss, token mean."""
     critic, rollouts = state.critic, batch.rollouts
-    lengths = rollouts.lengths[rows]
-    plain = [Prefix(p.ids) for p in batch.prefixes]
-    prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
-    groups = prefix_lengths if critic.policy.has_sliding_window else None
 
-    def accumulate(plan: list[Tensor]) -> float:
-        """The gradient of all micro-batches, from zero, and their loss."""
-        critic.optimizer.zero_grad(set_to_none=True)
+    def gradients(plan: list[Tensor]) -> dict[str, float]:
+        plain = [Prefix(p.ids) for p in batch.prefixes]
+        lengths = rollouts.lengths[rows]
         total = 0.0
-        for chosen in plan:
-            part = rows[chosen]
+        critic.optimizer.zero_grad(set_to_none=True)
+        for part in plan:
             width = int(rollouts.lengths[part].max())
             ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
             hidden = score(
@@ -248,17 +244,12 @@ def _update_critic(
             )
             loss.backward()
             total += loss.item()
-        return total
+        return {"value_loss": total}
 
     with critic.on():
-        total = run_whole_plan(
-            critic.policy.device,
-            lengths + prefix_lengths,
-            token_budget_for(critic.policy, config.token_budget),
-            accumulate,
-            groups,
-            kind="critic update",
-        )
+        total = in_micro_batches(
+            critic.policy, batch, rows, config, gradients, kind="critic update"
+        )["value_loss"]
         norm = torch.nn.utils.clip_grad_norm_(
             critic.optimizer.param_groups[0]["params"], config.grad_clip
         ).item()

@@ -22,6 +22,8 @@ from sarlab.scoring import Prefix, compute_prefixes
 from sarlab.types import Rollouts
 
 _BLOCK = 64  # slots by which the cache grows
+_FLAT_LAW = 4_096  # up to this vocabulary the law is summed token by token at once
+_LAW_BLOCK = 128
 _COMPACT_BELOW = 0.8  # finished rows leave once so few are live: each time copies the cache
 
 
@@ -203,13 +205,35 @@ def _decode(
 def _draw(logps: Tensor, generator: torch.Generator) -> Tensor:
     """One token a row [B] from log-probs [B, V]: one random number a row against the summed law.
 
-    In float64, since 50,000 float32 terms would not add up to 1; several times faster than
-    `torch.multinomial`, which draws a number for every entry of the vocabulary.
+    Sums are in float64, since 50,000 float32 terms would not add up to 1; several times faster
+    than `torch.multinomial`, which draws a number for every entry of the vocabulary. A large
+    vocabulary is summed in blocks, and only the block that is hit token by token.
     """
-    law = logps.double().exp().cumsum(dim=-1)
-    at = torch.rand(len(law), 1, generator=generator, device=law.device, dtype=law.dtype)
-    found = torch.searchsorted(law, at * law[:, -1:], right=True)
-    return found[:, 0].clamp(max=law.shape[1] - 1)
+    size = logps.shape[1]
+    at = torch.rand(len(logps), 1, generator=generator, device=logps.device, dtype=torch.float64)
+    if size <= _FLAT_LAW:
+        law = logps.double().exp().cumsum(dim=-1)
+        found = torch.searchsorted(law, at * law[:, -1:], right=True)
+        return found[:, 0].clamp(max=size - 1)
+    law = torch.nn.functional.pad(logps.exp(), (0, -size % _LAW_BLOCK))
+    law = law.view(len(law), -1, _LAW_BLOCK)
+    blocks = law.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    hit, left = _invert(blocks, at)
+    inside = law[torch.arange(len(law), device=law.device), hit[:, 0]].double().cumsum(dim=-1)
+    token, _ = _invert(inside, left)
+    return (hit * _LAW_BLOCK + token)[:, 0]
+
+
+def _invert(sums: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Where running sums [B, K] pass the share ``at`` [B, 1] of their total, and how far into it.
+
+    Both are [B, 1], the second a share of the entry in [0, 1]. An entry of 0 is never hit.
+    """
+    total = sums[:, -1:]
+    mark = torch.minimum(at * total, torch.nextafter(total, torch.zeros_like(total)))
+    found = torch.searchsorted(sums, mark, right=True)
+    before = torch.where(found > 0, sums.gather(1, (found - 1).clamp(min=0)), 0.0)
+    return found, ((mark - before) / (sums.gather(1, found) - before)).clamp(0.0, 1.0)
 
 
 def _stacked(prefixes: Sequence[Prefix], width: int) -> DynamicCache:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -281,7 +282,12 @@ def token_scores(
     states, targets = hidden[answer_mask], answer_ids[answer_mask]
     vocabulary = policy.causal_lm.get_output_embeddings().weight.shape[0]
     rows = max(1, _HEAD_SLICE // vocabulary)
-    needs_grad = torch.is_grad_enabled() and len(states) > rows
+    with_grad = torch.is_grad_enabled() and states.requires_grad
+    if with_grad and set(outputs) == {"logps"} and policy.has_linear_head:
+        own = _HeadLogps.apply(states, targets, policy, rows)
+        block = own.new_zeros(answer_mask.shape)
+        return Scores(logps=block.masked_scatter(answer_mask, own))
+    needs_grad = with_grad and len(states) > rows
 
     def one(part: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         logits = policy.logits(part).float()
@@ -317,6 +323,33 @@ def token_scores(
     if "hidden" in outputs:
         found["hidden"] = hidden
     return Scores(**found)
+
+
+class _HeadLogps(torch.autograd.Function):
+    """Log-probs [N] of the targets from hidden states [N, H], slice by slice.
+
+    d log p(y) / d h = W_y − Σ_v p(v) W_v does not depend on what follows, so the forward pass
+    works it out while a slice's logits are there: two products with the head instead of three,
+    and no logits are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, targets: Tensor, policy: Policy, rows: int) -> Tensor:
+        weight = policy.head_weight
+        logps = torch.empty(len(states), device=states.device)
+        slopes = torch.empty_like(states)
+        for i in range(0, len(states), rows):
+            part, target = states[i : i + rows], targets[i : i + rows]
+            law = torch.log_softmax(policy.logits(part).float(), dim=-1)
+            logps[i : i + rows] = law.gather(-1, target[:, None])[:, 0]
+            slopes[i : i + rows] = weight[target] - law.exp_() @ weight
+        ctx.save_for_backward(slopes)
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return upstream[:, None].to(slopes.dtype) * slopes, None, None, None
 
 
 def _like(mask: Tensor, block: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from sarlab.advantages import group_advantages, share_without_signal
 from sarlab.batches import run_whole_plan
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids, standalone_ids
+from sarlab.lora import folded
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss
 from sarlab.models import Policy
 from sarlab.rewards import alpha_at, reward_named, total_reward
@@ -293,69 +294,103 @@ def update_policy(
     config: TrainConfig,
 ) -> dict[str, float]:
     """One optimiser step on the answers ``rows``; micro-batches add up to its exact gradient."""
-    policy, rollouts = state.policy, batch.rollouts
-    old = batch.inputs.logps_conditioned
-    lengths = rollouts.lengths[rows]
-    totals = {
-        "total_answers": len(rows),
-        "total_tokens": int(lengths.sum()),
-        "max_answer_tokens": config.max_answer_tokens,
-    }
-    plain = [Prefix(p.ids) for p in batch.prefixes]  # gradients flow through the prefixes too
-    prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
-    groups = prefix_lengths if policy.has_sliding_window else None
-    budget = token_budget_for(policy, config.token_budget)
-
-    def accumulate(plan: list[Tensor]) -> tuple[dict[str, float], float]:
-        """The gradient of all micro-batches, from zero; sums for the log and the largest ratio."""
-        sums, ratio_max = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0}, 0.0
-        state.optimizer.zero_grad(set_to_none=True)
-        for chosen in plan:
-            part = rows[chosen]
-            width = int(rollouts.lengths[part].max())
-            ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
-            found = score(
-                policy, plain, ids, mask, prefix_index=rollouts.group_ids[part], grad=True
-            ).logps
-            assert found is not None
-            mask, before = mask.to(found.device), old[part, :width].to(found.device)
-            gain = advantages[part].to(found.device)
-            gain = gain[:, :width] if gain.dim() == found.dim() else gain
-            per_token = surrogate_loss(
-                found,
-                before,
-                gain,
-                clip_low=config.clip_low,
-                clip_high=config.clip_high,
-                dual_clip=config.dual_clip,
-            )
-            share = int(mask.sum()) / totals["total_tokens"]
-            if reference is not None:
-                kl = kl_estimate(found, reference[part, :width].to(found.device), config.kl)
-                per_token = per_token + config.beta * kl
-                sums["kl"] += kl.detach()[mask].mean().item() * share
-            loss = reduce_tokens(per_token, mask, config.loss, **totals)
-            loss.backward()
-            with torch.no_grad():
-                sums["loss"] += loss.item()
-                sums["clip_fraction"] += share * clip_fraction(
-                    found, before, gain, mask, clip_low=config.clip_low, clip_high=config.clip_high
-                )
-                ratio_max = max(ratio_max, (found - before)[mask].max().exp().item())
-        return sums, ratio_max
-
-    sums, ratio_max = run_whole_plan(
-        policy.device, lengths + prefix_lengths, budget, accumulate, groups
+    policy = state.policy
+    sums = in_micro_batches(
+        policy,
+        batch,
+        rows,
+        config,
+        lambda plan: _gradients(state, batch, plan, advantages, reference, config),
     )
     norm = torch.nn.utils.clip_grad_norm_(
         state.optimizer.param_groups[0]["params"], config.grad_clip
     ).item()
-    _refuse_broken(sums["loss"], norm, ratio_max, state.step + 1)
+    _refuse_broken(sums["loss"], norm, sums["ratio_max"], state.step + 1)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.step()
     policy.version += 1
-    return {**sums, "grad_norm": norm, "ratio_max": ratio_max}
+    return {**sums, "grad_norm": norm}
+
+
+def in_micro_batches(
+    policy: Policy,
+    batch: Batch,
+    rows: Tensor,
+    config: TrainConfig,
+    gradients: Callable[[list[Tensor]], dict[str, float]],
+    kind: str = "update",
+) -> dict[str, float]:
+    """``gradients(plan)`` with the answers ``rows`` in micro-batches, the adapter folded.
+
+    Where memory runs out it is called again with smaller micro-batches, so it must start its
+    gradients anew.
+    """
+    prefixes = torch.tensor([len(p.ids) for p in batch.prefixes])[batch.rollouts.group_ids[rows]]
+    totals = batch.rollouts.lengths[rows] + prefixes
+    groups = prefixes if policy.has_sliding_window else None
+
+    def run(plan: list[Tensor]) -> dict[str, float]:
+        with folded(policy.model):
+            return gradients([rows[chosen] for chosen in plan])
+
+    budget = token_budget_for(policy, config.token_budget)
+    return run_whole_plan(policy.device, totals, budget, run, groups, kind=kind)
+
+
+def _gradients(
+    state: TrainState,
+    batch: Batch,
+    plan: list[Tensor],
+    advantages: Tensor,
+    reference: Tensor | None,
+    config: TrainConfig,
+) -> dict[str, float]:
+    """The gradient of one mini-batch, its rows by micro-batch in ``plan``, and what was seen."""
+    policy, rollouts = state.policy, batch.rollouts
+    old = batch.inputs.logps_conditioned
+    lengths = rollouts.lengths[torch.cat(plan)]
+    totals = {
+        "total_answers": len(lengths),
+        "total_tokens": int(lengths.sum()),
+        "max_answer_tokens": config.max_answer_tokens,
+    }
+    plain = [Prefix(p.ids) for p in batch.prefixes]  # gradients flow through the prefixes too
+    sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio_max": 0.0}
+    state.optimizer.zero_grad(set_to_none=True)
+    for part in plan:
+        width = int(rollouts.lengths[part].max())
+        ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
+        found = score(
+            policy, plain, ids, mask, prefix_index=rollouts.group_ids[part], grad=True
+        ).logps
+        assert found is not None
+        mask, before = mask.to(found.device), old[part, :width].to(found.device)
+        gain = advantages[part].to(found.device)
+        gain = gain[:, :width] if gain.dim() == found.dim() else gain
+        per_token = surrogate_loss(
+            found,
+            before,
+            gain,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            dual_clip=config.dual_clip,
+        )
+        share = int(mask.sum()) / totals["total_tokens"]
+        if reference is not None:
+            kl = kl_estimate(found, reference[part, :width].to(found.device), config.kl)
+            per_token = per_token + config.beta * kl
+            sums["kl"] += kl.detach()[mask].mean().item() * share
+        loss = reduce_tokens(per_token, mask, config.loss, **totals)
+        loss.backward()
+        with torch.no_grad():
+            sums["loss"] += loss.item()
+            sums["clip_fraction"] += share * clip_fraction(
+                found, before, gain, mask, clip_low=config.clip_low, clip_high=config.clip_high
+            )
+            largest = (found - before)[mask].max().exp().item()
+            sums["ratio_max"] = max(sums["ratio_max"], largest)
+    return sums
 
 
 def _refuse_broken(loss: float, norm: float, ratio_max: float, step: int) -> None:

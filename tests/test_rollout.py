@@ -61,10 +61,22 @@ def test_draws_follow_the_law_the_whole_of_it() -> None:
     )
 
 
-def test_impossible_tokens_are_never_drawn() -> None:
-    logps = torch.tensor([0.0, 0.5, 0.5, 0.0]).log().expand(5_000, -1)
-    drawn = _draw(logps, torch.Generator().manual_seed(0))
-    assert set(drawn.tolist()) == {1, 2}
+@pytest.mark.parametrize("size", [4, 5_000])
+def test_impossible_tokens_are_never_drawn(size: int) -> None:
+    law = torch.zeros(size)
+    law[[1, size - 2]] = 0.5  # in the first and in the last block, both of which end in zeros
+    drawn = _draw(law.log().expand(2_000, -1), torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {1, size - 2}
+
+
+def test_a_law_summed_in_blocks_draws_the_same_tokens(monkeypatch) -> None:
+    import sarlab.rollout as module
+
+    torch.manual_seed(0)
+    logps = torch.log_softmax(4 * torch.randn(400, 5_003), dim=-1)  # 39 blocks and a rest of 11
+    in_blocks = _draw(logps, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(module, "_FLAT_LAW", 10_000)
+    assert torch.equal(_draw(logps, torch.Generator().manual_seed(1)), in_blocks)
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_others() -> None:

@@ -1,0 +1,94 @@
+"""A LoRA added into the weights that it adapts: the same policy with a third of the products.
+
+PEFT computes Wx + s·B(Ax) with three products and two passes over the output. For a fixed adapter
+that is W'x with W' = W + s·BA, and so are its gradients: towards x they go through W', towards A
+and B through products with a thin side. The sum is exact up to float32 rounding, so it is made
+only where everything is float32 and the adapter is a plain LoRA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def folded(model: Any) -> Iterator[None]:
+    """Within the block every adapted layer of ``model`` is one product; gradients still flow.
+
+    The adapter must not change inside the block: leave it before the optimiser steps. Does
+    nothing where some layer cannot be folded (see :func:`foldable`). Afterwards the layers are
+    as they were.
+    """
+    layers = [m for m in model.modules() if hasattr(m, "lora_A")]
+    if not layers or not all(map(foldable, layers)):
+        yield
+        return
+    try:
+        for layer in layers:
+            name = layer.active_adapters[0]
+            layer.forward = functools.partial(_forward, layer, name, _folded_weight(layer, name))
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
+
+
+def foldable(layer: Any) -> bool:
+    """Whether adding this layer's adapter into its weight is exact up to float32 rounding."""
+    if "forward" in vars(layer):  # folded already
+        return False
+    base = getattr(layer, "base_layer", None)
+    if not isinstance(base, nn.Linear) or layer.disable_adapters or layer.merged:
+        return False
+    active = layer.active_adapters
+    if len(active) != 1 or active[0] not in layer.lora_A or layer.lora_variant:
+        return False  # none, several, or DoRA and others that scale the sum as well
+    a, b = layer.lora_A[active[0]], layer.lora_B[active[0]]
+    return (
+        {base.weight.dtype, a.weight.dtype, b.weight.dtype} == {torch.float32}
+        and b.bias is None
+        and isinstance(layer.lora_dropout[active[0]], nn.Identity)
+    )
+
+
+def _folded_weight(layer: Any, name: str) -> Tensor:
+    with torch.no_grad():
+        return layer.base_layer.weight + layer.get_delta_weight(name)
+
+
+def _forward(layer: Any, name: str, weight: Tensor, x: Tensor) -> Tensor:
+    if layer.disable_adapters:
+        return layer.base_layer(x)
+    if not torch.is_grad_enabled():
+        return nn.functional.linear(x, weight, layer.base_layer.bias)
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _FoldedLinear.apply(x, weight, layer.base_layer.bias, a, b, layer.scaling[name])
+
+
+class _FoldedLinear(torch.autograd.Function):
+    """W'x + bias [..., out] with gradients to x [..., in], A [r, in] and B [out, r]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, s: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.scaling = s
+        return nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        to_x = upstream @ weight if ctx.needs_input_grad[0] else None
+        to_a = to_b = None
+        if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
+            flat, out = x.flatten(0, -2), upstream.flatten(0, -2)
+            to_a = ctx.scaling * ((out @ b).T @ flat)
+            to_b = ctx.scaling * (out.T @ (flat @ a.T))
+        return to_x, None, None, to_a, to_b, None

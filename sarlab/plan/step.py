@@ -1,0 +1,322 @@
+"""One step as a roofline: seconds by phase, bytes by part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sarlab.config import TrainConfig
+from sarlab.plan.machines import Machine
+from sarlab.plan.shapes import Shape, shape_of
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+_SLICE_BYTES = 3 * 32 * 2**20  # logits, log-probs and one temporary of the head's slice
+_CPU_BUDGET, _GPU_BUDGET = 2_048, 16_384  # tokens a micro-batch, those of scoring
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training step. Lengths in tokens are means; ``longest_answer`` 0 is the mean again.
+
+    ``lora_rank`` 0 trains all weights (this library trains a LoRA). ``token_budget`` 0 is the
+    library's own for the device; ``sampling_slots`` is the cache slots of one batch of sampling,
+    rows × (prompt + longest answer). ``sar`` False leaves the standalone pass out, ``reference``
+    False the pass of the KL term (as in the presets of PPO, whose β is 0).
+    """
+
+    questions: int = 16
+    group_size: int = 8
+    prompt_tokens: int = 93
+    answer_tokens: int = 60
+    longest_answer: int = 0
+    standalone_tokens: int = 36
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora_rank: int = 16
+    algorithm: Literal["grpo", "ppo"] = "grpo"
+    mini_batches: int = 2
+    epochs: int = 1
+    sar: bool = True
+    reference: bool = True
+    token_budget: int = 0
+    sampling_slots: int = 65_536
+
+    def __post_init__(self) -> None:
+        least = {"longest_answer": 0, "lora_rank": 0, "token_budget": 0}
+        for name, value in vars(self).items():
+            if (
+                isinstance(value, int)
+                and value < least.get(name, 1)
+                and not isinstance(value, bool)
+            ):
+                raise ValueError(f"{name} is {value}; it must be at least {least.get(name, 1)}.")
+        if self.dtype not in _BYTES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(_BYTES)}.")
+        if self.algorithm not in ("grpo", "ppo"):
+            raise ValueError(f"algorithm is {self.algorithm!r}; choose grpo or ppo.")
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, prompt_tokens: int, answer_tokens: int, **more: Any
+    ) -> Workload:
+        """A configuration's step with answers of this mean length; ``more`` fields on top."""
+        told: dict[str, Any] = {
+            "questions": config.questions,
+            "group_size": config.group_size,
+            "dtype": "bfloat16" if config.dtype == "bfloat16" else "float32",
+            "lora_rank": config.lora_rank,
+            "algorithm": config.algorithm,
+            "mini_batches": config.mini_batches,
+            "epochs": config.epochs,
+            "reference": config.beta > 0,
+            "token_budget": config.token_budget,
+        }
+        lengths = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+        return cls(**{**told, **lengths, **more})
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one step needs: ``seconds`` by phase; ``memory`` in bytes by part, on one device.
+
+    Parts with a name that starts with "while" are there in that phase only; of these the largest
+    counts for the peak.
+    """
+
+    shape: Shape
+    work: Workload
+    machine: Machine
+    seconds: dict[str, float]
+    memory: dict[str, float]
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of the whole step."""
+        return sum(self.seconds.values())
+
+    @property
+    def sar_seconds(self) -> float:
+        """Seconds that self-aligned reward adds: the pass without the question."""
+        return self.seconds.get("score_standalone", 0.0)
+
+    @property
+    def sar_ratio(self) -> float:
+        """A step with self-aligned reward over the same step without it."""
+        return self.total_seconds / (self.total_seconds - self.sar_seconds)
+
+    @property
+    def peak_bytes(self) -> float:
+        """What stays and the largest of what comes and goes, bytes on one device."""
+        passing = [v for k, v in self.memory.items() if k.startswith("while ")]
+        return sum(self.memory.values()) - sum(passing) + max(passing)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak stays within nine tenths of a device's memory."""
+        return self.peak_bytes <= 0.9 * self.machine.memory
+
+    def __str__(self) -> str:
+        many = f"{self.machine.devices} × " if self.machine.devices > 1 else ""
+        kind = f"LoRA {self.work.lora_rank}" if self.work.lora_rank else "all weights"
+        lines = [
+            f"{self.shape.name} ({self.shape.parameters / 1e9:.2f}B, {kind}, {self.work.dtype}) on "
+            f"{many}{self.machine.name}",
+            *(f"  {name:24} {value:10.2f} s" for name, value in self.seconds.items()),
+            f"  {'a step':24} {self.total_seconds:10.2f} s   (SAR: × {self.sar_ratio:.3f})",
+            *(f"  {name:24} {value / 2**30:10.2f} GiB" for name, value in self.memory.items()),
+            f"  {'peak of a device':24} {self.peak_bytes / 2**30:10.2f} GiB"
+            + ("" if self.fits else "   does not fit"),
+        ]
+        return "\n".join(lines)
+
+
+def plan_step(model: Any, work: Workload, machine: Machine) -> StepPlan:
+    """Memory and seconds of one step; ``model`` as :func:`shape_of` takes it.
+
+    Several devices share the questions evenly (the fullest one is planned), hold all weights
+    each, share gradients and optimiser states (ZeRO stage 2), and exchange gradients once an
+    update. The library itself runs on one device.
+    """
+    shape = shape_of(model)
+    share = replace(work, questions=math.ceil(work.questions / machine.devices))
+    return StepPlan(
+        shape, work, machine, _seconds(shape, share, machine), _memory(shape, share, machine)
+    )
+
+
+def fitting_budget(model: Any, work: Workload, machine: Machine) -> int:
+    """The largest power of two as token budget with which the step fits, at most 2^17.
+
+    Raises ValueError where even one row at a time does not fit.
+    """
+    for exponent in range(17, 7, -1):
+        tried = replace(work, token_budget=2**exponent)
+        if plan_step(model, tried, machine).fits:
+            return 2**exponent
+    found = plan_step(model, replace(work, token_budget=1), machine)
+    raise ValueError(
+        f"{found.shape.name} needs {found.peak_bytes / 2**30:.0f} GiB on {machine.name} for one "
+        "row at a time. Train a LoRA, shorten the answers, lower sampling_slots, or take a larger "
+        "device."
+    )
+
+
+def pass_seconds(
+    shape: Shape,
+    work: Workload,
+    machine: Machine,
+    *,
+    tokens: float,
+    context: float,
+    scored: float,
+    calls: float,
+    backward: bool = False,
+) -> float:
+    """Seconds of ``calls`` passes over ``tokens`` tokens in all, each seeing ``context`` tokens.
+
+    ``scored`` tokens go through the language-model head and its log-softmax as well. With
+    ``backward`` the gradient's way back is included.
+    """
+    width = _BYTES[work.dtype]
+    flops = machine.flops if work.dtype == "float32" else machine.flops_bf16
+    back = 0 if not backward else 1 if work.lora_rank else 2
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * context
+    trunk = tokens * (2 * shape.trunk_parameters * (1 + back) + attention * (3 if backward else 1))
+    adapter = 6 * tokens * shape.adapter_parameters(work.lora_rank) if backward else 0
+    head = scored * 2 * shape.head_parameters * (2 if backward else 1)
+    head_flops = flops if work.dtype == "float32" else machine.flops  # the head is always float32
+    read = calls * shape.trunk_parameters * width * (1 + back)
+    head_read = (calls if scored else 0) * shape.head_parameters * 4 * (2 if backward else 1)
+    between = 2 * tokens * shape.activation_floats * width * (3 if backward else 1)
+    law = scored * shape.vocabulary * 4 * (6 if backward else 4)
+    return (
+        max((trunk + adapter) / flops, read / machine.bandwidth)
+        + max(head / head_flops, head_read / machine.bandwidth)
+        + (between + law) / machine.bandwidth
+        + calls * shape.layers * machine.layer_seconds * (3 if backward else 1)
+    )
+
+
+def floor_of_scoring(shape: Shape, work: Workload) -> tuple[float, float]:
+    """Operations and bytes of one forward pass over the answers' tokens, trunk and head, no prefix.
+
+    What any second perplexity must at least do: the weights are read once, the answers' keys and
+    values written once.
+    """
+    tokens = work.questions * work.group_size * work.answer_tokens
+    width = _BYTES[work.dtype]
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * work.answer_tokens / 2
+    operations = tokens * (2 * (shape.trunk_parameters + shape.head_parameters) + attention)
+    read = (shape.trunk_parameters + shape.head_parameters) * width
+    return operations, read + tokens * shape.kv_floats * width
+
+
+def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
+    rows = work.questions * work.group_size
+    answers = rows * work.answer_tokens
+    prompts = work.questions * work.prompt_tokens
+    sequence = work.prompt_tokens + work.answer_tokens
+    budget = work.token_budget or (_GPU_BUDGET if machine.gpu else _CPU_BUDGET)
+    together = max(1, budget // sequence)  # rows of a micro-batch
+
+    def run(
+        tokens: float, context: float, scored: float, calls: float, back: bool = False
+    ) -> float:
+        return pass_seconds(
+            shape,
+            work,
+            machine,
+            tokens=tokens,
+            context=context,
+            scored=scored,
+            calls=math.ceil(calls),
+            backward=back,
+        )
+
+    questions = run(prompts, work.prompt_tokens / 2, 0, prompts / 8_192)
+    over = work.prompt_tokens + work.answer_tokens / 2  # what an answer token sees in the mean
+    answers_seen = run(answers, over, answers, rows / together)
+    seconds = {"sample": questions + _decode_seconds(shape, work, machine, rows)}
+    if work.dtype != "float32":
+        seconds["score_conditioned"] = answers_seen
+    if work.sar:
+        alone = work.standalone_tokens + work.answer_tokens
+        seconds["score_standalone"] = run(
+            work.standalone_tokens, work.standalone_tokens / 2, 0, 1
+        ) + run(
+            answers,
+            work.standalone_tokens + work.answer_tokens / 2,
+            answers,
+            rows / max(1, budget // alone),
+        )
+    if work.reference:
+        seconds["reference"] = questions + answers_seen
+    batches = work.mini_batches * math.ceil(rows / work.mini_batches / together)
+    # A micro-batch runs each of its prompts once; their gradients belong to the update.
+    prefixes = batches * math.ceil(min(together, rows) / work.group_size) * work.prompt_tokens
+    update = run(answers + prefixes, over, answers, batches, back=True)
+    trained = shape.adapter_parameters(work.lora_rank) or shape.parameters
+    # AdamW reads weight, gradient and two states and writes three of them: 28 bytes a weight.
+    optimiser = work.mini_batches * trained * 28 / machine.devices / machine.bandwidth
+    exchange = 0.0
+    if machine.devices > 1:
+        passed = 2 * (machine.devices - 1) / machine.devices * trained * 4
+        exchange = work.mini_batches * passed / machine.link
+    seconds["update"] = work.epochs * (update + optimiser + exchange)
+    if work.algorithm == "ppo":
+        seconds["values"] = questions + run(answers, over, 0, rows / together)
+        critic = run(answers + prefixes, over, 0, batches, back=True)
+        seconds["update_critic"] = work.epochs * (critic + optimiser + exchange)
+    return seconds
+
+
+def _decode_seconds(shape: Shape, work: Workload, machine: Machine, rows: int) -> float:
+    """Token by token: every call reads all weights and the live rows' keys and values."""
+    longest = max(work.longest_answer, work.answer_tokens)
+    batch = max(1, work.sampling_slots // (work.prompt_tokens + longest))
+    over = work.prompt_tokens + work.answer_tokens / 2
+    tokens = rows * work.answer_tokens
+    calls = math.ceil(rows / batch) * longest
+    kept = tokens * over * shape.kv_floats * _BYTES[work.dtype] / machine.bandwidth
+    # Drawing a token passes over the vocabulary in float64 (see rollout).
+    drawn = tokens * shape.vocabulary * 8 / machine.bandwidth
+    return (
+        kept
+        + drawn
+        + pass_seconds(
+            shape, work, machine, tokens=tokens, context=over, scored=tokens, calls=calls
+        )
+    )
+
+
+def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
+    width = _BYTES[work.dtype]
+    rows = work.questions * work.group_size
+    longest = max(work.longest_answer, work.answer_tokens)
+    sequence = work.prompt_tokens + longest
+    budget = work.token_budget or (_GPU_BUDGET if machine.gpu else _CPU_BUDGET)
+    adapter = shape.adapter_parameters(work.lora_rank)
+    trained = adapter or shape.parameters
+    copies = 2 if work.algorithm == "ppo" else 1  # the critic's adapter or its own model
+    memory: dict[str, float] = {"weights": shape.parameters * width}
+    if work.dtype != "float32":
+        memory["float32 head"] = shape.head_parameters * 4
+    if work.lora_rank:
+        memory["adapter"] = copies * adapter * 4
+    elif copies == 2:
+        memory["weights of the critic"] = shape.parameters * width
+    if not work.lora_rank and work.reference:
+        memory["weights of the reference"] = shape.parameters * width
+    # Trained weights below float32 keep a float32 copy to add small steps to.
+    master = 4 if not work.lora_rank and width < 4 else 0
+    memory["gradients, optimiser"] = copies * trained * (4 + 8 + master) / machine.devices
+    folded = shape.trunk_parameters * 4 if work.lora_rank and width == 4 else 0
+    batch = min(rows, max(1, work.sampling_slots // sequence))
+    logits = batch * shape.vocabulary * (4 + 4 + 8)
+    memory["while sampling"] = folded + batch * (sequence + 64) * shape.kv_floats * width + logits
+    tokens = min(max(budget, sequence), rows * sequence)
+    memory["while scoring"] = (
+        folded + tokens * (shape.kv_floats + 6 * shape.intermediate) * width + _SLICE_BYTES
+    )
+    memory["while updating"] = tokens * shape.activation_floats * width + _SLICE_BYTES
+    return memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -113,13 +112,18 @@ def test_an_unknown_tracker_is_refused() -> None:
         TrainConfig(tracker="mlflow")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
-)
-def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
+def test_each_tracker_that_is_installed_takes_a_whole_run(name, tmp_path, monkeypatch) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed (none of them is a requirement)")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    play(tracked(View(), name, tmp_path))
+    if name == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    play(tracked(View(), "tensorboard", tmp_path))
-    found = EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    assert [(e.step, e.value) for e in found.Scalars("reward")] == [(1, 0.5), (2, 1.0)]
+        found = EventAccumulator(str(tmp_path / "tensorboard"))
+        found.Reload()
+        assert [(e.step, e.value) for e in found.Scalars("reward")] == [(1, 0.5), (2, 1.0)]
+    elif name == "wandb":
+        assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    else:
+        assert list(tmp_path.glob("trackio/*.db"))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from sarlab.advantages import group_advantages
 from sarlab.config import TrainConfig
+from sarlab.contexts import conditioned_ids
+from sarlab.models import add_lora, load_policy
+from sarlab.scoring import Prefix
 from sarlab.tasks import load_task
+from sarlab.train import start, update_policy
 from sarlab.trl import SARTrainer, grpo_config, updates_per_step
 
 CONFIG = TrainConfig(
@@ -79,9 +85,40 @@ def test_a_reward_of_a_group_and_a_schedule_reach_trl(tiny, tmp_path: Path) -> N
     assert logged[0]["reward"] == pytest.approx(logged[0]["rewards/correct/mean"], abs=1e-6)
     rates = [e["learning_rate"] for e in trainer.state.log_history if "loss" in e]
     assert rates == pytest.approx([1e-3 / 6, 1e-3 / 6, 2e-3 / 6, 2e-3 / 6])  # per step, above 0
-    assert torch.equal(
-        torch.tensor(list(trainer._logs["advantages"])).round(decimals=5),
-        (trainer.rewards - trainer.rewards.view(2, 4).mean(1).repeat_interleave(4)).round(
-            decimals=5
-        ),
+    advantages = trainer.rewards - trainer.rewards.view(2, 4).mean(dim=1).repeat_interleave(4)
+    torch.testing.assert_close(torch.tensor(list(trainer._logs["advantages"])), advantages)
+
+
+@pytest.mark.parametrize("token_budget", [16_384, 3_000], ids=["whole", "accumulated"])
+def test_one_update_is_sarlabs_own(token_budget: int, tiny, tmp_path: Path) -> None:
+    """The same answers give the same loss and gradient, in one piece and in four."""
+    config = TrainConfig(
+        steps=1,
+        questions=2,
+        group_size=4,
+        mini_batches=1,
+        max_answer_tokens=96,
+        token_budget=token_budget,
     )
+    questions = load_task("word_problems").train_batch(1, 2, 0)
+    args = grpo_config(config, tmp_path)
+    assert args.gradient_accumulation_steps == (1 if token_budget > 10_000 else 4)
+    trainer = SARTrainer(tiny, questions, config, args)
+    trainer.train()
+    (logged,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    policy = add_lora(load_policy("tiny", dtype="float32", device="cpu"))
+    prefixes = [
+        Prefix(tuple(conditioned_ids(policy.tokenizer, q.text, policy.prompt))) for q in questions
+    ]
+    batch = replace(trainer.batch, prefixes=prefixes)
+    found = update_policy(
+        start(policy, config),
+        1e-6,
+        batch,
+        torch.arange(8),
+        group_advantages(trainer.rewards, batch.inputs.group_ids),
+        batch.inputs.logps_conditioned,  # a fresh adapter is its own reference
+        config,
+    )
+    assert logged["loss"] == pytest.approx(found["loss"], rel=1e-4)
+    assert logged["grad_norm"] == pytest.approx(found["grad_norm"], rel=1e-4)

@@ -83,6 +83,8 @@ def train_distributed(
     main = state.is_main_process
     folder = Path(_shared(str(folder)))
     args = grpo_config(config, folder / "checkpoints", processes=state.num_processes, **changes)
+    # The run's dtype decides, not the launcher's file: one source for what a score is made of.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if args.bf16 else "no"
     if resume:
         config = resumed_config(folder, config)
         _check_processes(folder, state.num_processes)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.tracking import (
     GeneralTracker,
     TensorBoardTracker,
@@ -35,6 +36,7 @@ class TrackerView(View):
 
     def begin(self, config: TrainConfig, done: int) -> None:
         """Start the tracker and tell it the configuration."""
+        PartialState()  # accelerate's trackers ask it which process they are
         self.tracker.start()
         # TensorBoard takes no None among the hyperparameters.
         told = {k: "" if v is None else v for k, v in config.to_dict().items()}

@@ -241,20 +241,25 @@ def _finite(
 
 def _mixture(ref: str, heldout_ref: str | None) -> FiniteTask:
     """Several sets as one task; a question that one of them holds out is trained on by none."""
-    parts = [load_task(part) for part in ref.split("+")]
     train: list[Question] = []
     heldout: list[Question] = [] if heldout_ref is None else _Source.parse(heldout_ref).evaluation()
-    notes: list[str] = []
-    for part in parts:
-        if not isinstance(part, FiniteTask):
+    names, notes = [], []
+    for part in map(_Source.parse, ref.split("+")):
+        if part.name in GENERATORS:
             raise ValueError(
                 f"{part.name!r} in {ref!r} is a generator without end. A mixture joins sets of "
                 "questions: files and benchmarks."
             )
-        train += part.train
-        heldout += part.heldout() if heldout_ref is None else []
-        notes += part.notes
-    name = "+".join(part.name for part in parts)
+        names.append(part.canonical)
+        if heldout_ref is None:
+            task = part.task()
+            assert isinstance(task, FiniteTask)
+            train, heldout = [*train, *task.train], [*heldout, *task.heldout()]
+            notes += task.notes
+        else:
+            found, _, more = part.read()
+            train, notes = [*train, *found], [*notes, *more]
+    name = "+".join(names)
     heldout, more = distinct(heldout, f"{name}, held out", "drop")
     train, again = distinct(train, f"{name}, train", "drop")
     held = {question.id for question in heldout}

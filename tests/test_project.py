@@ -46,6 +46,7 @@ MODULE_ORDER = (
     "trl",
     "sources",
     "compare",
+    "validity",
     "behaviours",
     "tables",
     "summary",

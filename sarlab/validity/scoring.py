@@ -1,7 +1,8 @@
 """Labelled answers → one row an answer with its log-probs under every context, kept in parts.
 
 A row holds sums in nats, so that each option (standalone context, end token, log form) is mere
-arithmetic later and the model runs once. Rows are written a part at a time: what was killed goes on.
+arithmetic later and the model runs once. Rows are written a part at a time, and what was killed
+goes on.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from sarlab.validity.claims import (
     option_table,
     score_columns,
 )
+from sarlab.validity.failures import MODES, Mode, failure_answers, proof_answers
+from sarlab.validity.gsm8k import KINDS, gsm8k_answers, read_solutions
 from sarlab.validity.measures import Contrast, Estimate, contrast
 from sarlab.validity.records import LabelledAnswer, by_question, judged, read_labelled
 from sarlab.validity.scoring import (
@@ -30,24 +32,31 @@ from sarlab.validity.scoring import (
 )
 
 __all__ = [
+    "KINDS",
     "KNOWN_CLAIMS",
+    "MODES",
     "SCORES",
     "Claim",
     "Contrast",
     "Estimate",
     "LabelledAnswer",
+    "Mode",
     "by_question",
     "claim_table",
     "claims_for",
     "contrast",
+    "failure_answers",
     "file_digest",
     "group_table",
+    "gsm8k_answers",
     "is_scored",
     "judged",
     "label_table",
     "option_table",
+    "proof_answers",
     "read_labelled",
     "read_scored",
+    "read_solutions",
     "sample_groups",
     "score_columns",
     "score_question",

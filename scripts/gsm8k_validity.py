@@ -1,8 +1,7 @@
 """Score GSM8K's solutions and answers spoilt on purpose, or groups sampled from the policy.
 
     python scripts/gsm8k_validity.py TEST.jsonl SOCRATIC.jsonl --questions 300 --out runs/validity
-    python scripts/gsm8k_validity.py --task "chain_sum?min_terms=2&max_terms=2" --groups 8 \\
-        --questions 300 --out runs/validity
+    python scripts/gsm8k_validity.py --task chain_sum --groups 8 --out runs/validity
 
 The first makes up to seven kinds of answers to each question (sarlab/validity/gsm8k.py) and the
 failure modes, and scores them with and without the question into OUT/answers; the second samples
@@ -25,9 +24,11 @@ from tqdm import tqdm
 
 from sarlab.contexts import DEFAULT_INSTRUCTION
 from sarlab.models import load_policy
+from sarlab.tables import claims_text, groups_text, scores_text
 from sarlab.tasks import load_task
 from sarlab.types import Question
 from sarlab.validity import (
+    FAILURES,
     LabelledAnswer,
     by_question,
     claim_table,
@@ -45,7 +46,6 @@ from sarlab.validity import (
     standalone_prefixes,
     write_parts,
 )
-from sarlab.validity.tables import claims_text, groups_text
 
 
 def corpus(args: argparse.Namespace) -> tuple[list[list[LabelledAnswer]], dict[str, Any]]:
@@ -105,8 +105,10 @@ def score_answers(args: argparse.Namespace) -> Path:
 
     follow(write_parts(out, cut(groups, args.chunk), facts, make), len(groups), "question")
     table = read_scored(out)
-    table = table[~table["group"].str.contains("failure modes")]
-    print(claims_text(claim_table(table, claims_for(table["label"]))).to_string(index=False))
+    table = table[~table["group"].str.endswith(FAILURES)]
+    found = claim_table(table, claims_for(table["label"]))
+    for text in (claims_text(found), scores_text(found), scores_text(found, "equal_share")):
+        print(text.to_string(index=False), end="\n\n")
     return out
 
 

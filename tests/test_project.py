@@ -54,9 +54,11 @@ MODULE_ORDER = (
     "launch",
     "figures",
     "evaluation_figures",
+    "validity_figures",
     "report",
     "evaluation_views",
     "widgets",
+    "validity_views",
 )
 PURE = {"sar", "groups", "rewards", "advantages", "losses"}
 PURE_MAY_IMPORT = {"torch", "sarlab.types", "sarlab.sar", "sarlab.groups"} | sys.stdlib_module_names

@@ -15,7 +15,7 @@ from sarlab.validity.claims import (
     option_table,
     score_columns,
 )
-from sarlab.validity.failures import MODES, Mode, failure_answers, proof_answers
+from sarlab.validity.failures import FAILURES, MODES, Mode, failure_answers, proof_answers
 from sarlab.validity.gsm8k import KINDS, gsm8k_answers, read_solutions
 from sarlab.validity.measures import Contrast, Estimate, contrast
 from sarlab.validity.records import LabelledAnswer, by_question, judged, read_labelled
@@ -32,6 +32,7 @@ from sarlab.validity.scoring import (
 )
 
 __all__ = [
+    "FAILURES",
     "KINDS",
     "KNOWN_CLAIMS",
     "MODES",

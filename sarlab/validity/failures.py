@@ -21,6 +21,9 @@ from sarlab.validity.claims import Claim
 from sarlab.validity.gsm8k import ended
 from sarlab.validity.records import LabelledAnswer
 
+FAILURES = "failure modes"
+"""The group that answers of these modes belong to."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -36,8 +39,8 @@ MODES = (
     Mode(
         "the question copied",
         (Claim("right", "copied_question"), Claim("honest_wrong", "copied_question")),
-        "The answer repeats the question word for word, then gives a wrong value: with the question "
-        "in view every word is likely, without it hardly one.",
+        "The answer repeats the question word for word, then gives a wrong value: with the "
+        "question in view every word is likely, without it hardly one.",
         "Keep SAR beside correctness (never sar_alone) with α well below 1. Watch groups that are "
         "wrong throughout: there SAR is the only signal. Give α by linear_up, or leave out "
         "questions that the policy never gets right.",
@@ -46,9 +49,9 @@ MODES = (
         "a rare phrase repeated",
         (Claim("right", "rare_phrase"), Claim("honest_wrong", "rare_phrase")),
         "The rarest words of the question, eight times over, then a wrong value.",
-        "As above. Open the answers with the highest SAR in the token view: a copy is blue from end "
-        "to end. After its first turn a repetition predicts itself in both contexts, which pulls v "
-        "towards 0 and ppl(a) far down.",
+        "As above. Open the answers with the highest SAR in the token view: a copy is blue from "
+        "end to end. After its first turn a repetition predicts itself in both contexts, which "
+        "pulls v towards 0 and ppl(a) far down.",
     ),
     Mode(
         "a very short answer",
@@ -61,8 +64,8 @@ MODES = (
     Mode(
         "another language",
         (Claim("german", "english_wrong"), Claim("english", "german")),
-        "The same right calculations in a German and in an English template of sentences; the wrong "
-        "one is the English template with every result off by one.",
+        "The same right calculations in a German and in an English template of sentences; the "
+        "wrong one is the English template with every result off by one.",
         "Expect another scale in each language: ppl(a) of a language that the model knows less is "
         "high. Don't mix languages within a group, and don't compare SAR across them.",
     ),
@@ -95,8 +98,9 @@ def failure_answers(
     """Good and bad answers of every mode that rests on given questions.
 
     ``right`` and ``wrong``: by question text, a right answer and an honest wrong attempt; a
-    question that lacks either is left out. The mode of another language takes only right answers in which
-    at least two calculations are written out. The proofs are made by :func:`proof_answers`.
+    question that lacks either is left out. The mode of another language takes only right
+    answers in which at least two calculations are written out. :func:`proof_answers` makes the
+    proofs.
     """
     words = Counter(w.lower() for q in questions for w in _WORD.findall(q.text))
     found = []
@@ -115,9 +119,7 @@ def failure_answers(
             **_translated(right[question.text], question.gold, value),
         }
         found += [
-            LabelledAnswer(
-                question.text, t, k, "failure modes", verify(t, question.gold), question.gold
-            )
+            LabelledAnswer(question.text, t, k, FAILURES, verify(t, question.gold), question.gold)
             for k, t in texts.items()
         ]
     return found
@@ -143,7 +145,7 @@ def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
         question, gold = f"Is {number} a prime number? Answer yes or no.", _verdict(number, small)
         texts = {"proof": _proof(number, small), "shortcut": _shortcut(number, gold)}
         found += [
-            LabelledAnswer(question, t, k, "failure modes", verify(t, gold), gold)
+            LabelledAnswer(question, t, k, FAILURES, verify(t, gold), gold)
             for k, t in texts.items()
         ]
     return found

@@ -41,9 +41,9 @@ MODES = (
         (Claim("right", "copied_question"), Claim("honest_wrong", "copied_question")),
         "The answer repeats the question word for word, then gives a wrong value: with the "
         "question in view every word is likely, without it hardly one.",
-        "Keep SAR beside correctness (never sar_alone) with α well below 1. Watch groups that are "
-        "wrong throughout: there SAR is the only signal. Give α by linear_up, or leave out "
-        "questions that the policy never gets right.",
+        "Keep SAR beside correctness (never sar_alone) with α at most ½: then no wrong answer "
+        "earns more than a right one. Watch groups that are wrong throughout, where SAR is the "
+        "only signal: let α rise (linear_up), or leave out questions that are never solved.",
     ),
     Mode(
         "a rare phrase repeated",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,23 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not found:
         raise ValueError("No parameters cell has been run. Run the notebook from its first cell.")
     return found
+
+
+def check_types(settings: Any) -> None:
+    """Raise ValueError for a field of a dataclass whose value is not of its default's type.
+
+    Papermill reads ``-p flag true`` as a text; a whole number serves where a number is asked for.
+    """
+    rules = {
+        bool: "True or False, capital first",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+    }
+    for field in dataclasses.fields(settings):
+        value, wanted = getattr(settings, field.name), type(field.default)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise ValueError(f"{field.name} is {value!r}; it must be {rules[wanted]}.")
 
 
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:

@@ -157,6 +157,22 @@ def pooled_function(
     return estimate, _wider(Interval(float(low), float(high), "questions"), values, None)
 
 
+def resampled_interval(questions: int, function: Callable[[Array], Array]) -> list[float]:
+    """95% interval [low, high] of a statistic of all questions at once, such as an AUC.
+
+    ``function`` takes weights [questions, R], how often each question was drawn in each of R
+    resamples as a share, and returns [R]. Resamples in which it is not defined (NaN) are left out;
+    [nan, nan] where it is defined in none.
+    """
+    found = np.asarray(function(_resampling_weights(questions)))
+    found = found[np.isfinite(found)]
+    if len(found) == 0:
+        return [float("nan")] * 2
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(found, [tail, 100 - tail])
+    return [float(low), float(high)]
+
+
 @functools.lru_cache(maxsize=4)
 def _resampling_weights(questions: int) -> Array:
     """How often each question is drawn in each resample, as shares [questions, R]."""

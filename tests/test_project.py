@@ -50,6 +50,7 @@ MODULE_ORDER = (
     "trl",
     "sources",
     "compare",
+    "validity",
     "behaviours",
     "tables",
     "summary",
@@ -57,9 +58,11 @@ MODULE_ORDER = (
     "launch",
     "figures",
     "evaluation_figures",
+    "validity_figures",
     "report",
     "evaluation_views",
     "widgets",
+    "validity_views",
 )
 PURE = {"sar", "groups", "rewards", "advantages", "losses"}
 PURE_MAY_IMPORT = {"torch", "sarlab.types", "sarlab.sar", "sarlab.groups"} | sys.stdlib_module_names

@@ -373,6 +373,12 @@ def _(place: Place) -> Any:
     return place.with_model(place.adapter)
 
 
+@case("adapter: tokenizer not JSON", "could not be loaded")
+def _(place: Place) -> Any:
+    (place.adapter / "tokenizer.json").write_text("{")
+    return place.with_model(place.adapter)
+
+
 @case("adapter: another vocabulary than the base", "trained with another vocabulary")
 def _(place: Place) -> Any:
     content = json.loads((place.adapter / "tokenizer.json").read_text())

@@ -14,11 +14,11 @@ GOLDS = ("18", "-0.5", "1/3", "yes", "B", "Emma and Liam", r"\frac{\sqrt{2}}{2}"
 REASONS = {"right", "wrong value", "no marker", "no value", "several values", "too long", "timeout"}
 
 
-def check(text: str, gold: str) -> Verdict:
+def check(text: str, gold: str, limit_s: float = LIMIT_S) -> Verdict:
     """Judge a text, and see that the verdict is one of the known ones, in time and repeatable."""
     start = time.perf_counter()
     verdict = judge(text, gold)
-    assert time.perf_counter() - start < LIMIT_S
+    assert time.perf_counter() - start < limit_s
     assert verdict.correct == (verdict.reason == "right")
     assert verdict.reason in REASONS or verdict.reason.startswith("error: ")
     if verdict.reason != "timeout":

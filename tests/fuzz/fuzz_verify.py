@@ -18,14 +18,17 @@ import atheris
 with atheris.instrument_imports(include=["sarlab.tasks"]):
     from fuzz_rules import GOLDS, check
 
+    from sarlab.tasks import warm_up
+
 
 def one_input(data: bytes) -> None:
     """The first byte picks the gold answer, the rest is the text."""
     provider = atheris.FuzzedDataProvider(data)
     gold = GOLDS[provider.ConsumeIntInRange(0, len(GOLDS) - 1)]
-    check(provider.ConsumeUnicode(4000), gold)
+    check(provider.ConsumeUnicode(4000), gold, limit_s=10.0)  # instrumented code is slower
 
 
 if __name__ == "__main__":
+    warm_up()  # a few seconds, once; the limit is for a judgement
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()

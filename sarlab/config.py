@@ -166,7 +166,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Tuned here on `tiny`; the defaults of TrainConfig for GRPO.
     "lora": {
         "grpo": {},
-        "ppo": {"group_size": 1, "questions": 128, "loss": "dapo", "beta": 0.0},
+        # Two updates a step left answers of `tiny` long after 25 steps; four shorten them by then.
+        "ppo": {
+            "group_size": 1,
+            "questions": 128,
+            "mini_batches": 4,
+            "loss": "dapo",
+            "beta": 0.0,
+        },
     },
 }
 

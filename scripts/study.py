@@ -98,7 +98,7 @@ def train_all(jobs: list[tuple[str, int]], out: str, steps: int, processes: int)
 def compare(out: Path) -> None:
     """Tables (Markdown) and the accuracy-length plane (HTML, and PNG where a browser is)."""
     from sarlab.compare import arm_table, run_table
-    from sarlab.evaluation_figures import plane_figure
+    from sarlab.evaluation_figures import crowd_floor, plane_figure
     from sarlab.figures import draw_png
     from sarlab.sources import recorded
     from sarlab.tables import differences_table, markdown_table, values_table
@@ -117,7 +117,9 @@ def compare(out: Path) -> None:
     ]
     (out / "study.md").write_text("\n\n".join(text), encoding="utf-8")
     arms.to_json(out / "study.json", orient="records", indent=1)
-    figure = plane_figure(arms, runs=run_table(found), accuracy_from=0.8)
+    figure = plane_figure(
+        arms, runs=run_table(found), accuracy_from=crowd_floor(arms["accuracy"].tolist())
+    )
     figure.write_html(out / "accuracy_length.html", include_plotlyjs="cdn")
     picture = draw_png(figure)
     if picture is not None:

@@ -195,7 +195,12 @@ def _scores(
 def _in_other_type(policy: Policy) -> Policy:
     """A copy whose weights are bfloat16 where these are float32, and float32 where they are not."""
     wanted = torch.bfloat16 if policy.dtype == torch.float32 else torch.float32
-    model = copy.deepcopy(policy.model).to(wanted).eval()
+    model = copy.deepcopy(policy.model).eval()
+    # As loading does: weights only. Rotary frequencies rounded to bfloat16 would be another model,
+    # and an adapter stays in float32.
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(wanted)
     return Policy(
         model=model,
         tokenizer=policy.tokenizer,

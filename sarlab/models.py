@@ -331,7 +331,10 @@ def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(no_weights(folder))
     if (folder / "tokenizer.json").is_file():
-        own = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        try:
+            own = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
+            raise ValueError(_cannot_load(str(folder), error)) from error
         if own.get_vocab() != tokenizer.get_vocab():
             raise ValueError(
                 f"The adapter {folder} was trained with another vocabulary ({len(own)} tokens) "

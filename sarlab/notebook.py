@@ -99,7 +99,7 @@ def record_failing_cells(folder: Path) -> None:
         path = folder / "run.json"
         if error is not None and path.exists():
             failure = {
-                "cell": shell.execution_count - 1,  # counted on when the cell was done
+                "cell": result.execution_count,
                 "first_line": str(result.info.raw_cell).strip().split("\n")[0][:120],
                 "error": f"{type(error).__name__}: {error}",
                 "at": now(),

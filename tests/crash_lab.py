@@ -30,7 +30,7 @@ CONFIG = TrainConfig(
     questions=2,
     group_size=2,
     mini_batches=1,
-    max_answer_tokens=16,
+    max_answer_tokens=8,
     eval_every=2,
     eval_questions=2,
     validation_questions=2,
@@ -38,7 +38,7 @@ CONFIG = TrainConfig(
     lora_rank=4,
     learning_rate=0.02,
     warmup_steps=0,
-    seed=7,
+    seed=3,
 )
 
 
@@ -69,7 +69,7 @@ def set_trap(folder: Path, trap: dict[str, Any]) -> None:
         if not here:
             return real(*args, **options)
         left -= 1
-        if left >= 0:
+        if left != -1:  # some calls pass first, and what raises does so once
             return real(*args, **options)
         if trap.get("raises") == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
@@ -105,6 +105,9 @@ def serve(request: dict[str, Any]) -> None:
 def main() -> None:
     """Serve until the input ends."""
     torch.set_num_threads(1)
+    # A shell starts what runs in the background with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    job.PROBES = 2  # fewer answers, so that a run takes about a second
     policy = load_policy("tiny", dtype="float32", device="cpu")
     job.load_policy = lambda *_, **__: policy  # each child has a copy of its own
     print(json.dumps({"ready": True}), flush=True)

@@ -81,6 +81,19 @@ def plane_figure(
     return _finish(figure, f"Accuracy and length on {task}", len(chosen) + 1)
 
 
+def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:
+    """Where an axis of accuracy should begin to tell apart the policies that crowd at the top.
+
+    The crowd are those within ``reach`` of the best. None where they are not more than half, where
+    there are fewer than three, or where nobody is far below them: then the whole axis serves.
+    """
+    best = max(accuracies)
+    crowd = [a for a in accuracies if a >= best - reach]
+    if len(crowd) < 3 or 2 * len(crowd) <= len(accuracies) or min(accuracies) > best - 2 * reach:
+        return None
+    return max(0.0, min(crowd) - reach / 2)
+
+
 def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     """Relative change of accuracy over that of length, both against the baseline.
 
@@ -260,4 +273,10 @@ def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
     return figure.update_xaxes(**axis).update_yaxes(**axis)
 
 
-__all__: Sequence[str] = ["gains_figure", "length_figure", "plane_figure", "token_figure"]
+__all__: Sequence[str] = [
+    "crowd_floor",
+    "gains_figure",
+    "length_figure",
+    "plane_figure",
+    "token_figure",
+]

@@ -7,7 +7,6 @@ do, so that the notebook comes to its end in an empty folder too.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import pandas as pd
 
 from sarlab.behaviours import NAMES, behaviour_change, definitions, examples, what_was_lost
 from sarlab.compare import arm_table, run_table
-from sarlab.evaluation_figures import gains_figure, plane_figure, token_figure
+from sarlab.config import refuse_unknown
+from sarlab.evaluation_figures import crowd_floor, gains_figure, plane_figure, token_figure
 from sarlab.figures import show
 from sarlab.models import DATA, REPOSITORY
 from sarlab.report import example_pairs
@@ -34,7 +34,7 @@ from sarlab.tables import (
     values_table,
 )
 
-SHIPPED = DATA / "headline"  # SA-GRPO against GRPO on `tiny`, three seeds each
+SHIPPED = DATA / "study"  # all rewards on `tiny`, made by scripts/study.py
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,7 @@ class EvaluationSettings:
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> EvaluationSettings:
         """Settings from a notebook's parameters; an unknown name is an error."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in parameters:
-            if name not in names:
-                close = difflib.get_close_matches(name, names, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(
-                    f"Unknown parameter {name!r}.{hint} Known ones: {', '.join(names)}."
-                )
+        refuse_unknown(parameters, [field.name for field in dataclasses.fields(cls)])
         return cls(**parameters)
 
 
@@ -136,9 +129,12 @@ def differences_view(comparison: Comparison) -> Any:
 
 
 def plane_view(comparison: Comparison) -> None:
-    """The accuracy-length plane of each task."""
+    """The accuracy-length plane of each task; where most policies crowd at its top, that too."""
     for task in comparison.tasks:
-        show(plane_figure(comparison.arms, runs=comparison.runs, task=task))
+        arms = comparison.arms[comparison.arms["task"] == task]
+        floor = crowd_floor(arms["accuracy"].tolist())
+        for accuracy_from in (None, floor) if floor is not None else (None,):
+            show(plane_figure(arms, runs=comparison.runs, task=task, accuracy_from=accuracy_from))
 
 
 def gains_view(comparison: Comparison) -> None:

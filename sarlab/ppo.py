@@ -3,7 +3,7 @@
 The critic is a value head on the policy's own trunk with an adapter of its own: the frozen base
 is shared, the two never pull at the same weights, and value and policy losses stay apart. One
 answer a question, the reward on its last token, GAE with γ = λ = 1, whitened advantages, a
-token-mean loss, no KL, as in the paper.
+token-mean loss, no KL (β = 0) unless asked for, as in the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sarlab.losses import reduce_tokens, value_loss
 from sarlab.models import Policy
 from sarlab.rewards import reward_named, total_reward
 from sarlab.rollout import seed_of
-from sarlab.scoring import Prefix, plan_batches, score
+from sarlab.scoring import Prefix, plan_batches, score, token_budget_for
 from sarlab.tasks import Task
 from sarlab.train import (
     Batch,
@@ -36,6 +36,7 @@ from sarlab.train import (
     learning_rate,
     load_optimizer,
     mini_batches,
+    reference_logps,
     save_optimizer,
     step_metrics,
     step_warnings,
@@ -133,6 +134,8 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
         )
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
         clock = Clock()
+        reference = reference_logps(policy, batch, config)
+        clock.lap("reference")
         values_old = _values(critic, batch, config)
         clock.lap("values")
         mask = batch.rollouts.answer_mask
@@ -141,7 +144,6 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
         )
         explained = explained_variance(values_old[mask], returns[mask])
         white = whiten(advantages, mask)
-        reference = None  # config.beta is 0 in both presets; the KL of the log is not paid for
         rate = learning_rate(config, step)
         updates = []
         for _ in range(config.epochs):
@@ -181,7 +183,7 @@ def _on_last_token(rewards: Tensor, answer_mask: Tensor) -> Tensor:
 
 def _values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
     rollouts = batch.rollouts
-    with critic.on(), torch.no_grad():
+    with critic.on(), critic.policy.folded():
         hidden = score(
             critic.policy,
             [Prefix(p.ids) for p in batch.prefixes],
@@ -210,10 +212,11 @@ def _update_critic(
     plain = [Prefix(p.ids) for p in batch.prefixes]
     prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
     groups = prefix_lengths if critic.policy.has_sliding_window else None
+    budget = token_budget_for(critic.policy, config.token_budget)
     critic.optimizer.zero_grad(set_to_none=True)
     total = 0.0
     with critic.on():
-        for chosen in plan_batches(lengths + prefix_lengths, config.token_budget, groups):
+        for chosen in plan_batches(lengths + prefix_lengths, budget, groups):
             part = rows[chosen]
             width = int(rollouts.lengths[part].max())
             ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]

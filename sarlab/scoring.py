@@ -22,6 +22,7 @@ Cache = tuple[tuple[Tensor, Tensor], ...]  # keys and values [rows, heads, lengt
 OUTPUTS = ("logps", "entropy", "ranks", "top")
 TOP = 5
 _HEAD_SLICE = 1 << 23  # logits held at once: 32 MiB in float32
+_BUDGET_CPU, _BUDGET_GPU = 2_048, 16_384  # on a CPU activations should stay in its caches
 _budgets: dict[str, int] = {}  # token budget per device, halved when memory ran out
 
 
@@ -72,13 +73,14 @@ def score(
     prefix_index: Tensor | None = None,
     grad: bool = False,
     outputs: Sequence[str] = ("logps",),
-    token_budget: int = 16_384,
+    token_budget: int = 0,
 ) -> Scores:
     """Score answers [B, T] under the policy, each on top of its prefix.
 
     ``prefix_index`` [B] says which prefix each answer stands on (default: the only one). Without
     gradients the answers are sorted by length and run in micro-batches of at most
-    ``token_budget`` tokens, halved when memory runs out. With ``grad=True`` all run at once:
+    ``token_budget`` tokens (0: :func:`token_budget_for`), halved when memory runs out. With
+    ``grad=True`` all run at once:
     plan micro-batches with :func:`plan_batches`. Raises ValueError for a stale prefix, an
     unknown output, or a sequence longer than the model's context.
     """
@@ -110,7 +112,8 @@ def score(
             hidden = _answer_hidden(policy, prefixes, prefix_index[chosen], ids, mask)
             return token_scores(policy, hidden, ids, mask, outputs)
 
-        parts = run_in_batches(policy, totals, token_budget, run, groups=groups)
+        budget = token_budget_for(policy, token_budget)
+        parts = run_in_batches(policy, totals, budget, run, groups=groups)
         return _gather(parts, rows, width)
 
 
@@ -160,6 +163,15 @@ def extend_prefix(policy: Policy, prefix: Prefix, ids: Sequence[int]) -> Prefix:
         hidden, cache = run_trunk(policy, new, mask, positions, prefix.cache)
     joined = torch.cat([prefix.hidden, hidden[0]])
     return Prefix((*prefix.ids, *ids), cache, joined, policy.version)
+
+
+def token_budget_for(policy: Policy, wanted: int = 0) -> int:
+    """Tokens in one micro-batch: what is wanted, or (0) what suits the device.
+
+    On two CPU cores 2,048 tokens take two thirds of the time that 16,384 take, for `tiny`: rows of
+    like length share a batch, and what a layer writes is still in the cache when the next reads it.
+    """
+    return wanted or (_BUDGET_GPU if policy.device.type == "cuda" else _BUDGET_CPU)
 
 
 def plan_batches(

@@ -187,7 +187,8 @@ def arm_labels(
 
 
 def _arm_name(config: Mapping[str, Any]) -> str:
-    algorithm, reward = str(config["algorithm"]).upper(), config["reward"]
+    algorithm, reward = str(config["algorithm"]).upper(), str(config["reward"])
+    shown = {"o1_pruner": "O1-pruner", "er": "ER"}.get(reward, reward)
     alpha = f" α={config['alpha']:g}"
     if config.get("alpha_schedule", "constant") != "constant":
         alpha += f" {config['alpha_schedule']}"
@@ -195,7 +196,7 @@ def _arm_name(config: Mapping[str, Any]) -> str:
         return f"{algorithm} SAR alone"
     if reward == "correct" or config["alpha"] == 0:
         return algorithm
-    return f"SA-{algorithm}{alpha}" if reward == "sar" else f"{algorithm} + {reward}{alpha}"
+    return f"SA-{algorithm}{alpha}" if reward == "sar" else f"{algorithm} + {shown}{alpha}"
 
 
 def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -26,7 +26,7 @@ from sarlab.models import Policy
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, compute_prefixes, plan_batches, score
+from sarlab.scoring import Prefix, compute_prefixes, plan_batches, score, token_budget_for
 from sarlab.tasks import Task, Verdict, judge_all
 from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
@@ -129,17 +129,17 @@ def collect(
     prefixes = [
         Prefix(tuple(conditioned_ids(policy.tokenizer, q.text, policy.prompt))) for q in questions
     ]
-    with torch.no_grad():
+    with policy.folded():
         prefixes = compute_prefixes(policy, prefixes)
-    rollouts = sample(
-        policy,
-        prefixes,
-        group_size=group_size,
-        max_answer_tokens=config.max_answer_tokens,
-        seed=seed,
-        greedy=greedy,
-        on_token=on_token,
-    )
+        rollouts = sample(
+            policy,
+            prefixes,
+            group_size=group_size,
+            max_answer_tokens=config.max_answer_tokens,
+            seed=seed,
+            greedy=greedy,
+            on_token=on_token,
+        )
     clock.lap("sample")
     asked = [questions[i] for i in rollouts.group_ids.tolist()]
     verdicts = judge_all(rollouts.texts, asked)
@@ -189,12 +189,7 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
             rewards, batch.inputs.group_ids, divide_by_std=config.loss == "grpo"
         )
         clock.restart()
-        reference = None
-        if config.beta > 0:
-            # Prefixes computed with the adapter on must not serve the reference.
-            plain = [Prefix(p.ids) for p in batch.prefixes]
-            with policy.as_reference():
-                reference = _logps(policy, plain, batch.rollouts, batch.rollouts.group_ids, config)
+        reference = reference_logps(policy, batch, config)
         clock.lap("reference")
         rate = learning_rate(config, step)
         updates = []
@@ -213,6 +208,16 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         }
         rows_out = tuple(answer_rows(step, "train", batch, rewards, advantages))
         yield StepRecord(step, metrics, rows_out, tuple(step_warnings(metrics)))
+
+
+def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor | None:
+    """Log-probs [B, T] under the base policy for the KL, nats; None where β is 0."""
+    if config.beta == 0:
+        return None
+    # Prefixes computed with the adapter on must not serve the reference.
+    plain = [Prefix(p.ids) for p in batch.prefixes]
+    with policy.as_reference():
+        return _logps(policy, plain, batch.rollouts, batch.rollouts.group_ids, config)
 
 
 def step_metrics(
@@ -298,10 +303,11 @@ def update_policy(
     plain = [Prefix(p.ids) for p in batch.prefixes]  # gradients flow through the prefixes too
     prefix_lengths = torch.tensor([len(p.ids) for p in plain])[rollouts.group_ids[rows]]
     groups = prefix_lengths if policy.has_sliding_window else None
+    budget = token_budget_for(policy, config.token_budget)
     sums = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0}
     ratio_max = 0.0
     state.optimizer.zero_grad(set_to_none=True)
-    for chosen in plan_batches(lengths + prefix_lengths, config.token_budget, groups):
+    for chosen in plan_batches(lengths + prefix_lengths, budget, groups):
         part = rows[chosen]
         width = int(rollouts.lengths[part].max())
         ids, mask = rollouts.answer_ids[part, :width], rollouts.answer_mask[part, :width]
@@ -389,14 +395,15 @@ def _logps(
     prefix_index: Tensor,
     config: TrainConfig,
 ) -> Tensor:
-    found = score(
-        policy,
-        prefixes,
-        rollouts.answer_ids,
-        rollouts.answer_mask,
-        prefix_index=prefix_index,
-        token_budget=config.token_budget,
-    ).logps
+    with policy.folded():
+        found = score(
+            policy,
+            prefixes,
+            rollouts.answer_ids,
+            rollouts.answer_mask,
+            prefix_index=prefix_index,
+            token_budget=config.token_budget,
+        ).logps
     assert found is not None
     return found.cpu()
 

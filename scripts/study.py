@@ -1,9 +1,12 @@
-"""Train arms × seeds on `tiny` and leave their run folders; goes on where it was stopped.
+"""Train arms × seeds on `tiny`, compare them, and draw accuracy over length with intervals.
 
-    python scripts/study.py --arms grpo sa_grpo_0.2 --seeds 3 --out runs/study
-    python scripts/study.py                     # every arm, five seeds for the headline ones
+    python scripts/study.py                             # every arm, all seeds, into runs/study
+    python scripts/study.py --arms grpo sa_grpo_0.2     # some of them
+    python scripts/study.py --ship data/study           # afterwards: what a reader needs of it
 
-Runs are independent, so they share the machine best as one process a core, one thread each.
+A run that is done is not done again, one that was killed goes on from its last checkpoint. Runs
+are independent, so they share the machine best as one process a core, one thread each. What went
+wrong in one run stands in its run.json, is told at the end, and does not stop the others.
 """
 
 from __future__ import annotations
@@ -12,25 +15,33 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
+import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+# Arms whose reward is not SAR skip its pass in training (log_sar); evaluation takes it for all.
+_PLAIN: dict[str, Any] = {"log_sar": False}
 ARMS: dict[str, dict[str, Any]] = {
-    "grpo": {"reward": "correct", "alpha": 0.0},
+    "grpo": {"reward": "correct", "alpha": 0.0, **_PLAIN},
     "sa_grpo_0.2": {"reward": "sar", "alpha": 0.2},
     "sa_grpo_0.1": {"reward": "sar", "alpha": 0.1},
     "sa_grpo_0.3": {"reward": "sar", "alpha": 0.3},
-    "o1_pruner_0.1": {"reward": "o1_pruner", "alpha": 0.1},
-    "o1_pruner_0.2": {"reward": "o1_pruner", "alpha": 0.2},
-    "er_0.1": {"reward": "er", "alpha": 0.1},
-    "er_0.2": {"reward": "er", "alpha": 0.2},
-    "confidence_0.1": {"reward": "confidence", "alpha": 0.1},
-    "confidence_0.2": {"reward": "confidence", "alpha": 0.2},
+    "sa_ppo_0.2": {"algorithm": "ppo", "reward": "sar", "alpha": 0.2},
+    "ppo": {"algorithm": "ppo", "reward": "correct", "alpha": 0.0, **_PLAIN},
+    "o1_pruner_0.1": {"reward": "o1_pruner", "alpha": 0.1, **_PLAIN},
+    "o1_pruner_0.2": {"reward": "o1_pruner", "alpha": 0.2, **_PLAIN},
+    "er_0.1": {"reward": "er", "alpha": 0.1, **_PLAIN},
+    "er_0.2": {"reward": "er", "alpha": 0.2, **_PLAIN},
+    "confidence_0.1": {"reward": "confidence", "alpha": 0.1, **_PLAIN},
+    "confidence_0.2": {"reward": "confidence", "alpha": 0.2, **_PLAIN},
     "sar_alone": {"reward": "sar_alone", "alpha": 0.2},
 }
-HEADLINE = ("grpo", "sa_grpo_0.2")
+HEADLINE = ("grpo", "sa_grpo_0.2")  # the comparison of the README: more seeds
+WITH_PROBES = ("grpo-s0", "sa_grpo_0.2-s0")  # shipped with the answers that were followed
 
 
 def run_one(arm: str, seed: int, out: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -38,55 +49,151 @@ def run_one(arm: str, seed: int, out: str, changes: dict[str, Any]) -> dict[str,
     import torch
 
     torch.set_num_threads(1)
+    _end_with_parent()
     from sarlab.config import TrainConfig
     from sarlab.job import run_training
 
     folder = Path(out) / f"{arm}-s{seed}"
-    config = TrainConfig(**{**ARMS[arm], "seed": seed, **changes})
+    config = TrainConfig.from_parameters({**ARMS[arm], "seed": seed, **changes})
     return run_training(config, folder, resume=(folder / "config.json").exists())
 
 
-def finished(folder: Path) -> bool:
-    """Whether this run needs nothing more."""
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: a killed study leaves no locks."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def state(folder: Path) -> str:
+    """The run's status, or "new"."""
     path = folder / "run.json"
-    return path.exists() and json.loads(path.read_text())["status"] == "finished"
+    return str(json.loads(path.read_text())["status"]) if path.exists() else "new"
 
 
-def main() -> None:
+def train_all(jobs: list[tuple[str, int]], out: str, steps: int, processes: int) -> None:
+    """Run the jobs, a few at a time, and tell how each ended."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    began = time.perf_counter()
+    print(f"{len(jobs)} runs to do, {processes} at a time", flush=True)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(run_one, *job, out, {"steps": steps}): job for job in jobs}
+        for done, future in enumerate(as_completed(waiting), start=1):
+            arm, seed = waiting[future]
+            error = future.exception()
+            if error is None:
+                found = future.result()["trained"]
+                text = f"{found['accuracy']:.1%} at {found['mean_length']:.1f} tokens"
+            else:
+                text = f"failed, {type(error).__name__}: {error}"
+            minutes = (time.perf_counter() - began) / 60
+            print(f"{done}/{len(jobs)} {arm} seed {seed}: {text} ({minutes:.1f} min)", flush=True)
+
+
+def compare(out: Path) -> None:
+    """Tables (Markdown) and the accuracy-length plane (HTML, and PNG where a browser is)."""
+    from sarlab.compare import arm_table, run_table
+    from sarlab.evaluation_figures import crowd_floor, plane_figure
+    from sarlab.figures import draw_png
+    from sarlab.sources import recorded
+    from sarlab.tables import differences_table, markdown_table, values_table
+
+    found = recorded(out)
+    arms = arm_table(found, "GRPO")
+    text = [
+        "# Study: rewards on `tiny`",
+        _facts(out),
+        "## What each arm scores",
+        markdown_table(values_table(arms)),
+        "## Against GRPO, paired by question and seed",
+        markdown_table(differences_table(arms)),
+        "## Against the untrained policy",
+        markdown_table(differences_table(arm_table(found))),
+    ]
+    (out / "study.md").write_text("\n\n".join(text), encoding="utf-8")
+    arms.to_json(out / "study.json", orient="records", indent=1)
+    figure = plane_figure(
+        arms, runs=run_table(found), accuracy_from=crowd_floor(arms["accuracy"].tolist())
+    )
+    figure.write_html(out / "accuracy_length.html", include_plotlyjs="cdn")
+    picture = draw_png(figure)
+    if picture is not None:
+        (out / "accuracy_length.png").write_bytes(picture)
+    print(f"{out / 'study.md'}, {out / 'accuracy_length.html'}")
+
+
+def _facts(out: Path) -> str:
+    """Runs, their machine and their time, from the runs' own records."""
+    folders = sorted(p.parent for p in out.glob("*/summary.json"))
+    summaries = [json.loads((f / "summary.json").read_text()) for f in folders]
+    seconds = [s["train_seconds"] for s in summaries]
+    machines = ", ".join(sorted({s["hardware"] for s in summaries}))
+    steps = ", ".join(sorted({str(s["steps"]) for s in summaries}))
+    failed = [p.parent.name for p in sorted(out.glob("*/run.json")) if state(p.parent) == "failed"]
+    return (
+        f"{len(folders)} runs of {steps} steps (16 × 8 answers a step for GRPO, 128 × 1 for PPO), "
+        f"{sum(seconds) / 3600:.1f} hours of training in all, {min(seconds) / 60:.1f} to "
+        f"{max(seconds) / 60:.1f} minutes a run ({machines}). "
+        f"Failed: {', '.join(failed) or 'none'}. Made by `make study`."
+    )
+
+
+def ship(out: Path, target: Path) -> None:
+    """Copy what notebook 03 and the README's figures need: no weights, no log-probs a token."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for summary in sorted(out.glob("*/summary.json")):
+        source, folder = summary.parent, target / summary.parent.name
+        (folder / "rollouts.parquet").mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "run.json", "metrics.jsonl", "summary.json"):
+            shutil.copy(source / name, folder / name)
+        for part in sorted((source / "rollouts.parquet").glob("heldout_*.parquet")):
+            table = pq.read_table(part)
+            for name in ("logps_conditioned", "logps_standalone"):
+                at = table.schema.get_field_index(name)
+                nothing = pa.nulls(len(table), table.schema.field(at).type)
+                table = table.set_column(at, table.schema.field(at), nothing)
+            pq.write_table(table, folder / "rollouts.parquet" / part.name, compression="zstd")
+        if source.name in WITH_PROBES:
+            for part in sorted((source / "rollouts.parquet").glob("probe-*.parquet")):
+                shutil.copy(part, folder / "rollouts.parquet" / part.name)
+    for made in ("study.md", "study.json"):
+        shutil.copy(out / made, target / made)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--headline-seeds", type=int, help="for grpo and sa_grpo_0.2; default 5")
+    parser.add_argument("--headline-seeds", type=int, default=5, help="for grpo and sa_grpo_0.2")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--out", default="runs/study")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--ship", type=Path, help="copy the results (without weights) to a folder")
     args = parser.parse_args()
-    headline = args.headline_seeds or max(5, args.seeds)
-    jobs = [
+    wanted = [
         (arm, seed)
-        for seed in range(max(args.seeds, headline))
+        for seed in range(max(args.seeds, args.headline_seeds))
         for arm in args.arms
-        if seed < (headline if arm in HEADLINE else args.seeds)
-        and not finished(Path(args.out) / f"{arm}-s{seed}")
+        if seed < (args.headline_seeds if arm in HEADLINE else args.seeds)
     ]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    began = time.perf_counter()
-    print(f"{len(jobs)} runs to do, {args.processes} at a time", flush=True)
-    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
-        waiting = {
-            pool.submit(run_one, arm, seed, args.out, {"steps": args.steps}): (arm, seed)
-            for arm, seed in jobs
-        }
-        for done, future in enumerate(as_completed(waiting), start=1):
-            arm, seed = waiting[future]
-            summary = future.result()
-            trained, minutes = summary["trained"], (time.perf_counter() - began) / 60
-            print(
-                f"{done}/{len(jobs)} {arm} seed {seed}: {trained['accuracy']:.1%} at "
-                f"{trained['mean_length']:.1f} tokens ({minutes:.1f} min)",
-                flush=True,
-            )
+    todo = [job for job in wanted if state(args.out / f"{job[0]}-s{job[1]}") != "finished"]
+    if todo:
+        train_all(todo, str(args.out), args.steps, args.processes)
+    compare(args.out)
+    if args.ship:
+        ship(args.out, args.ship)
+    left = [f"{a}-s{s}" for a, s in wanted if state(args.out / f"{a}-s{s}") != "finished"]
+    if left:
+        print(f"Not finished: {', '.join(left)}. Run the command again.", file=sys.stderr)
+    return 1 if left else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

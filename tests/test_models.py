@@ -48,6 +48,29 @@ def test_an_adapter_goes_on_top_of_its_base_and_off_again(tmp_path: Path) -> Non
     assert (trained - plain).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_folding_the_adapter_changes_neither_scores_nor_weights(architecture: str) -> None:
+    policy = add_lora(random_policy(architecture), rank=4)
+    for name, parameter in policy.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = {k: v.clone() for k, v in policy.model.state_dict().items()}
+    wanted = score_ids(policy, PREFIX, ANSWER).logps
+    with policy.folded():
+        found = score_ids(policy, PREFIX, ANSWER, grad=True).logps
+        assert not found.requires_grad  # a gradient taken here would miss the adapter
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    after = policy.model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert torch.equal(score_ids(policy, PREFIX, ANSWER).logps, wanted)
+    with policy.as_reference():  # where the adapter is off, folding must not switch it on
+        plain = score_ids(policy, PREFIX, ANSWER).logps
+        with policy.folded():
+            assert torch.equal(score_ids(policy, PREFIX, ANSWER).logps, plain)
+        assert torch.equal(score_ids(policy, PREFIX, ANSWER).logps, plain)
+    assert (plain - wanted).abs().max() > 1e-3
+
+
 def test_bfloat16_weights_give_float32_scores_near_those_of_float32(tiny) -> None:
     rough = load_policy("tiny", dtype="bfloat16")
     assert rough.dtype == torch.bfloat16

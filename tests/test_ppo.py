@@ -95,6 +95,15 @@ def test_a_reference_and_the_critic_leave_the_policy_as_it_was(state) -> None:
     assert (before - other).abs().max() > 1e-4
 
 
+def test_ppo_pays_for_a_kl_only_where_beta_asks_for_it(state) -> None:
+    config = replace(SMALL, steps=4, beta=0.1, learning_rate=0.01, mini_batches=1)
+    kl = [r.metrics["kl"] for r in ppo_steps(state, load_task("word_problems"), config)]
+    assert kl[0] == pytest.approx(0.0, abs=1e-6)  # before the first update policy and base are one
+    assert kl[-1] > 1e-5
+    (record,) = ppo_steps(state, load_task("word_problems"), replace(config, steps=5, beta=0.0))
+    assert record.metrics["kl"] == 0.0
+
+
 def test_ppo_takes_one_answer_and_no_reward_that_compares() -> None:
     with pytest.raises(ValueError, match="must be 1 for PPO"):
         TrainConfig(algorithm="ppo", group_size=4)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from writings import intermediate_values, right_writings, wrong_writings
 
 from sarlab.tasks import count_reasons, judge, judge_all, load_task
-from sarlab.tasks.plain_numbers import NotANumber, canonical, parse_number
 from sarlab.types import Question
 
 
@@ -57,72 +55,21 @@ def test_the_real_splits_are_disjoint() -> None:
         load_task(plain, heldout_ref=socratic)
 
 
-def right_writings(gold: str) -> Iterator[str]:
-    number = parse_number(gold)
-    digits = canonical(number)
-    whole = number.denominator == 1
-    grouped = f"{int(number):,}" if whole else digits
-    yield from (
-        gold,
-        digits,
-        grouped,
-        f"${grouped}",
-        f"{digits}.",
-        f"{digits} apples",
-        f"**{digits}**",
-    )
-    yield from (
-        rf"\boxed{{{digits}}}",
-        f"${digits}$",
-        rf"$\boxed{{{grouped}}}$",
-        f"{grouped} dollars",
-    )
-    yield from (f"{digits}.0" if whole else f"{digits}0", f"${digits}.00" if whole else digits)
-    top, bottom = 2 * number.numerator, 2 * number.denominator
-    yield from (f"{top}/{bottom}", rf"\frac{{{top}}}{{{bottom}}}")
-    yield from (f"\n{digits}", f"{digits}%", f"x = {digits}", f"The answer is {digits}.")
-
-
-def wrong_writings(gold: str) -> Iterator[str]:
-    number = parse_number(gold)
-    digits = canonical(number)
-    for other in (number + 1, number - 1):
-        yield from (canonical(other), f"${canonical(other)}", rf"\boxed{{{canonical(other)}}}")
-    yield from (f"{digits} or {canonical(number + 1)}", f"{digits}, {canonical(number + 1)}", "")
-    yield from (f"{digits} and {digits}7", f"{digits}\n{canonical(number - 1)}", f"{digits},", "?")
-    yield from (f"{digits},5", f"{digits}x", f"{digits} + 0", f"0 + {digits}", f"--{digits}", ".")
-    yield from (f"{digits} million", f"about {digits}", f"not {digits}", f"{digits}!", f"({digits}")
-    yield from (f"{digits}/0", rf"\frac{{{digits}}}{{0}}", rf"\boxed{{{digits}", f"{digits}e999999")
-    yield from (
-        f"{digits}..",
-        f"{digits}-{digits}",
-        f"<think>{digits}</think>",
-        "many",
-        f"{digits} k",
-    )
-    yield from (
-        digits.translate({48 + n: 0x0966 + n for n in range(10)}),
-        f"{digits}²",
-        f"{digits} = 0",
-    )
-
-
 @real
 def test_every_gsm8k_solution_with_its_gold_in_other_writings() -> None:
     accepted = refused = 0
     for question in all_of(f"gsm8k:{_folder() / 'gsm8k_test.jsonl'}"):
         solution = question.metadata["solution"].rpartition("####")[0]
-        for writing in right_writings(question.gold):
+        for kind, writing in right_writings(question.gold):
             verdict = judge(f"{solution}Answer: {writing}", question.gold)
-            assert verdict.correct, (question.gold, writing, verdict)
+            assert verdict.correct, (question.gold, kind, verdict)
             accepted += 1
-        for writing in wrong_writings(question.gold):
+        for kind, writing in wrong_writings(question.gold):
             verdict = judge(f"{solution}Answer: {writing}", question.gold)
-            assert not verdict.correct, (question.gold, writing, verdict)
+            assert not verdict.correct, (question.gold, kind, verdict)
             refused += 1
         assert judge(solution, question.gold).reason == "no marker"
-    assert accepted >= 1319 * 19
-    assert refused >= 1319 * 36
+    assert (accepted, refused) == (1319 * 19, 1319 * 36)
 
 
 @real
@@ -130,11 +77,7 @@ def test_intermediate_values_of_the_solutions_are_refused() -> None:
     refused = 0
     for question in all_of(f"gsm8k:{_folder() / 'gsm8k_test.jsonl'}"):
         solution = question.metadata["solution"]
-        for value in re.findall(r"<<[^<>]*=([^<>=]+)>>", solution):
-            try:
-                same = parse_number(value) == parse_number(question.gold)
-            except NotANumber:
-                same = False
-            assert judge(f"{solution}\nAnswer: {value}", question.gold).correct is same
-            refused += not same
+        for value in intermediate_values(solution, question.gold):
+            assert not judge(f"{solution}\nAnswer: {value}", question.gold).correct, value
+            refused += 1
     assert refused > 2000

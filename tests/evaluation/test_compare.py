@@ -62,7 +62,7 @@ def test_arms_are_named_by_what_was_trained():
             {**common, "reward": "sar_alone"},
         ]
     )
-    expected = ["SA-GRPO α=0.2", "SA-GRPO α=0.2", "GRPO", "SA-PPO α=0.2", "GRPO + er α=0.2"]
+    expected = ["SA-GRPO α=0.2", "SA-GRPO α=0.2", "GRPO", "SA-PPO α=0.2", "GRPO + ER α=0.2"]
     assert labels == [*expected, "GRPO SAR alone"]
 
 

@@ -14,7 +14,7 @@ import pytest
 import sarlab.figures
 import sarlab.report
 from sarlab.compare import arm_table, run_table
-from sarlab.evaluation_figures import gains_figure, plane_figure, token_figure
+from sarlab.evaluation_figures import crowd_floor, gains_figure, plane_figure, token_figure
 from sarlab.evaluation_views import EvaluationSettings, load_comparison
 from sarlab.figures import mimebundle, running_mean, training_figure
 from sarlab.report import example_pairs, write_report
@@ -172,6 +172,14 @@ def test_policies_below_the_frame_are_named_and_an_unknown_task_is_an_error(stud
     assert "base (tiny)" in figure.layout.annotations[0].text
     with pytest.raises(ValueError, match="word_problems"):
         plane_figure(arms, task="chess")
+
+
+def test_the_axis_begins_below_the_crowd_only_where_somebody_is_far_off() -> None:
+    # Best 0.97, so the crowd reaches down to 0.85; the floor is half of 0.12 below its lowest.
+    assert crowd_floor([0.0, 0.61, 0.93, 0.95, 0.97]) == pytest.approx(0.87)
+    assert crowd_floor([0.80, 0.93, 0.95, 0.97]) is None  # all within sight
+    assert crowd_floor([0.1, 0.2, 0.61, 0.93, 0.95, 0.97]) is None  # no more than half
+    assert crowd_floor([0.5, 0.97]) is None
 
 
 def test_gains_are_the_tables_gains(study):

@@ -39,6 +39,7 @@ from sarlab.train import Batch, Clock, learning_rate
 from sarlab.types import Question, RewardInputs, Rollouts
 
 PROMPT_TOKENS = 1024  # longest prompt that micro-batches are planned for, as in the paper
+TOKEN_BUDGET = 16_384  # tokens in one micro-batch, where the run names none
 # What `contexts` writes for a tokenizer without a chat template, as one that TRL can apply.
 PLAIN_TEMPLATE = (
     "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}"
@@ -78,7 +79,9 @@ def grpo_config(
             "same share of an update."
         )
     share = answers // shares  # answers of one process in one update
-    largest = max(1, config.token_budget // (prompt_tokens + config.max_answer_tokens))
+    largest = max(
+        1, (config.token_budget or TOKEN_BUDGET) // (prompt_tokens + config.max_answer_tokens)
+    )
     rows = max(d for d in range(1, min(share, largest) + 1) if share % d == 0)
     on_gpu = torch.cuda.is_available()
     rough = config.dtype == "bfloat16" or (config.dtype == "auto" and on_gpu)

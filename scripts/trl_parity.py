@@ -125,6 +125,11 @@ def figure(data: Path, page: str) -> go.Figure:
             picture.update_yaxes(tickformat=form, nticks=5, rangemode="tozero", **place)
             if place["row"] == 2:
                 picture.update_xaxes(title_text="step", title_standoff=4, **place)
+    diamond = {"color": GREY, "size": 8, "symbol": "diamond"}
+    picture.add_scatter(
+        x=[None], y=[None], mode="markers", marker=diamond, name="held-out questions"
+    )
+    picture.update_xaxes(range=[0.5, CONFIG.steps + 0.5], title_font_size=12)
     picture.update_annotations(font_size=13)
     ground, ink = PAGES[page]
     style(picture, width=960, height=430)

@@ -243,7 +243,8 @@ def _mixture(ref: str, heldout_ref: str | None) -> FiniteTask:
     """Several sets as one task; a question that one of them holds out is trained on by none."""
     train: list[Question] = []
     heldout: list[Question] = [] if heldout_ref is None else _Source.parse(heldout_ref).evaluation()
-    names, notes = [], []
+    names: list[str] = []
+    notes: list[str] = []
     for part in map(_Source.parse, ref.split("+")):
         if part.name in GENERATORS:
             raise ValueError(

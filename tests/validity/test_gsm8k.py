@@ -61,9 +61,8 @@ def test_a_number_that_the_question_states_is_not_taken_for_a_result():
 
 
 def test_money_thousands_and_what_is_no_arithmetic():
-    solution = (
-        "It costs 1,200 + 20% = <<1200+20%=1440>>1,440.\nWith 10 it is $<<1440+10=1450>>1,450."
-    )
+    first = "It costs 1,200 + 20% = <<1200+20%=1440>>1,440."
+    solution = f"{first}\nWith 10 it is $<<1440+10=1450>>1,450."
     body, value = operations_changed(solution, "?", "1450")
     assert body == "It costs 1,200 - 20% = 1,440.\nWith 10 it is $1,430."
     assert value == "1430"

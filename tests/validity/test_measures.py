@@ -134,8 +134,8 @@ def test_nothing_to_compare_is_said_and_not_a_half():
 
 
 def test_interval_of_the_auc_covers_the_truth_in_about_95_percent():
-    # Questions differ by a normal of sd 1, answers by another; better ones are 1 higher. Two answers
-    # to any two questions differ by a normal of sd 2: the AUC is Φ(1 / 2) for both in one limit.
+    # Questions differ by a normal of sd 1, answers by another, better ones are 1 higher: answers
+    # to two questions differ by a normal of mean 1 and sd 2, so the AUC is Φ(1 / 2).
     truth = stats.norm.cdf(0.5)
     hits, draws = 0, 120
     for draw in range(draws):

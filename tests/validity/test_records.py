@@ -58,7 +58,7 @@ def test_answers_that_cannot_be_compared_are_refused(tmp_path):
     with pytest.raises(ValueError, match="all 1 answers have the label 'right'"):
         read_labelled(written(tmp_path, GOOD[:1]))
     apart = [GOOD[0], {**GOOD[1], "question": "another"}]
-    with pytest.raises(ValueError, match="no question .* has two answers"):
+    with pytest.raises(ValueError, match=r"no question .* has two answers"):
         read_labelled(written(tmp_path, apart))
     with pytest.raises(ValueError, match="does not exist"):
         read_labelled(tmp_path / "missing.jsonl")

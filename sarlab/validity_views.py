@@ -181,8 +181,14 @@ def labels_view(validity: Validity) -> Any:
 def claims_view(validity: Validity) -> Any:
     """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
     log_form = html_table(claims_text(validity.measured, "log_sar"))
+    tolerance = validity.settings.length_tolerance
+    equal = html_table(
+        claims_text(validity.measured, equal_length=True),
+        f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer",
+    )
     return _html(
-        html_table(claims_text(validity.measured), "self-aligned reward"),
+        html_table(claims_text(validity.measured), "all pairs"),
+        equal,
         _folded("the same for SAR's log form, log ppl(a) − log ppl(a|q)", log_form),
     )
 

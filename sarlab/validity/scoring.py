@@ -66,7 +66,9 @@ def score_question(
         else encode_answer(policy.tokenizer, a.answer, policy.end_id)
         for a in answers
     ]
-    block, mask = answer_block(ids)
+    distinct = list(dict.fromkeys(map(tuple, ids)))  # an answer that stands twice is scored once
+    place = [distinct.index(tuple(own)) for own in ids]
+    block, mask = answer_block(distinct)
     first = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
     logps = {}
     for name, prefix in zip(CONTEXTS, [first, *alone], strict=True):
@@ -86,8 +88,9 @@ def score_question(
             "truncated": answer.answer_ids is not None and not ended,
         }
         for name in CONTEXTS:
-            row[f"logp_{name}"] = float(logps[name][i, : len(own)].sum())
-            row[f"end_{name}"] = float(logps[name][i, len(own) - 1]) if ended else None
+            own_logps = logps[name][place[i], : len(own)]
+            row[f"logp_{name}"] = float(own_logps.sum())
+            row[f"end_{name}"] = float(own_logps[-1]) if ended else None
         rows.append({**row, "question": question, "answer": answer.answer, "gold": answer.gold})
     return rows
 

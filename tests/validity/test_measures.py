@@ -121,6 +121,14 @@ def test_a_perfect_order_is_not_certainty():
         assert estimate.low == pytest.approx(0.757, abs=1e-3) == mean_interval([1.0] * 12)[0]
 
 
+def test_two_questions_do_not_say_how_far_an_effect_varies():
+    # Every resample that draws one question twice has no spread: half of them.
+    effect = contrast(*sides([2.0, 3.0], [0.0, 1.0])).effect
+    # Means 2.5 and 0.5, both variances ½: 2 / √½.
+    assert effect.value == pytest.approx(2 / np.sqrt(0.5))
+    assert np.isnan([effect.low, effect.high]).all()
+
+
 def test_nothing_to_compare_is_said_and_not_a_half():
     values = np.array([1.0, np.nan, 2.0])
     better = np.array([True, False, True])

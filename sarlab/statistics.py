@@ -20,6 +20,7 @@ from scipy import stats
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 4000
+_DEFINED = 0.9  # share of resamples in which a statistic must be defined
 _EXACT_UP_TO = 13  # differences whose 2^n sign patterns are all tried
 
 
@@ -162,11 +163,11 @@ def resampled_interval(questions: int, function: Callable[[Array], Array]) -> li
 
     ``function`` takes weights [questions, R], how often each question was drawn in each of R
     resamples as a share, and returns [R]. Resamples in which it is not defined (NaN) are left out;
-    [nan, nan] where it is defined in none.
+    [nan, nan] where they are more than a tenth: too few questions to say how far it varies.
     """
-    found = np.asarray(function(_resampling_weights(questions)))
-    found = found[np.isfinite(found)]
-    if len(found) == 0:
+    drawn = np.asarray(function(_resampling_weights(questions)))
+    found = drawn[np.isfinite(drawn)]
+    if len(found) < _DEFINED * len(drawn):
         return [float("nan")] * 2
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(found, [tail, 100 - tail])

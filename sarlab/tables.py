@@ -140,21 +140,21 @@ def labels_text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def claims_text(table: pd.DataFrame, score: str = "sar") -> pd.DataFrame:
+def claims_text(
+    table: pd.DataFrame, score: str = "sar", *, equal_length: bool = False
+) -> pd.DataFrame:
     """How one score does on every claim, as text: of :func:`sarlab.validity.claim_table`."""
     lines = table[table["score"] == score].to_dict("records")
-    return pd.DataFrame(
-        {
-            "claim": [str(r["claim"]).replace("_", " ") for r in lines],
-            "pairs": [str(r["pairs"]) for r in lines],
-            "in order (%)": [_with_interval(r, "share", 100, 1) for r in lines],
-            "AUC": [_with_interval(r, "auc", 1, 3) for r in lines],
-            "effect size d": [_with_interval(r, "effect", 1, 2, "+") for r in lines],
-            "pairs of equal length": [str(r["equal_pairs"]) for r in lines],
-            "in order, equal length (%)": [_with_interval(r, "equal_share", 100, 1) for r in lines],
-            "AUC, equal length": [_with_interval(r, "equal_auc", 1, 3) for r in lines],
-        }
-    )
+    prefix = "equal_" if equal_length else ""
+    found = {
+        "claim": [str(r["claim"]).replace("_", " ") for r in lines],
+        "number of pairs": [str(r[f"{prefix}pairs"]) for r in lines],
+        "in order (%)": [_with_interval(r, f"{prefix}share", 100, 1) for r in lines],
+        "AUC": [_with_interval(r, f"{prefix}auc", 1, 3) for r in lines],
+    }
+    if not equal_length:
+        found["effect size d"] = [_with_interval(r, "effect", 1, 2, "+") for r in lines]
+    return pd.DataFrame(found)
 
 
 def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
@@ -184,11 +184,9 @@ def groups_text(table: pd.DataFrame) -> pd.DataFrame:
             "score": [SCORE_NAMES[r["score"]] for r in lines],
             "AUC within groups": [_with_interval(r, "share", 1, 3) for r in lines],
             "effect size d": [_with_interval(r, "effect", 1, 2, "+") for r in lines],
-            "pairs": [str(r["pairs"]) for r in lines],
-            "pairs of equal length": [str(r["equal_pairs"]) for r in lines],
-            "AUC within groups, equal length": [
-                _with_interval(r, "equal_share", 1, 3) for r in lines
-            ],
+            "number of pairs": [str(r["pairs"]) for r in lines],
+            "of equal length": [str(r["equal_pairs"]) for r in lines],
+            "AUC, equal length": [_with_interval(r, "equal_share", 1, 3) for r in lines],
         }
     )
 
@@ -213,7 +211,7 @@ def options_text(table: pd.DataFrame) -> pd.DataFrame:
 def html_table(text: pd.DataFrame, caption: str = "") -> str:
     """A table of text as static HTML; everything in it is escaped."""
     wide = {"note", "policy", "task", "pairs", "intervals over", "definition", "patterns"}
-    wide |= {"baseline", "per answer", "behaviour", "quantity", "score"}
+    wide |= {"baseline", "per answer", "behaviour", "quantity", "score", "SAR prefers", "to"}
     style = [_TEXT_CELL if c in wide else _CELL for c in text.columns]
     style[0] = f"{_TEXT_CELL};white-space:nowrap"
     line = "border-bottom:1px solid rgba(128,128,128,0.35)"

@@ -58,6 +58,7 @@ from sarlab.widgets.text import plain
 from sarlab.widgets.view import answer_view
 
 SHIPPED_GROUPS = DATA / "validity" / "groups.parquet"
+_PROOFS = 20
 _RIGHT_KINDS, _WRONG_KINDS = ("concise", "solution"), ("wrong", "operations_changed")
 
 
@@ -146,7 +147,8 @@ def load_validity(settings: ValiditySettings) -> Validity:
         claims_for([a.label for a in answers], settings.claims)  # refused before the model runs
         chosen = by_question(answers, settings.questions or None)
         if settings.failures:
-            chosen = [*chosen, *_failures_of([a for own in chosen for a in own])]
+            own = [answer for group in chosen for answer in group]
+            chosen = by_question([*own, *_failures_of(own)])
         parts = []
         for name in settings.models:
             loaded = load_policy(name)
@@ -181,8 +183,14 @@ def labels_view(validity: Validity) -> Any:
 def claims_view(validity: Validity) -> Any:
     """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
     log_form = html_table(claims_text(validity.measured, "log_sar"))
+    tolerance = validity.settings.length_tolerance
+    equal = html_table(
+        claims_text(validity.measured, equal_length=True),
+        f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer",
+    )
     return _html(
-        html_table(claims_text(validity.measured), "self-aligned reward"),
+        html_table(claims_text(validity.measured), "all pairs"),
+        equal,
         _folded("the same for SAR's log form, log ppl(a) − log ppl(a|q)", log_form),
     )
 
@@ -253,7 +261,7 @@ def _score(policy: Policy, name: str, groups: Sequence[Sequence[LabelledAnswer]]
     return pd.DataFrame([row for own in bar for row in score_question(policy, own, alone)])
 
 
-def _failures_of(answers: Sequence[LabelledAnswer]) -> list[list[LabelledAnswer]]:
+def _failures_of(answers: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
     """Answers of the failure modes to the questions at hand, and the proofs."""
     asked: dict[str, Question] = {}
     right: dict[str, str] = {}
@@ -267,8 +275,7 @@ def _failures_of(answers: Sequence[LabelledAnswer]) -> list[list[LabelledAnswer]
                 mine.sort(key=lambda a: a.label not in kinds)  # stable: else the first in the file
                 if mine:
                     found[text] = mine[0].answer
-    made = failure_answers(list(asked.values()), right, wrong)
-    return by_question([*made, *proof_answers()])
+    return [*failure_answers(list(asked.values()), right, wrong), *proof_answers(_PROOFS)]
 
 
 def _rates(validity: Validity) -> Iterator[dict[str, str]]:

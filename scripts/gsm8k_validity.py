@@ -63,7 +63,7 @@ def corpus(args: argparse.Namespace) -> tuple[list[list[LabelledAnswer]], dict[s
         for kind in ("solution", "operations_changed")
     )
     answers += failure_answers(list(asked.values()), right, wrong)
-    groups = by_question(answers) + by_question(proof_answers(min(30, max(2, args.questions))))
+    groups = by_question([*answers, *proof_answers(min(30, max(2, args.questions)))])
     facts = {"files": [file_digest(path) for path in args.files], **common(args)}
     return groups, facts
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -38,6 +39,7 @@ NUMBERS = (
 )
 """Columns without text: what may be shipped of answers whose text belongs to others."""
 _FACTS = "facts.json"
+_SPANS = 4  # of a run's steps
 
 
 def standalone_prefixes(policy: Policy) -> list[Prefix]:
@@ -64,7 +66,9 @@ def score_question(
         else encode_answer(policy.tokenizer, a.answer, policy.end_id)
         for a in answers
     ]
-    block, mask = answer_block(ids)
+    distinct = list(dict.fromkeys(map(tuple, ids)))  # an answer that stands twice is scored once
+    place = [distinct.index(tuple(own)) for own in ids]
+    block, mask = answer_block(distinct)
     first = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
     logps = {}
     for name, prefix in zip(CONTEXTS, [first, *alone], strict=True):
@@ -84,8 +88,9 @@ def score_question(
             "truncated": answer.answer_ids is not None and not ended,
         }
         for name in CONTEXTS:
-            row[f"logp_{name}"] = float(logps[name][i, : len(own)].sum())
-            row[f"end_{name}"] = float(logps[name][i, len(own) - 1]) if ended else None
+            own_logps = logps[name][place[i], : len(own)]
+            row[f"logp_{name}"] = float(own_logps.sum())
+            row[f"end_{name}"] = float(own_logps[-1]) if ended else None
         rows.append({**row, "question": question, "answer": answer.answer, "gold": answer.gold})
     return rows
 
@@ -195,16 +200,27 @@ def ship_scored(folder: Path, target: Path) -> None:
     read_scored(folder)[list(NUMBERS)].to_parquet(target, index=False, compression="zstd")
 
 
-def scored_run(folder: str | Path, split: str = "train") -> pd.DataFrame:
+def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
     """Rows of the answers that a training run recorded, groups as they were sampled.
 
-    Only the standalone context of the run is there; the other's columns are NaN. Raises ValueError
-    where the run kept no log-probs.
+    ``split``: by default the answers that it was trained on, or the probes where a run was shipped
+    without those. The policy changes from step to step, so ``model`` names up to four spans of
+    steps. Only the run's own standalone context is there; the other's columns are NaN. Raises
+    ValueError where the run kept no log-probs.
     """
-    config = read_json(Path(folder) / "config.json")
+    folder = Path(folder)
+    config = read_json(folder / "config.json")
     context = str(config["standalone"])
+    trained_on = any((folder / "rollouts.parquet").glob("train-*.parquet"))
+    split = split or ("train" if trained_on else "probe")
+    answers = read_rollouts(folder, split).to_pylist()
+    steps = sorted({int(a["step"]) for a in answers})
+    spans = {}
+    for part in np.array_split(steps, min(_SPANS, len(steps))):
+        name = f"step {part[0]}" if len(part) == 1 else f"steps {part[0]} to {part[-1]}"
+        spans.update({int(step): f"{config['model']}, {name}" for step in part})
     rows = []
-    for found in read_rollouts(folder, split).to_pylist():
+    for found in answers:
         if found["logps_standalone"] is None or found["logps_conditioned"] is None:
             raise ValueError(
                 f"{folder} kept no log-probs of its {split!r} answers (shipped runs come without "
@@ -212,7 +228,7 @@ def scored_run(folder: str | Path, split: str = "train") -> pd.DataFrame:
             )
         row: dict[str, Any] = dict.fromkeys(NUMBERS)
         row.update(
-            model=f"{config['model']}, step {found['step']}",
+            model=spans[found["step"]],
             question_id=found["question_id"],
             group=f"{found['step']}/{found['group_id']}",
             label="right" if found["correct"] else "wrong",

@@ -120,7 +120,7 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "between evaluation and probes of the base": {
-        "function": "sarlab.job:_probe",
+        "function": "sarlab.job:probe",
         "when": "before",
     },
     "sampling": {"function": "sarlab.rollout:_draw", "lines": 2, "skip": 5},

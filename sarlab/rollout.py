@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from sarlab.batches import plan_batches
 from sarlab.models import Policy
-from sarlab.scoring import Prefix, compute_prefixes, plan_batches
+from sarlab.scoring import Prefix, compute_prefixes
 from sarlab.types import Rollouts
 
 _BLOCK = 64  # slots by which the cache grows

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sarlab.advantages import group_advantages, share_without_signal
+from sarlab.batches import plan_batches, run_with_budget
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids, standalone_ids
 from sarlab.lora import folded
@@ -27,7 +28,7 @@ from sarlab.models import Policy
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, compute_prefixes, plan_batches, run_with_budget, score
+from sarlab.scoring import Prefix, compute_prefixes, score
 from sarlab.tasks import Task, Verdict, judge_all
 from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 

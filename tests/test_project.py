@@ -24,6 +24,7 @@ MODULE_ORDER = (
     "contexts",
     "lora",
     "models",
+    "batches",
     "scoring",
     "rollout",
     "sar",

@@ -6,12 +6,12 @@ import pytest
 import torch
 from policies import ARCHITECTURES, random_policy
 
+from sarlab.batches import plan_batches
 from sarlab.models import add_lora
 from sarlab.scoring import (
     Prefix,
     compute_prefixes,
     extend_prefix,
-    plan_batches,
     score,
     score_ids,
 )
@@ -170,6 +170,7 @@ def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
 
 
 def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
+    import sarlab.batches as batches
     import sarlab.scoring as module
 
     policy = random_policy("llama")
@@ -186,7 +187,7 @@ def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
         return real(policy, prefixes, index, ids, mask)
 
     monkeypatch.setattr(module, "_answer_hidden", small_memory)
-    monkeypatch.setattr(module, "_budgets", {})
+    monkeypatch.setattr(batches, "_budgets", {})
     with pytest.warns(UserWarning, match="Out of memory at 100 tokens"):
         found = score(
             policy,

@@ -75,7 +75,7 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_split() -> None:
 
 
 def test_out_of_memory_in_an_update_halves_the_budget_and_moves_no_gradient(monkeypatch) -> None:
-    import sarlab.scoring as scoring
+    import sarlab.batches as batches
     import sarlab.train as module
 
     wanted = gradient(100_000)
@@ -92,7 +92,7 @@ def test_out_of_memory_in_an_update_halves_the_budget_and_moves_no_gradient(monk
         return scored
 
     monkeypatch.setattr(module, "score", memory_for(6))
-    monkeypatch.setattr(scoring, "_budgets", {})
+    monkeypatch.setattr(batches, "_budgets", {})
     with pytest.warns(UserWarning, match="Out of memory at 1000 tokens a micro-batch"):
         found = gradient(1_000)
     assert sizes[0] == 12 and sizes[-1] <= 6

@@ -18,12 +18,12 @@ import time
 import torch
 from torch import Tensor, nn
 
-from sarlab.batches import plan_batches, token_budget_for
+from sarlab.batches import plan_batches
 from sarlab.config import preset
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.ppo import explained_variance
 from sarlab.rewards import total_reward
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, score, token_budget_for
 from sarlab.tasks import load_task
 from sarlab.train import Batch, collect, mini_batches
 

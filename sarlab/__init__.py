@@ -6,6 +6,7 @@ flows through them (see CONTRIBUTING.md).
 
 from sarlab import plan
 from sarlab.answers import AnswerScore, score_answers
+from sarlab.calibration import Calibration, check_calibration
 from sarlab.config import TrainConfig, preset
 from sarlab.contexts import PromptFormat, StandaloneContext
 from sarlab.evaluate import evaluate_policy, paired_difference, summarise
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "REWARDS",
     "AnswerScore",
+    "Calibration",
     "Policy",
     "PromptFormat",
     "Question",
@@ -31,6 +33,7 @@ __all__ = [
     "Task",
     "TrainConfig",
     "add_lora",
+    "check_calibration",
     "evaluate_policy",
     "export_policy",
     "load_policy",

@@ -108,7 +108,7 @@ def score_answers(
         else [int(i) for i in a]
         for a in answers
     ]
-    block, mask = _block(ids)
+    block, mask = answer_block(ids)
     outputs = ("logps", "ranks", "top") if alternatives else ("logps",)
     with_question = score(policy, conditioned, block, mask, outputs=outputs)
     without = score(policy, alone, block, mask, outputs=outputs)
@@ -208,8 +208,8 @@ def _alternatives(
     )
 
 
-def _block(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids [B, T] and their answer_mask."""
+def answer_block(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Right-padded ids [B, T] and their answer_mask. ValueError for an answer without tokens."""
     for row, answer in enumerate(ids):
         if not answer:
             raise ValueError(f"Answer {row} has no tokens; perplexity is undefined.")

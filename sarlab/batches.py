@@ -1,4 +1,8 @@
-"""Micro-batches under a budget of tokens, which halves itself where memory runs out."""
+"""Micro-batches within a budget of tokens, and what happens when memory runs out all the same.
+
+Out of memory is not the end: the failed part is run again in smaller batches, the smaller budget
+is kept for that kind of work on that device, and it is said once.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sarlab.models import Policy
-
 Found = TypeVar("Found")
-_BUDGET_CPU, _BUDGET_GPU = 2_048, 16_384  # on a CPU activations should stay in its caches
-_budgets: dict[str, int] = {}  # token budget per device, halved when memory ran out
-
-
-def token_budget_for(policy: Policy, wanted: int = 0) -> int:
-    """Tokens in one micro-batch: what is wanted, or (0) what suits the device.
-
-    On two CPU cores 2,048 tokens take two thirds of the time that 16,384 take, for `tiny`: rows of
-    like length share a batch, and what a layer writes is still in the cache when the next reads it.
-    Never more than what :func:`halve_budget` left.
-    """
-    wanted = wanted or (_BUDGET_GPU if policy.device.type == "cuda" else _BUDGET_CPU)
-    return min(wanted, _budgets.get(str(policy.device), wanted))
-
-
-def halve_budget(policy: Policy, budget: int) -> None:
-    """Memory ran out at ``budget`` tokens: from now on at most half of it, said once."""
-    torch.cuda.empty_cache()
-    _budgets[str(policy.device)] = budget // 2
-    warnings.warn(
-        f"Out of memory at {budget} tokens a micro-batch on {policy.device}; going on with "
-        f"{budget // 2}.",
-        stacklevel=3,
-    )
+_budgets: dict[tuple[str, str], int] = {}  # by device and kind of work, where memory ran out
+_notes: list[str] = []  # what was said about it and not yet fetched by memory_notes()
 
 
 def plan_batches(
@@ -64,51 +44,86 @@ def plan_batches(
 
 
 def run_in_batches(
-    policy: Policy,
+    device: torch.device,
     lengths: Tensor,
     token_budget: int,
     run: Callable[[Tensor], Found],
     groups: Tensor | None = None,
+    kind: str = "scoring",
 ) -> list[tuple[Tensor, Found]]:
     """``[(indices, run(indices)), …]`` over micro-batches; out of memory halves the budget.
 
-    ``token_budget`` as :func:`token_budget_for` takes it. The smaller budget is kept for the
-    device and said once. A single row that does not fit is an error that nothing here can mend,
-    and is raised.
+    The smaller budget is kept for this kind of work on the device and said once. A single row
+    that does not fit is an error that nothing here can mend, and is raised.
     """
     results: list[tuple[Tensor, Found]] = []
     pending = torch.arange(len(lengths))
     while len(pending):
-        budget = token_budget_for(policy, token_budget)
+        budget = _budget(device, kind, token_budget)
         part = None if groups is None else groups[pending]
         plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
         for position, chosen in enumerate(plan):
             try:
                 results.append((chosen, run(chosen)))
-            except torch.OutOfMemoryError:
-                if len(chosen) == 1:
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(chosen) == 1:
                     raise
-                halve_budget(policy, budget)
-                pending = torch.cat(plan[position:])
-                break
+            # Outside the handler, whose traceback holds on to the tensors of the failed batch.
+            _halve(device, kind, len(chosen) * int(lengths[chosen].max()))
+            pending = torch.cat(plan[position:])
+            break
         else:
             pending = pending[:0]
     return results
 
 
-def run_with_budget(
-    policy: Policy, token_budget: int, longest: int, run: Callable[[int], dict[str, float]]
-) -> dict[str, float]:
-    """``run(budget)``, from its beginning again with half the budget where memory runs out.
+def run_whole_plan(
+    device: torch.device,
+    lengths: Tensor,
+    token_budget: int,
+    run: Callable[[list[Tensor]], Found],
+    groups: Tensor | None = None,
+    kind: str = "update",
+) -> Found:
+    """``run(plan)`` on all micro-batches; out of memory starts it afresh with half the budget.
 
-    For work whose parts add up, as gradients do. ``longest`` is the tokens of the longest row: at
-    that budget rows run one by one, and the error is raised.
+    For an update: a backward pass that breaks off leaves some gradients added and others not, so
+    none of them is kept. ``run`` must begin by clearing what it adds up.
     """
     while True:
-        budget = token_budget_for(policy, token_budget)
+        plan = list(plan_batches(lengths, _budget(device, kind, token_budget), groups))
         try:
-            return run(budget)
-        except torch.OutOfMemoryError:
-            if budget <= longest:
+            return run(plan)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or max(map(len, plan)) == 1:
                 raise
-        halve_budget(policy, budget)  # outside of the handler, which holds on to the failed pass
+        _halve(device, kind, max(len(rows) * int(lengths[rows].max()) for rows in plan))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch had no memory left: on a GPU a type of its own, on a CPU only a text."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def memory_notes() -> list[str]:
+    """What was said about batches that did not fit since the last call, for a run's record."""
+    notes = list(_notes)
+    _notes.clear()
+    return notes
+
+
+def _budget(device: torch.device, kind: str, wanted: int) -> int:
+    return min(wanted, _budgets.get((str(device), kind), wanted))
+
+
+def _halve(device: torch.device, kind: str, failed: int) -> None:
+    """Go on with half of the ``failed`` tokens that did not fit, and say so."""
+    torch.cuda.empty_cache()
+    _budgets[str(device), kind] = failed // 2
+    text = (
+        f"Out of memory at {failed} tokens a micro-batch on {device} ({kind}); going on "
+        f"with {failed // 2}."
+    )
+    _notes.append(text)
+    warnings.warn(text, stacklevel=3)

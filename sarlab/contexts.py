@@ -99,14 +99,19 @@ def _render(tokenizer: Any, user_text: str, system: str | None) -> list[int]:
         ids = tokenizer("\n\n".join(parts) + "\n\nAssistant:\n", add_special_tokens=False)
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         return [*start, *ids["input_ids"]]
-    if system and not _has_system_role(tokenizer):
-        user_text, system = f"{system}\n\n{user_text}" if user_text else system, None
-    turns = [{"role": "system", "content": system}] if system else []
-    turns.append({"role": "user", "content": user_text})
+    turns = chat_turns(tokenizer, user_text, system)
     ids = tokenizer.apply_chat_template(
         turns, add_generation_prompt=True, tokenize=True, return_dict=False
     )
     return list(ids)
+
+
+def chat_turns(tokenizer: Any, user_text: str, system: str | None) -> list[dict[str, str]]:
+    """The messages of a prompt; a system text that the template has no role for goes first."""
+    if system and not _has_system_role(tokenizer):
+        user_text, system = f"{system}\n\n{user_text}" if user_text else system, None
+    turns = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": user_text}]
 
 
 def _has_system_role(tokenizer: Any) -> bool:

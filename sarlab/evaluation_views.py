@@ -21,6 +21,7 @@ from sarlab.config import refuse_unknown
 from sarlab.evaluation_figures import crowd_floor, gains_figure, plane_figure, token_figure
 from sarlab.figures import show
 from sarlab.models import DATA, REPOSITORY
+from sarlab.notebook import check_types
 from sarlab.report import example_pairs
 from sarlab.runs import find_runs
 from sarlab.sources import Evaluated, fresh, recorded, token_texts
@@ -52,11 +53,7 @@ class EvaluationSettings:
     example_run: str = ""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, wanted = getattr(self, field.name), type(field.default)
-            if type(value) is not wanted:
-                rule = {bool: "True or False, capital first", int: "a whole number", str: "a text"}
-                raise ValueError(f"{field.name} is {value!r}; it must be {rule[wanted]}.")
+        check_types(self)
         for name, least in (("questions", 1), ("samples", 1), ("max_answer_tokens", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")

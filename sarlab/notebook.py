@@ -6,14 +6,18 @@ name would train with defaults. So the second cell reads the assignments that we
 
 from __future__ import annotations
 
+import argparse
 import ast
-from collections.abc import Mapping
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sarlab.config import TrainConfig
+from sarlab.files import read_json, write_json
 from sarlab.models import REPOSITORY
-from sarlab.runs import stamp
+from sarlab.runs import check_run_name, now, stamp
 
 _INJECTED = "# Parameters"  # first line of the cell that papermill adds
 
@@ -36,23 +40,94 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def check_types(settings: Any) -> None:
+    """Raise ValueError for a field of a dataclass whose value is not of its default's type.
+
+    Papermill reads ``-p flag true`` as a text; a whole number serves where a number is asked for.
+    """
+    rules = {
+        bool: "True or False, capital first",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+    }
+    for field in dataclasses.fields(settings):
+        value, wanted = getattr(settings, field.name), type(field.default)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise ValueError(f"{field.name} is {value!r}; it must be {rules[wanted]}.")
+
+
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """What the training notebook was told: (configuration, run folder, whether to resume).
 
     ``out`` is seen from the repository's root, wherever the kernel runs. Raises ValueError for
     an unknown or senseless parameter, before anything is made.
     """
-    told = notebook_parameters(namespace)
-    name, out, resume = (told.pop(key, "") for key in ("name", "out", "resume"))
+    config, folder, resume = run_request(notebook_parameters(namespace))
+    if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
+        record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
+    return config, folder, resume
+
+
+def run_request(told: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
+    """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
+    told = dict(told)
+    name, out, resume = told.pop("name", ""), told.pop("out", ""), told.pop("resume", False)
     config = TrainConfig.from_parameters(told)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
-    if not isinstance(name, str) or "/" in name or "\\" in name or name.startswith("."):
-        raise ValueError(f"name is {name!r}; it must be a plain folder name without slashes.")
+    name = check_run_name(name) if name != "" else ""
     if resume and not name:
         raise ValueError("resume=True needs the name of the run to go on with.")
     name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
     return config, Path(REPOSITORY, str(out) or "runs", name), resume
+
+
+def record_failing_cells(folder: Path) -> None:
+    """From now on, put number, first line and error of a failing cell into the run's run.json.
+
+    Papermill's exit code says that a notebook failed, and the executed copy says where; this says
+    it beside the run too. Outside a notebook, or before the run folder is made, nothing happens.
+    """
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None else None
+    if shell is None:
+        return
+
+    def after_cell(result: Any) -> None:
+        error = result.error_in_exec or result.error_before_exec
+        path = folder / "run.json"
+        if error is not None and path.exists():
+            failure = {
+                "cell": result.execution_count,
+                "first_line": str(result.info.raw_cell).strip().split("\n")[0][:120],
+                "error": f"{type(error).__name__}: {error}",
+                "at": now(),
+            }
+            write_json(path, {**read_json(path), "notebook_failure": failure})
+
+    shell.events.register("post_run_cell", after_cell)
+
+
+def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
+    """``-p name value`` or ``--name value``, as papermill reads them: numbers, True, else text."""
+    parser = argparse.ArgumentParser(
+        description="Parameters of a run: -p name value, or --name value.", allow_abbrev=False
+    )
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    known, rest = parser.parse_known_args(arguments)
+    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
+        raise ValueError(f"{rest} cannot be read. Write -p name value, or --name value.")
+    pairs = [*known.p, *((n[2:], v) for n, v in zip(rest[::2], rest[1::2], strict=True))]
+    return {name: _constant(text) for name, text in pairs}
+
+
+def _constant(text: str) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def _assigned(cell: str) -> list[str]:

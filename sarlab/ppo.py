@@ -247,7 +247,9 @@ def _update_critic(
         return {"value_loss": total}
 
     with critic.on():
-        total = in_micro_batches(critic.policy, batch, rows, config, gradients)["value_loss"]
+        total = in_micro_batches(
+            critic.policy, batch, rows, config, gradients, kind="critic update"
+        )["value_loss"]
         norm = torch.nn.utils.clip_grad_norm_(
             critic.optimizer.param_groups[0]["params"], config.grad_clip
         ).item()

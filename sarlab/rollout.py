@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from sarlab.batches import plan_batches
+from sarlab.batches import run_in_batches
 from sarlab.models import Policy
 from sarlab.scoring import Prefix, compute_prefixes
 from sarlab.types import Rollouts
@@ -75,7 +75,8 @@ def sample(
     The same ``seed`` gives the same answers on the same machine. ``greedy=True`` takes the
     likeliest token instead. ``on_token(done, total)`` is called after each token position with
     the answers finished so far; it may raise to stop. Answers are run in batches of at most
-    ``token_budget`` cache slots. Raises ValueError where a prompt leaves no room for an answer.
+    ``token_budget`` cache slots; a batch that does not fit into memory is drawn anew in smaller
+    ones. Raises ValueError where a prompt leaves no room for an answer.
     """
     if group_size < 1 or max_answer_tokens < 1:
         raise ValueError(
@@ -101,17 +102,30 @@ def sample(
         totals = (prefix_lengths + max_answer_tokens).repeat_interleave(group_size)
         groups = totals if policy.has_sliding_window else None
         finished = 0
-        for chosen in plan_batches(totals, token_budget, groups):
 
-            def report(done: int, before: int = finished) -> None:
+        def run(chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            nonlocal finished
+            before, state = finished, generator.get_state()
+
+            def report(done: int) -> None:
                 if on_token is not None:
                     on_token(before + done, rows)
 
             part = [computed[i // group_size] for i in chosen.tolist()]
-            found = _decode(policy, part, max_answer_tokens, generator, greedy, report)
+            try:
+                found = _decode(policy, part, max_answer_tokens, generator, greedy, report)
+            except RuntimeError:
+                generator.set_state(state)  # out of memory: the smaller batches draw from here
+                raise
+            finished += len(chosen)
+            return found
+
+        parts = run_in_batches(
+            policy.device, totals, token_budget, run, groups=groups, kind="sampling"
+        )
+        for chosen, found in parts:
             for block, piece in zip((ids, logps, lengths, ended), found, strict=True):
                 block[chosen] = piece
-            finished += len(chosen)
     width = int(lengths.max())
     mask = torch.arange(width)[None] < lengths[:, None]
     return Rollouts(

@@ -2,14 +2,16 @@
 
     runs/<name>/
       config.json         what the run was told
-      run.json            status, seed, versions, git commit, timings, messages
+      run.json            status, seed, versions, git commit, timings, messages, what failed
       metrics.jsonl       one line a step
       rollouts.parquet/   one part a step: every answer with its log-probs, reward, advantage
       checkpoints/        step-000010/ … with checksums
       adapter/            the trained adapter (PEFT)
       summary.json        base against trained
 
-Everything is written beside its place and moved there, so that a part is whole or absent.
+Everything is written beside its place, brought to the disk and moved there, so that a part is
+whole or absent whenever the process is killed or the power fails. ``config.json`` is written last
+when a run is made: a folder without it holds no run yet.
 """
 
 from __future__ import annotations
@@ -19,11 +21,9 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +32,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
+
+from sarlab.files import (
+    SCRATCH,
+    link_folder,
+    read_json,
+    read_jsonl,
+    remove,
+    replace_folder,
+    sync,
+    write_json,
+    write_text,
+)
 
 SCHEMA_VERSION = "1"
 ROLLOUT_SCHEMA = pa.schema(
@@ -58,6 +70,10 @@ ROLLOUT_SCHEMA = pa.schema(
     ],
     metadata={"sarlab_schema": SCHEMA_VERSION},
 )
+BEST = "best"  # the adapter with the highest held-out reward so far; checkpoints carry it along
+_RESERVE = ".reserve"  # room in which a full disk can still be recorded in run.json
+_RESERVE_BYTES = 1 << 18
+_MAX_NAME_BYTES = 120  # of a run; file systems allow 255, and reports add to it
 _PACKAGES = ("sarlab", "torch", "transformers", "peft", "tokenizers", "math-verify")
 
 
@@ -81,50 +97,90 @@ class Run:
     def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Run:
         """A new run folder. Raises ValueError where something is there already."""
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise ValueError(
-                f"The run folder {folder} exists already. Choose another name, continue it with "
-                "resume=True, or remove it."
-            )
+        refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder)
-        write_json(folder / "config.json", config)
-        run.update(
-            status="running",
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            seed=config.get("seed"),
-            versions={name: _version(name) for name in _PACKAGES},
-            python=platform.python_version(),
-            platform=platform.platform(),
-            git_commit=_git_commit(),
-            messages=[],
-        )
+        try:
+            refuse_existing(folder)  # another process may have been faster
+            run._begin()
+            run.update(
+                status="running",
+                started=now(),
+                seed=config.get("seed"),
+                versions=_versions(),
+                python=platform.python_version(),
+                platform=platform.platform(),
+                git_commit=_git_commit(),
+                messages=[],
+            )
+            write_json(folder / "config.json", config)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
-    def reopen(cls, folder: str | Path) -> Run:
-        """An existing run folder, to go on with. Raises ValueError where there is none."""
+    def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Run:
+        """An existing run folder, to go on with; ``config`` replaces the one that it has.
+
+        Raises ValueError where there is no run.
+        """
         folder = Path(folder)
-        if not (folder / "config.json").exists() or not (folder / "run.json").exists():
-            raise ValueError(f"{folder} is not a run folder (no config.json and run.json in it).")
+        if not (folder / "config.json").exists():
+            raise ValueError(f"{folder} is not a run folder (no config.json in it).")
         run = cls(folder)
-        run.update(status="running", resumed=datetime.now(UTC).isoformat(timespec="seconds"))
+        try:
+            run._begin()
+            before = run.facts().get("versions") or _versions()
+            run.update(status="running", resumed=now(), versions=_versions())
+            if before != _versions():
+                changed = [f"{n} {before.get(n)} → {v}" for n, v in _versions().items()]
+                text = f"Resumed with other versions than before: {', '.join(changed)}."
+                run.event(0, "other_versions", text)
+            if config is not None and config != read_json(folder / "config.json"):
+                write_json(folder / "config.json", config)
+        except BaseException:
+            run.close()
+            raise
         return run
+
+    def _begin(self) -> None:
+        """Clear away what a killed process left half-written, and keep room for a last word."""
+        for place in (".", "checkpoints", "rollouts.parquet"):
+            for scratch in (self.folder / place).glob(f"{SCRATCH}*"):
+                remove(scratch)
+        (self.folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
 
     def close(self) -> None:
         """Give the lock back."""
+        (self.folder / _RESERVE).unlink(missing_ok=True)
         self._lock.release()
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json holds; {} where there is none."""
+        path = self.folder / "run.json"
+        return read_json(path) if path.exists() else {}
 
     def update(self, **facts: Any) -> None:
         """Put facts into run.json."""
-        path = self.folder / "run.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        write_json(path, {**known, **facts})
+        write_json(self.folder / "run.json", {**self.facts(), **facts})
 
     def message(self, step: int, kind: str, text: str) -> None:
-        """Record a warning or an error with its step in run.json."""
-        known = json.loads((self.folder / "run.json").read_text()).get("messages", [])
-        self.update(messages=[*known, {"step": step, "kind": kind, "text": text}])
+        """Record what a step gave reason to say; a rewind forgets it with its step."""
+        self._record({"step": step, "kind": kind, "text": text})
+
+    def event(self, step: int, kind: str, text: str, **facts: Any) -> None:
+        """Record what befell the process, with its time: no rewind makes that undone."""
+        self._record({"step": step, "kind": kind, "text": text, "at": now()}, **facts)
+
+    def fail(self, step: int, kind: str, text: str, **facts: Any) -> None:
+        """Record the error that ends the run, on a full disk too."""
+        (self.folder / _RESERVE).unlink(missing_ok=True)
+        facts |= {"status": "failed", "steps_done": step, "error": f"{kind}: {text}"}
+        self.event(step, kind, text, **facts)
+
+    def _record(self, message: dict[str, Any], **facts: Any) -> None:
+        self.update(messages=[*self.facts().get("messages", []), message], **facts)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, on disk when this returns."""
@@ -141,28 +197,39 @@ class Run:
         folder = self.folder / "rollouts.parquet"
         folder.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(list(rows), schema=ROLLOUT_SCHEMA)
-        scratch = folder / f".{split}-{step:06d}.tmp"
-        pq.write_table(table, scratch, compression="zstd")
-        os.replace(scratch, folder / f"{split}-{step:06d}.parquet")
+        scratch = folder / f"{SCRATCH}{split}-{step:06d}"
+        try:
+            pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
+            sync(scratch)
+            os.replace(scratch, self.part(step, split))
+        finally:
+            scratch.unlink(missing_ok=True)
+        sync(folder)
 
-    def save_checkpoint(self, step: int, write: Any) -> Path:
-        """Write a checkpoint through ``write(folder)``, with checksums, moved into place whole."""
+    def part(self, step: int, split: str) -> Path:
+        """Where :meth:`write_rollouts` puts a part."""
+        return self.folder / "rollouts.parquet" / f"{split}-{step:06d}.parquet"
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], Any]) -> Path:
+        """Write a checkpoint through ``write(folder)``, with checksums, moved into place whole.
+
+        It carries ``best/`` along, so that a rewind finds the best of that time.
+        """
         target = self.folder / "checkpoints" / f"step-{step:06d}"
         target.parent.mkdir(exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
-        try:
+
+        def write_all(scratch: Path) -> None:
             write(scratch)
+            if (self.folder / BEST).exists():
+                link_folder(self.folder / BEST, scratch / BEST)
             sums = {
                 str(p.relative_to(scratch)): hashlib.sha256(p.read_bytes()).hexdigest()
                 for p in sorted(scratch.rglob("*"))
                 if p.is_file()
             }
             write_json(scratch / "checksums.json", sums)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(scratch, target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+
+        replace_folder(target, write_all)
         return target
 
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
@@ -171,29 +238,72 @@ class Run:
             fault = checkpoint_fault(path)
             if fault is None:
                 return step, path
-            self.message(step, "damaged_checkpoint", f"{path.name} is passed over: {fault}")
+            self.event(step, "damaged_checkpoint", f"{path.name} is passed over: {fault}")
         return None
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged after ``step``, so that going on leaves no row twice."""
+        """Forget what was logged after ``step``, so that going on leaves no row twice.
+
+        ``best/`` becomes what it was at that checkpoint. The summary and the last evaluation of a
+        stopped run go too: they are none of the run that goes on.
+        """
+        (self.folder / "summary.json").unlink(missing_ok=True)
         path = self.folder / "metrics.jsonl"
         if path.exists():
             kept = [m for m in read_jsonl(path, partial=True) if m["step"] <= step]
             write_text(path, "".join(json.dumps(m) + "\n" for m in kept))
+        messages = self.facts().get("messages", [])
+        self.update(messages=[m for m in messages if m["step"] <= step or "at" in m])
         for part in (self.folder / "rollouts.parquet").glob("*"):
             match = re.fullmatch(r"(\w+)-(\d+)\.parquet", part.name)
-            # The last evaluation of a stopped run is not one of the run that goes on.
             if match is None or int(match[2]) > step or match[1] == "heldout_trained":
                 part.unlink()
         for later, folder in self._checkpoints():
             if later > step:
-                shutil.rmtree(folder)
-        for scratch in (self.folder / "checkpoints").glob(".writing-*"):
-            shutil.rmtree(scratch)
+                remove(folder)
+        best = self.folder / "checkpoints" / f"step-{step:06d}" / BEST
+        if best.exists():
+            replace_folder(self.folder / BEST, lambda scratch: link_folder(best, scratch))
+        else:
+            remove(self.folder / BEST)
 
     def _checkpoints(self) -> Iterator[tuple[int, Path]]:
         for path in (self.folder / "checkpoints").glob("step-*"):
             yield int(path.name.split("-")[1]), path
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise ValueError where a folder holds something; what a killed making left is nothing."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and a run needs a folder. Choose another name.")
+    if not holds_nothing(folder):
+        raise ValueError(
+            f"The run folder {folder} exists already. Choose another name, continue it with "
+            "resume=True, or remove it."
+        )
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is absent, empty, or left behind by a kill before its run had begun."""
+    known = {".lock", _RESERVE, "run.json"}
+    return not folder.exists() or all(
+        path.name in known or path.name.startswith(SCRATCH) for path in folder.iterdir()
+    )
+
+
+def check_run_name(name: object) -> str:
+    """The name, once it is sure to be that of one folder: no path, nothing hidden, not too long."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w .,=+@()-]*", name):
+        raise ValueError(
+            f"name is {name!r}; it must be a plain folder name without slashes: a letter or digit "
+            "first, then letters, digits, blanks and any of . , = + @ ( ) _ -"
+        )
+    if len(name.encode()) > _MAX_NAME_BYTES or name != name.strip():
+        raise ValueError(
+            f"name is {name!r:.80}; it must have at most {_MAX_NAME_BYTES} bytes and no blank at "
+            "its end. Shorten it."
+        )
+    return name
 
 
 def checkpoint_fault(path: Path) -> str | None:
@@ -216,15 +326,25 @@ def read_rollouts(folder: str | Path, split: str | None = None) -> pa.Table:
     parts = sorted((Path(folder) / "rollouts.parquet").glob(f"{split or '*'}-*.parquet"))
     if not parts:
         raise ValueError(f"{folder} has no rollouts{f' of split {split!r}' if split else ''}.")
-    tables = []
-    for part in parts:
-        table = pq.read_table(part)
-        if not table.schema.equals(ROLLOUT_SCHEMA, check_metadata=False):
-            raise ValueError(
-                f"{part} has columns of another version of sarlab. Read it with that version."
-            )
-        tables.append(table)
+    tables = [_read_part(part) for part in parts]
     return pa.concat_tables(tables).sort_by([("step", "ascending"), ("group_id", "ascending")])
+
+
+def _read_part(part: Path) -> pa.Table:
+    try:
+        table = pq.read_table(part, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{part} is damaged ({str(error)[:160]}). Bring it back from a copy; or remove it, and "
+            "the run can be resumed but lacks these rows."
+        ) from error
+    if not table.schema.equals(ROLLOUT_SCHEMA, check_metadata=False):
+        names = set(table.schema.names) ^ set(ROLLOUT_SCHEMA.names)
+        raise ValueError(
+            f"{part} has columns of another version of sarlab (they differ in "
+            f"{', '.join(sorted(names)) or 'type'}). Read it with that version."
+        )
+    return table
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -232,45 +352,18 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     return read_jsonl(Path(folder) / "metrics.jsonl", partial=True)
 
 
-def read_jsonl(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
-    """Records of a JSON-lines file; ``partial`` allows the last line to be cut off."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if partial and number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: not JSON. Repair or remove it.") from None
-    return records
-
-
 def find_runs(folder: str | Path) -> list[Path]:
     """Run folders below a folder that have a summary, by name."""
     return sorted(path.parent for path in Path(folder).glob("*/summary.json"))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+def now() -> str:
+    """The time, as run.json writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text beside its place, then move it there."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)  # mkstemp makes it private, and a report is there to be shared
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def stamp() -> str:

@@ -26,7 +26,7 @@ _COLUMNS = [
     *("truncated", "correct", "verdict", "sar", "reward"),
 ]
 # Fields that change how a run is watched or split into batches, not what is trained.
-_NOT_THE_ARM = {"seed", "eval_every", "checkpoint_every", "token_budget", "log_sar"}
+_NOT_THE_ARM = {"seed", "eval_every", "checkpoint_every", "token_budget", "log_sar", "tracker"}
 
 
 @dataclass(frozen=True)

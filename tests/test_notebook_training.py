@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from sarlab.models import REPOSITORY
-from sarlab.runs import read_metrics
+from sarlab.notebook import record_failing_cells
+from sarlab.runs import read_metrics, write_json
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
 QUICK = {
@@ -91,3 +95,41 @@ def test_nonsense_stops_it_before_anything_is_made(wrong, message, tmp_path: Pat
     with pytest.raises(papermill.PapermillExecutionError, match=message):
         execute(tmp_path, name="bad", **{**QUICK, **wrong})
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_run_that_fails_says_so_by_exit_code_and_in_run_json(tmp_path: Path) -> None:
+    """As `make train` runs it; a rate at which no policy survives the second mini-batch."""
+    told = {**QUICK, "learning_rate": 1e4, "mini_batches": 2, "epochs": 4, "warmup_steps": 0}
+    told |= {"name": "bad", "out": str(tmp_path)}
+    options = ["-k", "python3", *(x for k, v in told.items() for x in ("-p", k, str(v)))]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", str(NOTEBOOK), str(tmp_path / "bad.ipynb"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0 and "TrainingError" in done.stderr
+    run = json.loads((tmp_path / "bad" / "run.json").read_text())
+    assert run["status"] == "failed"
+    assert run["error"].split(":")[0] in ("exploding_ratio", "not_finite")
+    failure = run["notebook_failure"]
+    assert failure["first_line"] == "from sarlab import run_training"
+    assert failure["error"] == f"TrainingError: {run['error'].split(': ', 1)[1]}"
+    cells = nbformat.read(tmp_path / "bad.ipynb", as_version=4).cells
+    (failed,) = [c for c in cells if c.metadata.get("papermill", {}).get("status") == "failed"]
+    assert failure["cell"] == failed.execution_count
+
+
+def test_a_cell_that_fails_after_training_is_named_too(tmp_path: Path, monkeypatch) -> None:
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    write_json(tmp_path / "run.json", {"status": "finished"})
+    record_failing_cells(tmp_path)
+    shell.run_cell("x = 1", store_history=True)
+    assert json.loads((tmp_path / "run.json").read_text()) == {"status": "finished"}
+    shell.run_cell("# the figure\n1 / 0", store_history=True)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["notebook_failure"]["cell"] == 2
+    assert run["notebook_failure"]["first_line"] == "# the figure"
+    assert run["notebook_failure"]["error"] == "ZeroDivisionError: division by zero"

@@ -22,6 +22,7 @@ MODULE_ORDER = (
     "types",
     "tasks",
     "contexts",
+    "model_files",
     "lora",
     "models",
     "batches",
@@ -29,30 +30,39 @@ MODULE_ORDER = (
     "rollout",
     "sar",
     "answers",
+    "calibration",
     "rescoring",
     "groups",
     "rewards",
     "advantages",
     "losses",
     "config",
+    "files",
     "plan",
     "runs",
     "train",
     "ppo",
     "statistics",
     "evaluate",
+    "view",
+    "trackers",
     "job",
+    "trl",
     "sources",
     "compare",
+    "validity",
     "behaviours",
     "tables",
     "summary",
     "notebook",
+    "launch",
     "figures",
     "evaluation_figures",
+    "validity_figures",
     "report",
     "evaluation_views",
     "widgets",
+    "validity_views",
 )
 PURE = {"sar", "groups", "rewards", "advantages", "losses"}
 PURE_MAY_IMPORT = {"torch", "sarlab.types", "sarlab.sar", "sarlab.groups"} | sys.stdlib_module_names
@@ -356,3 +366,17 @@ def test_the_makefile_names_no_file_that_is_not_there():
     )
     missing = sorted(name for name in named if not (ROOT / name).is_file())
     assert not missing, f"the Makefile calls {missing}"
+
+
+def test_every_test_that_the_documentation_names_is_there():
+    """docs/RELIABILITY.md promises tests that can be run by name."""
+    text = (ROOT / "docs" / "RELIABILITY.md").read_text("utf-8")
+    named = set(re.findall(r"`(tests/\w+\.py)::(\w+)`", text))
+    assert len(named) > 30
+    missing = [
+        f"{file}::{name}"
+        for file, name in sorted(named)
+        if not (ROOT / file).exists()
+        or name not in re.findall(r"^def (test_\w+)\(", (ROOT / file).read_text("utf-8"), re.M)
+    ]
+    assert not missing, missing

@@ -211,3 +211,37 @@ def test_importing_the_tasks_stays_light() -> None:
 def test_every_name_is_listed() -> None:
     assert set(GENERATORS) < set(task_names())
     assert len(task_names()) == len(set(task_names())) == 12
+
+
+def lines(path: Path, numbers: range) -> str:
+    path.write_text(
+        "".join(json.dumps({"question": f"What is {n}?", "answer": str(n)}) + "\n" for n in numbers)
+    )
+    return str(path)
+
+
+def test_several_sets_make_one_task_that_does_not_leak(tmp_path: Path) -> None:
+    """Each part keeps its sides; a question that stands in both parts counts once."""
+    one, other = lines(tmp_path / "a.jsonl", range(40)), lines(tmp_path / "b.jsonl", range(30, 80))
+    both = load_task(f"{one}+{other}?limit=20")  # the option is the second one's: 30 to 49
+    parts = load_task(one), load_task(f"{other}?limit=20")
+    assert both.name == "a+b?limit=20"
+    assert both.size == len({q.id for part in parts for q in part.train})
+    assert set(ids(both.heldout())) == {q.id for part in parts for q in part.heldout()}
+    assert both.size + len(both.heldout()) == 50
+
+
+def test_held_out_questions_are_left_out_of_every_part(tmp_path: Path) -> None:
+    """By its text 15 is held out and 2 is not; where a third file holds out, only that counts."""
+    one, other = (
+        lines(tmp_path / "a.jsonl", range(1, 9)),
+        lines(tmp_path / "b.jsonl", range(9, 60)),
+    )
+    asked = lines(tmp_path / "c.jsonl", range(2, 3))
+    task = load_task(f"{one}+{other}", heldout_ref=asked)
+    assert [q.gold for q in task.heldout()] == ["2"]
+    golds = {q.gold for q in task.train}
+    assert "2" not in golds and "15" in golds and task.size == 58
+    assert any("1 held-out question(s) left out" in note for note in task.notes)
+    with pytest.raises(ValueError, match="generator without end"):
+        load_task(f"{one}+word_problems")

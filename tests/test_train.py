@@ -74,36 +74,6 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_split() -> None:
         torch.testing.assert_close(whole[name], split[name], atol=1e-5, rtol=1e-3)
 
 
-def test_out_of_memory_in_an_update_halves_the_budget_and_moves_no_gradient(monkeypatch) -> None:
-    import sarlab.batches as batches
-    import sarlab.train as module
-
-    wanted = gradient(100_000)
-    real, sizes = module.score, []
-
-    def memory_for(rows: int):
-        def scored(policy, prefixes, ids, mask, grad=False, **told):
-            if grad:
-                sizes.append(len(ids))
-                if len(ids) > rows:
-                    raise torch.OutOfMemoryError("fake")
-            return real(policy, prefixes, ids, mask, grad=grad, **told)
-
-        return scored
-
-    monkeypatch.setattr(module, "score", memory_for(6))
-    monkeypatch.setattr(batches, "_budgets", {})
-    with pytest.warns(UserWarning, match="Out of memory at 1000 tokens a micro-batch"):
-        found = gradient(1_000)
-    assert sizes[0] == 12 and sizes[-1] <= 6
-    for name in wanted:
-        torch.testing.assert_close(found[name], wanted[name], atol=1e-5, rtol=1e-3)
-    monkeypatch.setattr(module, "score", memory_for(0))  # no smaller budget could mend this
-    with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="Out of memory"):
-        gradient(1_000)
-    assert sizes[-1] == 1
-
-
 def test_mini_batches_keep_groups_whole_and_use_every_answer_once() -> None:
     groups = torch.arange(5).repeat_interleave(3)
     parts = list(mini_batches(groups, 2))

@@ -5,6 +5,7 @@
 - ``path/to/file.jsonl``: one object a line with ``question`` and ``answer``.
 - ``gsm8k``, ``math``, ``numinamath``, ``gsm_symbolic_apple``, ``aime``, ``logicbench``,
   ``prontoqa``: from the hub, or ``gsm8k:PATH`` from local files in the benchmark's own format.
+- ``gsm8k+math+numinamath?limit=10000``: several sets of questions as one, each with its options.
 
 Options of files and benchmarks, after ``?``: ``split`` (``own``: the set's own test split;
 ``hash``: a fifth by the text; ``heldout``: everything is for evaluation), ``overlap=drop`` (leave
@@ -46,6 +47,8 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
     and the held-out side of a generator excepted), and the second one gives the held-out
     questions. Where the two share a question, a ValueError says so.
     """
+    if isinstance(ref, str) and "+" in ref and not Path(ref.partition("?")[0]).exists():
+        return _mixture(ref, heldout_ref)
     main = _Source.parse(ref)
     if heldout_ref is None:
         return main.task()
@@ -234,6 +237,38 @@ def _finite(
         if not train:
             raise ValueError(f"Every training question of {source.canonical!r} is also held out.")
     return FiniteTask(source.canonical, train, heldout, notes)
+
+
+def _mixture(ref: str, heldout_ref: str | None) -> FiniteTask:
+    """Several sets as one task; a question that one of them holds out is trained on by none."""
+    train: list[Question] = []
+    heldout: list[Question] = [] if heldout_ref is None else _Source.parse(heldout_ref).evaluation()
+    names: list[str] = []
+    notes: list[str] = []
+    for part in map(_Source.parse, ref.split("+")):
+        if part.name in GENERATORS:
+            raise ValueError(
+                f"{part.name!r} in {ref!r} is a generator without end. A mixture joins sets of "
+                "questions: files and benchmarks."
+            )
+        names.append(part.canonical)
+        if heldout_ref is None:
+            task = part.task()
+            assert isinstance(task, FiniteTask)
+            train, heldout = [*train, *task.train], [*heldout, *task.heldout()]
+            notes += task.notes
+        else:
+            found, _, more = part.read()
+            train, notes = [*train, *found], [*notes, *more]
+    name = "+".join(names)
+    heldout, more = distinct(heldout, f"{name}, held out", "drop")
+    train, again = distinct(train, f"{name}, train", "drop")
+    held = {question.id for question in heldout}
+    kept = [question for question in train if question.id not in held]
+    shared = len(train) - len(kept)
+    if shared:
+        again = [*again, f"{name}: {shared} held-out question(s) left out of training."]
+    return FiniteTask(name, kept, heldout, [*notes, *more, *again])
 
 
 def _options(query: str, ref: str) -> dict[str, str]:

@@ -1,0 +1,120 @@
+"""Files and folders that are whole or absent, whenever the process is killed or the power fails.
+
+What is written stands beside its place first, is brought to the disk, and is then moved in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+SCRATCH = ".writing-"  # how what is not in its place yet is named; a kill may leave some behind
+
+
+def read_jsonl(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
+    """Records of a JSON-lines file; ``partial`` allows the last line to be cut off."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if partial and number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not JSON. Repair or remove it.") from None
+    return records
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run folder; ValueError where there is none, or no object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path.parent} is not a whole run folder: no {path.name} in it."
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}). Bring it back from a copy, or remove it."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, expected an object.")
+    return found
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text beside its place, then move it there."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(scratch, 0o644)  # mkstemp makes it private, and a report is there to be shared
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
+    """Fill a folder through ``write(folder)`` beside its place, bring it to the disk, move it in.
+
+    A folder that stands there is moved aside first: a kill in between leaves none, never a half.
+    One process at a time may do so.
+    """
+    scratch = target.with_name(f"{SCRATCH}{target.name}")
+    old = target.with_name(f"{SCRATCH}{target.name}-old")
+    remove(scratch)
+    scratch.mkdir()
+    try:
+        write(scratch)
+        for path in [*scratch.rglob("*"), scratch]:
+            sync(path)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(scratch, target)
+        sync(target.parent)
+    finally:
+        remove(old)
+        remove(scratch)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """The same files under a second name; none is ever changed in place. Copies where need be."""
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        try:
+            os.link(path, target / path.name)
+        except OSError:  # a file system without hard links
+            shutil.copy2(path, target / path.name)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Return once a file's bytes, or a folder's entries, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

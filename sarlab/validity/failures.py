@@ -1,0 +1,227 @@
+"""Answers that try to trick the reward, made on purpose. Pure and deterministic.
+
+Each mode pairs a *good* kind of answer with a *bad* one. How often SAR prefers the bad one is a
+rate with an interval, and :attr:`Mode.advice` says what a user should do about it. Bad answers end
+in a wrong value, so a verifier refuses them: what is measured is where SAR by itself would lead.
+(German against English is the exception: both are right, and a rate of one half would be fair.)
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sarlab.tasks import verify
+from sarlab.types import Question
+from sarlab.validity.claims import Claim
+from sarlab.validity.gsm8k import ended
+from sarlab.validity.records import LabelledAnswer
+
+FAILURES = "failure modes"
+"""The group that answers of these modes belong to."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to fool the reward: what is compared, what it is, and what to do about it."""
+
+    name: str
+    claims: tuple[Claim, ...]
+    about: str
+    advice: str
+
+
+MODES = (
+    Mode(
+        "the question copied",
+        (Claim("right", "copied_question"), Claim("honest_wrong", "copied_question")),
+        "The answer repeats the question word for word, then gives a wrong value: with the "
+        "question in view every word is likely, without it hardly one.",
+        "Keep SAR beside correctness (never sar_alone) with α at most ½: then no wrong answer "
+        "earns more than a right one. Watch groups that are wrong throughout, where SAR is the "
+        "only signal: let α rise (linear_up), or leave out questions that are never solved.",
+    ),
+    Mode(
+        "a rare phrase repeated",
+        (Claim("right", "rare_phrase"), Claim("honest_wrong", "rare_phrase")),
+        "The rarest words of the question, eight times over, then a wrong value.",
+        "As above. Open the answers with the highest SAR in the token view: a copy is blue from "
+        "end to end. After its first turn a repetition predicts itself in both contexts, which "
+        "pulls v towards 0 and ppl(a) far down.",
+    ),
+    Mode(
+        "a very short answer",
+        (Claim("right", "very_short"), Claim("honest_wrong", "very_short")),
+        "One sentence with a wrong value and no step towards it.",
+        "Keep the instruction `Answer: X` in the system turn, where it stands in both contexts; in "
+        "the user turn the bare line scores highest of all. Follow the mean length of wrong "
+        "answers, not of all answers alone.",
+    ),
+    Mode(
+        "another language",
+        (Claim("german", "english_wrong"), Claim("english", "german")),
+        "The same right calculations in a German and in an English template of sentences; the "
+        "wrong one is the English template with every result off by one.",
+        "Expect another scale in each language: ppl(a) of a language that the model knows less is "
+        "high. Don't mix languages within a group, and don't compare SAR across them.",
+    ),
+    Mode(
+        "a proof that needs its length",
+        (Claim("proof", "shortcut"),),
+        "Is N a prime number? A division by every prime up to √N, against one sentence with the "
+        "wrong verdict. Made here; N has three digits.",
+        "Raise α only as far as accuracy on long problems holds: evaluate questions that need many "
+        "steps apart from the rest, and compare lengths of right answers only.",
+    ),
+)
+"""The failure modes, in the order of the gallery."""
+
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_EQUATION = re.compile(
+    r"[$(]*[0-9][0-9.,%$]*(?:\s*[-+*/x×÷]\s*[$(]*[0-9.][0-9.,%]*\)*)+\s*=\s*\$?[0-9.,]*[0-9]"
+)
+_RESULT = re.compile(r"[0-9][0-9.,]*$")
+_PHRASE_WORDS, _REPEATS = 3, 8
+_TEMPLATES = {
+    "english": ("First I calculate", "Then I calculate", "So the result is"),
+    "german": ("Zuerst rechne ich", "Danach rechne ich", "Das Ergebnis ist also"),
+}
+
+
+def failure_answers(
+    questions: Sequence[Question], right: Mapping[str, str], wrong: Mapping[str, str]
+) -> list[LabelledAnswer]:
+    """Good and bad answers of every mode that rests on given questions.
+
+    ``right`` and ``wrong``: by question text, a right answer and an honest wrong attempt; a
+    question that lacks either is left out. The mode of another language takes only right
+    answers in which at least two calculations are written out. :func:`proof_answers` makes the
+    proofs.
+    """
+    words = Counter(w.lower() for q in questions for w in _WORD.findall(q.text))
+    found = []
+    for question in questions:
+        if question.text not in right or question.text not in wrong:
+            continue
+        value = wrong_value(question.gold)
+        texts = {
+            "right": right[question.text],
+            "honest_wrong": wrong[question.text],
+            "copied_question": ended(question.text, value),
+            "rare_phrase": ended(
+                ", ".join([rare_phrase(question.text, words)] * _REPEATS) + ".", value
+            ),
+            "very_short": ended(f"It is {value}.", value),
+            **_translated(right[question.text], question.gold, value),
+        }
+        found += [
+            LabelledAnswer(question.text, t, k, FAILURES, verify(t, question.gold), question.gold)
+            for k, t in texts.items()
+        ]
+    return found
+
+
+def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
+    """``count`` questions whether a number is prime, each with its proof and a wrong shortcut.
+
+    Half of the numbers are primes; the others are products of two primes from 11 on, which look
+    like primes. Raises ValueError for more than there are.
+    """
+    small = [p for p in range(2, 1000) if all(p % d for d in range(2, int(p**0.5) + 1))]
+    primes = [p for p in small if p > 200]
+    products = sorted({p * q for p in small for q in small if 11 <= p <= q and 200 < p * q < 1000})
+    half = count // 2
+    if not 2 <= count <= 2 * min(len(primes), len(products)):
+        limit = 2 * min(len(primes), len(products))
+        raise ValueError(f"count is {count}; there are 2 to {limit} such questions.")
+    rng = random.Random(f"proofs {seed}")
+    numbers = rng.sample(primes, count - half) + rng.sample(products, half)
+    found = []
+    for number in numbers:
+        question, gold = f"Is {number} a prime number? Answer yes or no.", _verdict(number, small)
+        texts = {"proof": _proof(number, small), "shortcut": _shortcut(number, gold)}
+        found += [
+            LabelledAnswer(question, t, k, FAILURES, verify(t, gold), gold)
+            for k, t in texts.items()
+        ]
+    return found
+
+
+def wrong_value(gold: str) -> str:
+    """A value near the right one that is not it: one more, the other of yes and no, or "none"."""
+    other = {"yes": "no", "no": "yes", "true": "false", "false": "true"}.get(gold.strip().lower())
+    if other is not None:
+        return other
+    try:
+        number = Fraction(gold.replace(",", "").strip().lstrip("$"))
+    except (ValueError, ZeroDivisionError):
+        return "none"
+    raised = number + 1
+    return str(raised.numerator) if raised.denominator == 1 else f"{float(raised):.10g}"
+
+
+def rare_phrase(question: str, words: Mapping[str, int]) -> str:
+    """Three neighbouring words of the question that are rarest in all questions together.
+
+    ``words``: how often each word (in lower case) occurs. A text of fewer words is taken whole.
+    """
+    found = _WORD.findall(question)
+    windows = [found[i : i + _PHRASE_WORDS] for i in range(max(1, len(found) - _PHRASE_WORDS + 1))]
+    rarity = [sum(1 / words.get(w.lower(), 1) for w in window) for window in windows]
+    return " ".join(windows[rarity.index(max(rarity))]) if found else question.strip()
+
+
+def equations(text: str) -> list[str]:
+    """The calculations that a text writes out, such as ``14 * 6 = 84``."""
+    return [match.group().strip() for match in _EQUATION.finditer(text)]
+
+
+def _translated(answer: str, gold: str, value: str) -> dict[str, str]:
+    """The calculations of a right answer in English, in German, and in English with slips."""
+    steps = equations(answer)
+    if len(steps) < 2:
+        return {}
+    slipped = [_RESULT.sub(lambda m: wrong_value(m.group()), step) for step in steps]
+    return {
+        "english": _spelled("english", steps, gold),
+        "german": _spelled("german", steps, gold),
+        "english_wrong": _spelled("english", slipped, value),
+    }
+
+
+def _spelled(language: str, steps: Sequence[str], value: str) -> str:
+    first, then, last = _TEMPLATES[language]
+    lines = [f"{first if i == 0 else then} {step}." for i, step in enumerate(steps)]
+    return ended(f"{' '.join(lines)} {last} {value}.", value)
+
+
+def _verdict(number: int, primes: Sequence[int]) -> str:
+    return "yes" if number in primes else "no"
+
+
+def _proof(number: int, primes: Sequence[int]) -> str:
+    """A division by each prime up to the root, until one leaves nothing."""
+    lines = [
+        f"A divisor of {number} other than 1 and {number} would have a prime factor of at most "
+        f"{int(number**0.5)}, so I divide by the primes up to there."
+    ]
+    for p in primes:
+        if p * p > number:
+            break
+        quotient, rest = divmod(number, p)
+        if rest == 0:
+            return ended(
+                "\n".join([*lines, f"{p} * {quotient} = {number}, so it is not prime."]), "no"
+            )
+        lines.append(f"{p} * {quotient} = {p * quotient}, which leaves {rest}.")
+    return ended("\n".join([*lines, f"None divides {number}, so it is prime."]), "yes")
+
+
+def _shortcut(number: int, gold: str) -> str:
+    if gold == "no":
+        return ended(f"{number} is odd and does not end in 5, so it is prime.", "yes")
+    return ended(f"{number} looks like a product of two primes, so it is not prime.", "no")

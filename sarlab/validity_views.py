@@ -1,0 +1,360 @@
+"""What notebook 04 shows: its parameters checked, then one call a cell, tables as static HTML.
+
+Every view takes the :class:`Validity` of :func:`load_validity`, which reads answers and scores
+them, or reads scores that were made before (scripts/gsm8k_validity.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sarlab.answers import score_answers
+from sarlab.config import refuse_unknown
+from sarlab.contexts import StandaloneContext
+from sarlab.figures import show
+from sarlab.models import DATA, REPOSITORY, Policy, load_policy
+from sarlab.notebook import check_types
+from sarlab.tables import (
+    claims_text,
+    groups_text,
+    html_table,
+    labels_text,
+    options_text,
+    scores_text,
+)
+from sarlab.types import Question
+from sarlab.validity import (
+    FAILURES,
+    MODES,
+    Claim,
+    LabelledAnswer,
+    by_question,
+    claim_table,
+    claims_for,
+    failure_answers,
+    group_table,
+    is_scored,
+    judged,
+    label_table,
+    option_table,
+    proof_answers,
+    read_labelled,
+    read_scored,
+    score_columns,
+    score_question,
+    scored_run,
+    standalone_prefixes,
+)
+from sarlab.validity_figures import claims_figure, groups_figure
+from sarlab.widgets.html import answer_html
+from sarlab.widgets.text import plain
+from sarlab.widgets.view import answer_view
+
+SHIPPED_GROUPS = DATA / "validity" / "groups.parquet"
+_PROOFS = 20
+_RIGHT_KINDS, _WRONG_KINDS = ("concise", "solution"), ("wrong", "operations_changed")
+
+
+@dataclass(frozen=True)
+class ValiditySettings:
+    """The parameters of notebook 04, checked. See the notebook for what each means."""
+
+    answers: str = "data/examples/answers.jsonl"
+    model: str = "smollm2-135m"
+    claims: str = ""
+    questions: int = 0
+    standalone: str = "empty_turn"
+    end_token: bool = True
+    length_tolerance: float = 0.1
+    failures: bool = True
+    groups: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        contexts = [context.value for context in StandaloneContext]
+        if self.standalone not in contexts:
+            raise ValueError(
+                f"standalone is {self.standalone!r}; choose one of {', '.join(contexts)}."
+            )
+        if self.questions < 0:
+            raise ValueError(f"questions is {self.questions}; it must be 0 (all) or more.")
+        if not 0 <= self.length_tolerance < 1:
+            raise ValueError(
+                f"length_tolerance is {self.length_tolerance}; it is a share of the longer "
+                "answer, at least 0 and below 1."
+            )
+        if not self.models:
+            raise ValueError("model is empty; name one, or several separated by commas.")
+
+    @property
+    def models(self) -> list[str]:
+        """The models that score, the first of which the tables are about."""
+        return [name.strip() for name in self.model.split(",") if name.strip()]
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> ValiditySettings:
+        """Settings from a notebook's parameters; an unknown name is an error."""
+        refuse_unknown(parameters, [field.name for field in dataclasses.fields(cls)])
+        return cls(**parameters)
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Scored answers, what is claimed of them, and how far it holds.
+
+    ``table``: rows of :func:`sarlab.validity.score_question`, those of the failure modes in
+    ``failures``, those of sampled groups in ``groups``; ``measured`` is the claim table of the
+    first model. ``policy`` is that model where it was loaded.
+    """
+
+    settings: ValiditySettings
+    table: pd.DataFrame
+    claims: Sequence[Claim]
+    measured: pd.DataFrame
+    failures: pd.DataFrame
+    groups: pd.DataFrame
+    policy: Policy | None = None
+
+    @property
+    def main(self) -> pd.DataFrame:
+        """The answers as the first model scored them."""
+        return self.table[self.table["model"] == self.table["model"].iloc[0]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Standalone context and end token, as the tables take them."""
+        return {"standalone": self.settings.standalone, "end_token": self.settings.end_token}
+
+
+def load_validity(settings: ValiditySettings) -> Validity:
+    """Read the answers, score them with a progress bar, and measure every claim.
+
+    A folder or parquet file of scored answers is taken as it is, for the models that scored it.
+    """
+    path = _found(settings.answers)
+    policy = None
+    if is_scored(path):
+        table = read_scored(path)
+    else:
+        answers = read_labelled(path)
+        claims_for([a.label for a in answers], settings.claims)  # refused before the model runs
+        chosen = by_question(answers, settings.questions or None)
+        if settings.failures:
+            own = [answer for group in chosen for answer in group]
+            chosen = by_question([*own, *_failures_of(own)])
+        parts = []
+        for name in settings.models:
+            loaded = load_policy(name)
+            policy = policy or loaded
+            parts.append(_score(loaded, name, chosen))
+        table = pd.concat(parts, ignore_index=True)
+    tricks = table["group"].str.endswith(f"/{FAILURES}")
+    failures = table[tricks & (table["model"] == table["model"].iloc[0])]
+    table = table[~tricks]
+    claims = claims_for(table["label"].tolist(), settings.claims)
+    measured = claim_table(
+        table[table["model"] == table["model"].iloc[0]],
+        claims,
+        standalone=settings.standalone,
+        end_token=settings.end_token,
+        tolerance=settings.length_tolerance,
+    )
+    groups = _groups(settings)
+    return Validity(settings, table, claims, measured, failures, groups, policy)
+
+
+def labels_view(validity: Validity) -> Any:
+    """What was scored: a row a label."""
+    main = validity.main
+    caption = (
+        f"{main['question_id'].nunique()} questions, {len(main)} answers, "
+        f"scored by {main['model'].iloc[0]}"
+    )
+    return _html(html_table(labels_text(label_table(main, **validity.options)), caption))
+
+
+def claims_view(validity: Validity) -> Any:
+    """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
+    log_form = html_table(claims_text(validity.measured, "log_sar"))
+    tolerance = validity.settings.length_tolerance
+    equal = html_table(
+        claims_text(validity.measured, equal_length=True),
+        f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer",
+    )
+    return _html(
+        html_table(claims_text(validity.measured), "all pairs"),
+        equal,
+        _folded("the same for SAR's log form, log ppl(a) − log ppl(a|q)", log_form),
+    )
+
+
+def scores_view(validity: Validity) -> Any:
+    """Every score on every claim: a figure, then the numbers."""
+    show(claims_figure(validity.measured))
+    folded = (
+        ("AUC", "auc"),
+        ("effect size d", "effect"),
+        ("AUC at equal length", "equal_auc"),
+    )
+    return _html(
+        html_table(scores_text(validity.measured), "pairs in the claimed order (%)"),
+        html_table(scores_text(validity.measured, "equal_share"), "the same at equal length (%)"),
+        *(_folded(t, html_table(scores_text(validity.measured, name))) for t, name in folded),
+    )
+
+
+def options_view(validity: Validity) -> Any:
+    """Pairs in the claimed order by model, standalone context, end token and log form."""
+    tolerance = validity.settings.length_tolerance
+    found = option_table(validity.table, validity.claims, tolerance=tolerance)
+    return _html(html_table(options_text(found), "pairs in the claimed order, SAR (%)"))
+
+
+def groups_view(validity: Validity) -> Any:
+    """Right against wrong within the groups that a policy sampled itself."""
+    if validity.groups.empty:
+        return _html(
+            "<p><i>No sampled groups were given. Make some with "
+            "<code>scripts/gsm8k_validity.py --groups 8 --task …</code>, or name a run of "
+            "notebook 02: <code>-p groups runs/NAME</code>.</i></p>"
+        )
+    tolerance = validity.settings.length_tolerance
+    found = group_table(validity.groups, **validity.options, tolerance=tolerance)
+    show(groups_figure(found))
+    return _html(html_table(groups_text(found)))
+
+
+def failures_view(validity: Validity) -> Any:
+    """How often SAR prefers the bad answer, a row a mode and comparison."""
+    lines = list(_rates(validity))
+    if not lines:
+        return _html("<p><i>No failure modes were scored (failures = False).</i></p>")
+    return _html(html_table(pd.DataFrame(lines)))
+
+
+def gallery_view(validity: Validity) -> Any:
+    """For each mode the pair in which SAR prefers the bad answer most, token by token."""
+    parts = []
+    values = score_columns(validity.failures, **validity.options)
+    scored = validity.failures.assign(sar=values["sar"])
+    for mode in MODES:
+        pair = _worst_pair(scored, mode.claims[0])
+        body = f"<p>{plain(mode.about)}</p><p><b>What to do:</b> {plain(mode.advice)}</p>"
+        if pair is not None:
+            body += _token_views(validity, *pair)
+        parts.append(f"<h4>{plain(mode.name)}</h4>{body}")
+    return _html(*parts)
+
+
+def _score(policy: Policy, name: str, groups: Sequence[Sequence[LabelledAnswer]]) -> pd.DataFrame:
+    from tqdm.auto import tqdm
+
+    alone = standalone_prefixes(policy)
+    bar = tqdm(groups, desc=name, unit="question", mininterval=1, leave=False)
+    return pd.DataFrame([row for own in bar for row in score_question(policy, own, alone)])
+
+
+def _failures_of(answers: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
+    """Answers of the failure modes to the questions at hand, and the proofs."""
+    asked: dict[str, Question] = {}
+    right: dict[str, str] = {}
+    wrong: dict[str, str] = {}
+    for own in by_question(answers):
+        if own[0].gold is not None:
+            text = own[0].question
+            asked[text] = Question(text, own[0].gold)
+            for found, kinds, wanted in ((right, _RIGHT_KINDS, True), (wrong, _WRONG_KINDS, False)):
+                mine = [a for a in own if judged(a) is wanted]
+                mine.sort(key=lambda a: a.label not in kinds)  # stable: else the first in the file
+                if mine:
+                    found[text] = mine[0].answer
+    return [*failure_answers(list(asked.values()), right, wrong), *proof_answers(_PROOFS)]
+
+
+def _rates(validity: Validity) -> Iterator[dict[str, str]]:
+    labels = set(validity.failures["label"]) if len(validity.failures) else set()
+    tokens = validity.failures.groupby("label")["length"].mean() if labels else {}
+    for mode in MODES:
+        claims = [c for c in mode.claims if {c.better, c.worse} <= labels]
+        if not claims:
+            continue
+        found = claim_table(validity.failures, claims, scores=("sar",), **validity.options)
+        for claim, row in zip(claims, found.to_dict("records"), strict=True):
+            good, bad = (name.replace("_", " ") for name in (claim.better, claim.worse))
+            low, high = 1 - row["share_high"], 1 - row["share_low"]
+            yield {
+                "mode": mode.name,
+                "SAR prefers": bad,
+                "to": good,
+                "rate (%)": f"{100 * (1 - row['share']):.0f} [{100 * low:.0f}, {100 * high:.0f}]",
+                "questions": str(row["questions"]),
+                "mean tokens": f"{tokens[claim.worse]:.0f} against {tokens[claim.better]:.0f}",
+            }
+
+
+def _worst_pair(scored: pd.DataFrame, claim: Claim) -> tuple[Any, Any] | None:
+    """The good and the bad row of the question where SAR prefers the bad one most."""
+    sides = [
+        scored[scored["label"] == name].drop_duplicates("group").set_index("group")
+        for name in (claim.better, claim.worse)
+    ]
+    margin = (sides[1]["sar"] - sides[0]["sar"]).dropna()
+    if margin.empty:
+        return None
+    worst = margin.idxmax()
+    return sides[0].loc[worst], sides[1].loc[worst]
+
+
+def _token_views(validity: Validity, good: Any, bad: Any) -> str:
+    if "question" not in good or validity.policy is None:
+        return "<p><i>Token views need the texts and the model: name a file of answers.</i></p>"
+    question = str(good["question"])
+    scores = score_answers(
+        validity.policy,
+        question,
+        [str(good["answer"]), str(bad["answer"])],
+        standalone=StandaloneContext(validity.settings.standalone),
+        append_eos=validity.settings.end_token,
+    )
+    views = [
+        answer_html(
+            answer_view(score),
+            heading=str(row["label"]).replace("_", " "),
+            legend=False,
+            full=False,
+        )
+        for row, score in zip((good, bad), scores, strict=True)
+    ]
+    first = f"<p><i>{plain(question)}</i></p>{views[1]}"
+    return first + _folded(f"against {str(good['label']).replace('_', ' ')}", views[0])
+
+
+def _groups(settings: ValiditySettings) -> pd.DataFrame:
+    """Sampled groups of the folder or run that was named, or those that ship, or none."""
+    if not settings.groups:
+        return read_scored(SHIPPED_GROUPS) if SHIPPED_GROUPS.exists() else pd.DataFrame()
+    path = _found(settings.groups)
+    return scored_run(path) if (path / "run.json").exists() else read_scored(path)
+
+
+def _found(name: str) -> Path:
+    """A path as it stands, or seen from the repository's root: Lab's kernels run in notebooks/."""
+    path = Path(name)
+    return path if path.exists() or path.is_absolute() else REPOSITORY / path
+
+
+def _folded(summary: str, inner: str) -> str:
+    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
+
+
+def _html(*parts: str) -> Any:
+    from IPython.display import HTML
+
+    return HTML("".join(parts))

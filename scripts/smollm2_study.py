@@ -1,0 +1,130 @@
+"""Train SmolLM2-135M with GRPO and with SA-GRPO on a task that it can begin to solve, and compare.
+
+    python scripts/smollm2_study.py                       # 2 arms × 2 seeds, into runs/smollm2
+    python scripts/smollm2_study.py --ship data/smollm2   # afterwards: what a reader needs of it
+
+Each run is notebook 02 in batch (papermill). A run that is done is not done again, one that was
+killed goes on from its last checkpoint; run the same command again. Answers are short and few
+(8 questions × 4 answers a step), so that a step takes about a minute on one core. --processes 2
+trains two runs side by side, one thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from study import ship_run, state
+
+from sarlab.models import REPOSITORY
+from sarlab.notebook import command_parameters
+from sarlab.sources import recorded
+from sarlab.summary import comparison_text
+
+NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
+# One-digit sums as reasoning-gym's chain_sum asks for them; syllogisms with a yes or no.
+TASKS = {
+    "chain_sum": "chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=1",
+    "syllogism": "syllogism",
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "grpo": {"reward": "correct", "alpha": 0.0},
+    "sa_grpo_0.2": {"reward": "sar", "alpha": 0.2},
+}
+COMMON: dict[str, Any] = {
+    "model": "smollm2-135m",
+    "questions": 8,
+    "group_size": 4,
+    "max_answer_tokens": 96,
+    "learning_rate": 3e-4,
+    "eval_questions": 100,
+    "validation_questions": 24,
+    "eval_every": 20,
+    "checkpoint_every": 5,
+}
+
+
+def train(name: str, parameters: dict[str, Any], out: Path) -> int:
+    """One run of the notebook, resumed where it was begun; papermill's exit status."""
+    resume = (out / name / "config.json").exists()
+    told = {**COMMON, **parameters, "name": name, "out": str(out.resolve()), "resume": resume}
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(out / f"{name}.ipynb")]
+    command += ["-k", "python3", "--no-progress-bar"]
+    for key, value in told.items():
+        command += ["-r" if isinstance(value, str) else "-p", key, str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment.setdefault("HF_HUB_OFFLINE", "1")
+    with (out / f"{name}.log").open("a") as log:
+        return subprocess.run(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
+        ).returncode
+
+
+def compare(out: Path) -> None:
+    """Values and paired differences to GRPO of the runs that are finished, as text."""
+    done = sorted(path.parent for path in out.glob("*/summary.json"))
+    if not done:
+        return
+    arms = {entry.arm for entry in recorded(done)}
+    baseline = next((arm for arm in sorted(arms) if arm.startswith("GRPO")), "")
+    (out / "comparison.txt").write_text(comparison_text(done, baseline) + "\n", encoding="utf-8")
+    print((out / "comparison.txt").read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=list(TASKS), default="chain_sum")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("runs/smollm2"))
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--ship", type=Path, help="copy the results (without weights) to a folder")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as notebook 02"
+    )
+    args = parser.parse_args()
+    changes = command_parameters([word for pair in args.p for word in ("-p", *pair)])
+    args.out.mkdir(parents=True, exist_ok=True)
+    # Seed by seed, so that a study that is stopped has both arms of the first.
+    jobs = {
+        f"{arm}-{args.task}-s{seed}": {
+            **ARMS[arm],
+            "task": TASKS[args.task],
+            "seed": seed,
+            "steps": args.steps,
+            **changes,
+        }
+        for seed in range(args.seeds)
+        for arm in args.arms
+    }
+    todo = {n: p for n, p in jobs.items() if state(args.out / n) != "finished"}
+    print(f"{len(jobs)} runs, {len(jobs) - len(todo)} finished before", flush=True)
+
+    def one(name: str) -> None:
+        began = time.perf_counter()
+        status = train(name, todo[name], args.out)
+        minutes = (time.perf_counter() - began) / 60
+        ended = "finished" if status == 0 else f"stopped, see {args.out / name}.log"
+        print(f"{name}: {ended} ({minutes:.1f} min)", flush=True)
+
+    with ThreadPoolExecutor(args.processes) as pool:
+        list(pool.map(one, todo))
+    compare(args.out)
+    left = [name for name in jobs if state(args.out / name) != "finished"]
+    if args.ship and not left:
+        for name in jobs:
+            ship_run(args.out / name, args.ship / name)
+    if left:
+        print(f"Not finished: {', '.join(left)}. Run the command again.", file=sys.stderr)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The paper's four models, as tiny random ones of the same class, through both engines.
+
+Saved to a folder and loaded from there as a downloaded model would be: LoRA, chat template,
+several end tokens, scores against one plain forward, one SA-GRPO step, the adapter saved and
+loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, save_paper_model
+
+from sarlab.config import PRESETS, TrainConfig, preset
+from sarlab.contexts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
+from sarlab.job import save_adapter
+from sarlab.models import Policy, add_lora, load_policy
+from sarlab.scoring import Prefix, score, score_ids
+from sarlab.tasks import load_task
+from sarlab.train import grpo_steps, start
+from sarlab.trl import SARTrainer, grpo_config
+
+LINEAR = {
+    "qwen3": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+}
+LINEAR["gemma3"] = LINEAR["qwen3"]
+CONFIG = TrainConfig(
+    steps=1,
+    questions=2,
+    group_size=3,
+    mini_batches=1,
+    max_answer_tokens=8,
+    warmup_steps=0,
+    learning_rate=1e-3,
+    lora_rank=4,
+)
+PROMPT = PromptFormat("Be brief.", "")
+paper_models = pytest.mark.parametrize("name", PAPER_MODELS)
+
+
+@pytest.fixture(params=PAPER_MODELS)
+def folder(request, tmp_path: Path) -> Path:
+    return save_paper_model(request.param, tmp_path / request.param)
+
+
+def loaded(folder: Path) -> Policy:
+    policy = load_policy(folder, dtype="float32", device="cpu")
+    policy.prompt = PROMPT
+    return policy
+
+
+def plain_logps(policy: Policy, prefix: list[int], answer: list[int]) -> torch.Tensor:
+    """One row, one forward, nothing cached."""
+    ids = torch.tensor([prefix + answer])
+    with torch.no_grad():
+        logits = policy.model(input_ids=ids).logits[0].float()
+    logps = torch.log_softmax(logits, dim=-1)[len(prefix) - 1 : -1]
+    return logps.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+
+
+def plain_sar(policy: Policy, question: str, answer: list[int]) -> float:
+    """Eq. 8 of the paper from two plain forwards."""
+    asked = plain_logps(policy, conditioned_ids(policy.tokenizer, question, PROMPT), answer)
+    alone = plain_logps(policy, standalone_ids(policy.tokenizer, PROMPT), answer)
+    ppl_asked, ppl_alone = (torch.exp(-x.double().mean()).item() for x in (asked, alone))
+    return max(-1.0, (ppl_alone - ppl_asked) / ppl_alone)
+
+
+def gain(before: Policy, after: Policy, rows) -> float:
+    """Σ advantage · change of the answer's log-prob: what a step of policy gradient must raise."""
+    total = 0.0
+    for row in rows:
+        prefix = conditioned_ids(before.tokenizer, row["question"], PROMPT)
+        change = plain_logps(after, prefix, row["answer_ids"]) - plain_logps(
+            before, prefix, row["answer_ids"]
+        )
+        total += row["advantage"] * change.sum().item()
+    return total
+
+
+def test_the_presets_are_these_models_with_the_papers_data_and_alpha() -> None:
+    assert set(PAPER_MODELS) == set(PRESETS) - {"paper", "lora"}
+    for name in PAPER_MODELS:
+        config = preset(name)
+        assert (config.alpha, config.questions, config.group_size) == (0.2, 128, 6)
+        assert config.task == "gsm8k+math+numinamath?limit=10000"
+    assert preset("phi-3.5-mini").max_answer_tokens + 1024 == 4096
+    assert preset("qwen3-4b", "ppo").model == "Qwen/Qwen3-4B-Base"
+
+
+def test_it_loads_with_its_end_tokens_and_scores_as_one_plain_forward_does(folder: Path) -> None:
+    policy = loaded(folder)
+    assert policy.eos_ids == tuple(EOS_IDS)
+    assert policy.end_id == 2
+    answers = torch.tensor([[50, 51, 52, 60, 2], [70, 71, 77, 0, 0]])
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    prompts = [conditioned_ids(policy.tokenizer, q, PROMPT) for q in ("3 and 4?", "And 5, then 6?")]
+    found = score(
+        policy,
+        [Prefix(tuple(ids)) for ids in prompts],
+        answers,
+        mask,
+        prefix_index=torch.tensor([0, 1]),
+    ).logps
+    for row, prompt in enumerate(prompts):
+        ids = answers[row][mask[row]].tolist()
+        torch.testing.assert_close(
+            found[row, : len(ids)], plain_logps(policy, prompt, ids), atol=1e-5, rtol=1e-5
+        )
+
+
+def test_a_long_rope_model_is_limited_to_where_its_angles_change(tmp_path: Path) -> None:
+    policy = loaded(save_paper_model("phi-3.5-mini", tmp_path / "phi"))
+    assert policy.context_length == 256  # of 512; a cache filled below does not fit above
+    assert not policy.has_sliding_window  # its window is longer than that
+    prefix, answer = [5] * 250, [30, 31, 32, 33, 34, 35]
+    torch.testing.assert_close(
+        score_ids(policy, Prefix(tuple(prefix)), answer).logps[0],
+        plain_logps(policy, prefix, answer),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    with pytest.raises(ValueError, match="at most 256"):
+        score_ids(policy, Prefix(tuple(prefix)), [*answer, 36])
+
+
+def test_the_workbench_takes_one_step_and_keeps_it(folder: Path, tmp_path: Path) -> None:
+    base, policy = loaded(folder), add_lora(loaded(folder), rank=CONFIG.lora_rank)
+    targets = {
+        n.split(".lora_A")[0].split(".")[-1]
+        for n, _ in policy.model.named_parameters()
+        if "lora_A" in n
+    }
+    assert targets == LINEAR[PAPER_MODELS[folder.name][0]]
+    (record,) = grpo_steps(start(policy, CONFIG), load_task("word_problems"), CONFIG)
+    for row in record.rows:
+        assert row["sar"] == pytest.approx(
+            plain_sar(base, row["question"], row["answer_ids"]), abs=1e-4
+        )
+    assert gain(base, policy, record.rows) > 0
+    save_adapter(policy, tmp_path / "adapter")
+    again = load_policy(tmp_path / "adapter", dtype="float32", device="cpu")
+    prefix = Prefix(tuple(standalone_ids(policy.tokenizer, PROMPT)))
+    for one, other in ((again, policy), (base, policy)):
+        near = torch.allclose(
+            score_ids(one, prefix, [50, 51, 2]).logps, score_ids(other, prefix, [50, 51, 2]).logps
+        )
+        assert near == (one is again)
+
+
+def test_trl_takes_one_step_and_keeps_it(folder: Path, tmp_path: Path) -> None:
+    base, twin = loaded(folder), add_lora(loaded(folder), rank=CONFIG.lora_rank)
+    questions = load_task("word_problems").train_batch(1, CONFIG.questions, CONFIG.seed)
+    trainer = SARTrainer(loaded(folder), questions, CONFIG, grpo_config(CONFIG, tmp_path / "out"))
+    theirs = dict(trainer.model.named_parameters())
+    for parameter_name, parameter in twin.model.named_parameters():
+        assert torch.equal(parameter, theirs[parameter_name]), parameter_name
+    assert trainer.eos_token_ids == EOS_IDS
+    trainer.train()
+    batch, rewards = trainer.batch, trainer.rewards
+    lengths = batch.rollouts.lengths.tolist()
+    answers = [row[:n].tolist() for row, n in zip(batch.rollouts.answer_ids, lengths, strict=True)]
+    # The model's own generation_config says top_k=1, with which a group would be three copies.
+    assert len({tuple(ids) for ids in answers}) > CONFIG.questions
+    rows = []
+    for index, ids in enumerate(answers):
+        question = questions[index // CONFIG.group_size]
+        advantage = trainer._logs["advantages"][index]
+        rows.append({"question": question.text, "answer_ids": ids, "advantage": advantage})
+        # Every answer is wrong, so its reward is α · SAR.
+        wanted = 0.2 * plain_sar(base, question.text, ids)
+        assert rewards[index].item() == pytest.approx(wanted, abs=2e-5)
+    trainer.model.eval()
+    live = replace(trainer.policy, model=trainer.accelerator.unwrap_model(trainer.model))
+    assert gain(base, live, rows) > 0
+    trainer.save_model(str(tmp_path / "adapter"))
+    again = load_policy(tmp_path / "adapter", dtype="float32", device="cpu")
+    prefix = Prefix(tuple(standalone_ids(base.tokenizer, PROMPT)))
+    torch.testing.assert_close(
+        score_ids(again, prefix, [50, 51, 2]).logps, score_ids(live, prefix, [50, 51, 2]).logps
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "rendered"),
+    [
+        ("role", ["system", "user"], "<|begin|>Be brief.<|end|><|user|>3 + 4?<|end|><|assistant|>"),
+        ("folds", ["system", "user"], "<|begin|><|user|>Be brief.\n\n3 + 4?<|end|><|assistant|>"),
+        ("refuses", ["user"], "<|begin|><|user|>Be brief.\n\n3 + 4?<|end|><|assistant|>"),
+        ("none", ["system", "user"], "<|begin|>Be brief.\n\nUser: 3 + 4?\n\nAssistant:\n"),
+    ],
+)
+def test_a_system_text_reaches_the_prompt_whatever_the_template_knows(
+    template: str, turns: list[str], rendered: str, tmp_path: Path
+) -> None:
+    """Golden texts; and TRL, which is given the messages, asks the same token ids."""
+    policy = loaded(save_paper_model("qwen3-1.7b", tmp_path / "model"))
+    policy.tokenizer.chat_template = TEMPLATES[template]
+    ids = conditioned_ids(policy.tokenizer, "3 + 4?", PROMPT)
+    assert policy.tokenizer.decode(ids) == rendered
+    questions = load_task("word_problems").train_batch(1, CONFIG.questions, 0)
+    wanted = [conditioned_ids(policy.tokenizer, q.text, PROMPT) for q in questions]
+    trainer = SARTrainer(policy, questions, CONFIG, grpo_config(CONFIG, tmp_path / "out"))
+    messages = trainer.train_dataset["prompt"]
+    assert [turn["role"] for turn in messages[0]] == turns
+    assert [list(ids) for ids in trainer._tokenize_prompts(list(messages))[0]] == wanted
+    assert chat_turns(policy.tokenizer, "x", None) == [{"role": "user", "content": "x"}]

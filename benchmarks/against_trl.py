@@ -24,7 +24,7 @@ from sarlab.scoring import Prefix, score
 from sarlab.train import grpo_steps
 
 # Questions, answers each, tokens each, and the three per-device batch sizes offered to TRL.
-SIZES = {"tiny": (8, 8, 64, (8, 16, 32)), "smollm2-135m": (4, 8, 48, (4, 8, 16))}
+SIZES = {"tiny": (8, 8, 64, (8, 16, 32)), "smollm2-135m": (2, 4, 48, (1, 2, 4))}
 TARGET = 2.0
 PHASES = ("sample", "verify", "score_standalone", "reference", "update")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from typing import Any
 
 import common
@@ -71,9 +70,9 @@ def measure(points: list[tuple[int, int]], rounds: int, machine: plan.Machine) -
         for point, (_, _, steps) in runs.items():
             with common.peak_memory() as peak:
                 before = common.resident()
-                began = time.perf_counter()
+                began = common.now()
                 metrics = next(steps).metrics
-                seconds = time.perf_counter() - began
+                seconds = common.now() - began
                 if turn:
                     found[point].append((seconds, peak() - before, metrics))
     rows = []

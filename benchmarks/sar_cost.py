@@ -21,7 +21,7 @@ from sarlab.config import TrainConfig
 from sarlab.contexts import conditioned_ids, standalone_ids
 from sarlab.train import grpo_steps
 
-SIZES = {"tiny": (16, 8, 64), "smollm2-135m": (4, 8, 48)}  # questions, answers each, tokens each
+SIZES = {"tiny": (16, 8, 64), "smollm2-135m": (2, 8, 48)}  # questions, answers each, tokens each
 TARGET = 1.5
 FLOOR_TOKENS = 2_048  # a floor that is itself quick: as many tokens a call as scoring takes
 

@@ -10,7 +10,6 @@ leaves a choice, it is the faster one.
 from __future__ import annotations
 
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,13 +50,13 @@ class SelfAlignedReward:
         **_: Any,
     ) -> list[float]:
         """R = right + α·SAR for every completion."""
-        began = time.perf_counter()
+        began = common.now()
         asked = [self._ids(messages) for messages in prompts]
         alone = self._ids(messages_of("", self.prompt))
         conditioned = self._perplexities(asked, completion_ids)
         standalone = self._perplexities([alone] * len(prompts), completion_ids)
         sar = ((standalone - conditioned) / standalone).clamp(-1.0, 1.0)
-        self.seconds.append(time.perf_counter() - began)
+        self.seconds.append(common.now() - began)
         self.last = {"prompts": asked, "answers": completion_ids, "sar": sar, "alone": alone}
         texts = [c[0]["content"] if isinstance(c, list) else c for c in completions]
         questions = [Question(p[-1]["content"], g) for p, g in zip(prompts, gold, strict=True)]
@@ -109,12 +108,12 @@ class Stopwatch(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An optimiser step begins; the first of a round samples as well."""
         if state.global_step % self.updates == 0:
-            self._began = time.perf_counter()
+            self._began = common.now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An optimiser step is done; the last of a round stops the watch."""
         if state.global_step % self.updates == 0:
-            self.seconds.append(time.perf_counter() - self._began)
+            self.seconds.append(common.now() - self._began)
             self.between()
 
 

@@ -12,7 +12,7 @@ from sarlab.plan.shapes import Shape, shape_of
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _SLICE_BYTES = 3 * 32 * 2**20  # logits, log-probs and one temporary of the head's slice
-_CPU_BUDGET, _GPU_BUDGET = 2_048, 16_384  # tokens a micro-batch, those of scoring
+_CPU_BUDGET, _GPU_BUDGET = 1_024, 16_384  # tokens a micro-batch, those of scoring
 
 
 @dataclass(frozen=True)

@@ -199,3 +199,32 @@ def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
         ).logps
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     assert max(sizes) > 2 and sizes[-1] <= 2
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_gradients_of_the_head_are_those_of_plain_log_softmax(cap, monkeypatch) -> None:
+    """Slice by slice, for a plain head (worked out in the forward pass) and a capped one."""
+    import sarlab.scoring as module
+
+    policy = random_policy("llama")
+    policy.model.requires_grad_(False)
+    policy.model.config.final_logit_softcapping = cap
+    monkeypatch.setattr(module, "_HEAD_SLICE", 3 * len(policy.tokenizer))  # slices of 3 tokens
+    ids, mask = block(ANSWERS)
+    torch.manual_seed(1)
+    hidden = torch.randn(*ids.shape, 32)
+    weights = torch.randn(ids.shape) * mask
+    slopes = []
+    for fast in (True, False):
+        states = hidden.clone().requires_grad_()
+        if fast:
+            found = module.token_scores(policy, states, ids, mask, ("logps",)).logps
+        else:
+            logps = torch.log_softmax(policy.logits(states), dim=-1)
+            found = logps.gather(-1, ids[..., None])[..., 0] * mask
+        (found * weights).sum().backward()
+        slopes.append((found.detach(), states.grad))
+    assert policy.has_linear_head is (cap is None)
+    for mine, plain in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-4)
+    assert (slopes[0][1][~mask] == 0).all() and slopes[0][1].abs().max() > 0.1

@@ -151,8 +151,9 @@ def ship(out: Path, target: Path) -> None:
         if source.name in WHOLE:
             for part in sorted((source / "rollouts.parquet").glob("probe-*.parquet")):
                 shutil.copy(part, folder / "rollouts.parquet" / part.name)
-    for made in ("study.md", "study.json"):
-        shutil.copy(out / made, target / made)
+    for made in ("study.md", "study.json", "accuracy_length.png"):
+        if (out / made).exists():  # the picture needs a browser
+            shutil.copy(out / made, target / made)
 
 
 def ship_run(source: Path, folder: Path, *, logps: bool = False) -> None:

@@ -245,12 +245,14 @@ def _mixture(ref: str, heldout_ref: str | None) -> FiniteTask:
     heldout: list[Question] = [] if heldout_ref is None else _Source.parse(heldout_ref).evaluation()
     names: list[str] = []
     notes: list[str] = []
-    for part in map(_Source.parse, ref.split("+")):
+    parts = [_Source.parse(part) for part in ref.split("+")]
+    for part in parts:
         if part.name in GENERATORS:
             raise ValueError(
                 f"{part.name!r} in {ref!r} is a generator without end. A mixture joins sets of "
                 "questions: files and benchmarks."
             )
+    for part in parts:
         names.append(part.canonical)
         if heldout_ref is None:
             task = part.task()

@@ -1,4 +1,4 @@
-"""Train SmolLM2-135M with GRPO and with SA-GRPO on a task that it can begin to solve, and compare.
+"""Train SmolLM2-135M with GRPO and with SA-GRPO on short sums or syllogisms, and compare.
 
     python scripts/smollm2_study.py                       # 2 arms × 2 seeds, into runs/smollm2
     python scripts/smollm2_study.py --ship data/smollm2   # afterwards: what a reader needs of it
@@ -7,6 +7,11 @@ Each run is notebook 02 in batch (papermill). A run that is done is not done aga
 killed goes on from its last checkpoint; run the same command again. Answers are short and few
 (8 questions × 4 answers a step), so that a step takes about a minute on one core. --processes 2
 trains two runs side by side, one thread each.
+
+Measure the start first: it has to lie between 20% and 60%, or groups have nothing to compare. This
+prints the share right: python scripts/gsm8k_validity.py --task TASK --groups 4 --questions 50.
+Where it is lower, `-p model FOLDER` takes a copy of the model with a sarlab.json whose system turn
+shows an example.
 """
 
 from __future__ import annotations

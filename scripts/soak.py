@@ -64,6 +64,8 @@ def watch(folder: Path, steps: int, kills: list[int], rng: random.Random) -> lis
             done, memory = logged(folder), resident_mb(process.pid)
             if memory:
                 samples.append({"start": start, "step": done, "mb": memory})
+                with open(folder.with_suffix(".memory.jsonl"), "a") as file:
+                    file.write(json.dumps(samples[-1]) + "\n")
             if kills and done >= kills[0]:
                 time.sleep(rng.uniform(0, 2))  # anywhere in a step, an evaluation, a checkpoint
                 process.send_signal(signal.SIGKILL)
@@ -169,7 +171,6 @@ def main() -> int:
         "minutes": round((time.perf_counter() - began) / 60, 1),
     }
     (out / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
-    (out / "memory.json").write_text(json.dumps({"alone": alone, "killed": killed}) + "\n")
     print(json.dumps(result, indent=1))
     if result["differences"] or result["memory_growth"] > FLAT:
         print("The killed run differs, or memory grew.", file=sys.stderr)

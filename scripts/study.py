@@ -41,7 +41,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sar_alone": {"reward": "sar_alone", "alpha": 0.2},
 }
 HEADLINE = ("grpo", "sa_grpo_0.2")  # the comparison of the README: more seeds
-WITH_PROBES = ("grpo-s0", "sa_grpo_0.2-s0")  # shipped with the answers that were followed
+WHOLE = ("grpo-s0", "sa_grpo_0.2-s0")  # shipped with log-probs and the answers that were followed
 
 
 def run_one(arm: str, seed: int, out: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -147,16 +147,16 @@ def ship(out: Path, target: Path) -> None:
     """Copy what notebook 03 and the README's figures need: no weights, no log-probs a token."""
     for summary in sorted(out.glob("*/summary.json")):
         source, folder = summary.parent, target / summary.parent.name
-        ship_run(source, folder)
-        if source.name in WITH_PROBES:
+        ship_run(source, folder, logps=source.name in WHOLE)
+        if source.name in WHOLE:
             for part in sorted((source / "rollouts.parquet").glob("probe-*.parquet")):
                 shutil.copy(part, folder / "rollouts.parquet" / part.name)
     for made in ("study.md", "study.json"):
         shutil.copy(out / made, target / made)
 
 
-def ship_run(source: Path, folder: Path) -> None:
-    """Copy one run's records and held-out answers, without weights and log-probs a token."""
+def ship_run(source: Path, folder: Path, *, logps: bool = False) -> None:
+    """Copy one run's records and held-out answers without weights; log-probs a token if wanted."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,7 +165,7 @@ def ship_run(source: Path, folder: Path) -> None:
         shutil.copy(source / name, folder / name)
     for part in sorted((source / "rollouts.parquet").glob("heldout_*.parquet")):
         table = pq.read_table(part)
-        for name in ("logps_conditioned", "logps_standalone"):
+        for name in () if logps else ("logps_conditioned", "logps_standalone"):
             at = table.schema.get_field_index(name)
             nothing = pa.nulls(len(table), table.schema.field(at).type)
             table = table.set_column(at, table.schema.field(at), nothing)

@@ -114,8 +114,9 @@ def row_score(row: AuditRow, tokenizer: Any) -> AnswerScore:
     ids, conditioned, standalone = (tuple(table.column(name)[0].as_py() or ()) for name in _HEAVY)
     if row.sar is None or len(standalone) != len(ids):
         raise ValueError(
-            f"The answer of step {row.step} was logged without its log-probs lacking the "
-            "question (the run's reward did not need them). Score it in the workbench instead."
+            f"The answer of step {row.step} stands here without its log-probs lacking the "
+            "question (the run's reward did not need them, or they were left out to save room). "
+            "Score it in the workbench instead."
         )
     pieces = tuple(token_pieces(tokenizer, ids))
     if not "".join(pieces).startswith(row.answer):

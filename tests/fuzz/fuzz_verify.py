@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the parser and the verifier with atheris, outside the test suite.
 
     python -m pip install atheris     # into an environment of its own, not among the locks
-    python tests/fuzz/fuzz_verify.py -max_total_time=300 [FOLDER OF INPUTS]
+    python tests/fuzz/fuzz_verify.py -timeout=60 -max_total_time=300 [FOLDER OF INPUTS]
 
 What must hold for every text is in :func:`check`, which test_fuzz.py runs on hypothesis' texts.
 """

@@ -78,7 +78,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         tokens,
         standalone_tokens=len(standalone_ids(policy.tokenizer, policy.prompt)),
     )
-    machine = plan.measure_machine()
+    machine = plan.measure_machine(clock=common.now)
     planned = plan.plan_step(shape, work, machine)
     added = [a - b for a, b in zip(seconds["sar"], seconds["grpo"], strict=True)]
     return {

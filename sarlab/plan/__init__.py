@@ -10,8 +10,8 @@ pass through frozen weights as many again, through trained ones twice as many. M
 take the longer of operations / (operations a second) and weights read / (bytes a second); what
 happens between them (norms, activations, attention's keys and values, log-softmax) is bound by
 bytes and comes on top, and so does what a layer costs however little there is to compute.
-Everything here is pure but :func:`measure_machine`. How far the figures lie from measured ones is
-in ``benchmarks/results/bench.md``; for GPUs they rest on data sheets and nobody has checked them.
+Everything here is pure but :func:`measure_machine`. `make bench` sets them beside
+measured ones; for GPUs they rest on data sheets and nobody has checked them.
 """
 
 from sarlab.plan.machines import MACHINES, Machine, data_sheet, measure_machine

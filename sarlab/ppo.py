@@ -1,7 +1,10 @@
 """PPO with a critic as a flat loop, a generator of :class:`StepRecord`.
 
 The critic is a value head on the policy's own trunk with an adapter of its own: the frozen base
-is shared, the two never pull at the same weights, and value and policy losses stay apart. One
+is shared, the two never pull at the same weights, and value and policy losses stay apart. On
+answers of `tiny` it explains as much of the return as a second model would (0.50 against 0.53 of
+the variance after 12 batches, 2 MB beside the policy against 11), and a head alone next to nothing
+(0.07): `benchmarks/critic.py`. One
 answer a question, the reward on its last token, GAE with γ = λ = 1, whitened advantages, a
 token-mean loss, no KL (β = 0) unless asked for, as in the paper.
 """

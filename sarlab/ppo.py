@@ -4,8 +4,9 @@ The critic is a value head on the policy's own trunk with an adapter of its own:
 is shared, the two never pull at the same weights, and value and policy losses stay apart. On
 answers of `tiny` it explains as much of the return as a second model would (0.50 against 0.53 of
 the variance after 12 batches, 2 MB beside the policy against 11), and a head alone next to nothing
-(0.07): `benchmarks/critic.py`. One
-answer a question, the reward on its last token, GAE with γ = λ = 1, whitened advantages, a
+(0.07): `benchmarks/critic.py`.
+
+One answer a question, the reward on its last token, GAE with γ = λ = 1, whitened advantages, a
 token-mean loss, no KL (β = 0) unless asked for, as in the paper.
 """
 
@@ -17,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarlab.advantages import gae, whiten
 from sarlab.config import TrainConfig
 from sarlab.losses import reduce_tokens, value_loss
-from sarlab.models import Policy
+from sarlab.models import Policy, lora_config
 from sarlab.rewards import reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.scoring import Prefix, score
@@ -95,13 +96,7 @@ class Critic:
 def add_critic(state: TrainState, config: TrainConfig) -> Critic:
     """Give the state's policy a critic: a second LoRA of the same rank and a head of zeros."""
     policy = state.policy
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    lora = lora_config(config.lora_rank, config.lora_alpha)
     with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         torch.manual_seed(seed_of(f"{config.seed} critic"))
         policy.model.add_adapter(ADAPTER, lora)

@@ -290,9 +290,10 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     visible_boxes[1].press("Tab")
     page.locator(f"{BENCH} button", has_text="Sample").click()
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
-    shoot(page, pictures, "sample")
+    # Before the pictures, which take as long as all 64 answers on a fast machine.
     page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click(timeout=20_000)
     page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
 
 

@@ -4,13 +4,17 @@ PEFT computes Wx + s·B(Ax) with three products and two passes over the output. 
 that is W'x with W' = W + s·BA, and so are its gradients: towards x they go through W', towards A
 and B through products with a thin side. The sum is exact up to float32 rounding, so it is made
 only where everything is float32 and the adapter is a plain LoRA.
+
+Without gradients the sums are kept for the block, since sampling needs them token after token.
+With gradients each is made when its layer is run and again when its gradient is wanted: as many
+operations as r more tokens, and a second copy of the weights never stands beside the activations.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,7 +36,8 @@ def folded(model: Any) -> Iterator[None]:
     try:
         for layer in layers:
             name = layer.active_adapters[0]
-            layer.forward = functools.partial(_forward, layer, name, _folded_weight(layer, name))
+            kept = functools.cache(functools.partial(_folded_weight, layer, name))
+            layer.forward = functools.partial(_forward, layer, name, kept)
         yield
     finally:
         for layer in layers:
@@ -58,17 +63,24 @@ def foldable(layer: Any) -> bool:
 
 
 def _folded_weight(layer: Any, name: str) -> Tensor:
-    with torch.no_grad():
-        return layer.base_layer.weight + layer.get_delta_weight(name)
-
-
-def _forward(layer: Any, name: str, weight: Tensor, x: Tensor) -> Tensor:
-    if layer.disable_adapters:
-        return layer.base_layer(x)
-    if not torch.is_grad_enabled():
-        return nn.functional.linear(x, weight, layer.base_layer.bias)
+    """W + s·BA [out, in]."""
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _FoldedLinear.apply(x, weight, layer.base_layer.bias, a, b, layer.scaling[name])
+    return _sum(layer.base_layer.weight, a, b, layer.scaling[name])
+
+
+def _sum(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    with torch.no_grad():
+        return torch.addmm(weight, b, a, alpha=scaling)
+
+
+def _forward(layer: Any, name: str, kept: Callable[[], Tensor], x: Tensor) -> Tensor:
+    base = layer.base_layer
+    if layer.disable_adapters:
+        return base(x)
+    if not torch.is_grad_enabled():
+        return nn.functional.linear(x, kept(), base.bias)
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _FoldedLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
 
 
 class _FoldedLinear(torch.autograd.Function):
@@ -80,12 +92,12 @@ class _FoldedLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, a, b)
         ctx.scaling = s
-        return nn.functional.linear(x, weight, bias)
+        return nn.functional.linear(x, _sum(weight, a, b, s), bias)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b = ctx.saved_tensors
-        to_x = upstream @ weight if ctx.needs_input_grad[0] else None
+        to_x = upstream @ _sum(weight, a, b, ctx.scaling) if ctx.needs_input_grad[0] else None
         to_a = to_b = None
         if ctx.needs_input_grad[3] or ctx.needs_input_grad[4]:
             flat, out = x.flatten(0, -2), upstream.flatten(0, -2)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+_LAYERS = 8  # of the model that tells what calling a layer costs
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -91,27 +93,15 @@ def measure_machine(
     """This machine's CPU, measured for about ``seconds`` three times (matrix, memory, layers).
 
     ``flops``: products of the size of a small model's layers. ``bandwidth``: a matrix too large
-    for the caches times one vector, as in sampling. ``layer_seconds``: a layer of nearly no size.
-    ``clock`` tells seconds (`time.process_time` on a machine that is busy with other work).
+    for the caches times four rows, as in sampling. ``layer_seconds``: a narrow layer, one token of
+    each of 16 rows. ``clock`` tells seconds (`time.process_time` on a machine that is busy).
     """
-    from transformers import LlamaConfig, LlamaModel
-
     with torch.no_grad():
         a, b = torch.randn(512, 576), torch.randn(576, 1536)
         product = _seconds_of(lambda: a @ b, seconds, clock)
-        large, vector = torch.randn(8_192, 4_096), torch.randn(4_096)
-        reading = _seconds_of(lambda: large @ vector, seconds, clock)
-        small = LlamaModel(
-            LlamaConfig(
-                vocab_size=8,
-                hidden_size=8,
-                intermediate_size=8,
-                num_hidden_layers=8,
-                num_attention_heads=1,
-            )
-        ).eval()
-        ids = torch.zeros(1, 1, dtype=torch.long)
-        layer = _seconds_of(lambda: small(input_ids=ids, use_cache=True), seconds, clock) / 8
+        large, rows = torch.randn(8_192, 4_096), torch.randn(4, 4_096)
+        reading = _seconds_of(lambda: torch.nn.functional.linear(rows, large), seconds, clock)
+        layer = _seconds_of(_narrow_decoding(), seconds, clock) / _LAYERS
     flops = 2 * 512 * 576 * 1536 / product
     return Machine(
         name=f"CPU, {torch.get_num_threads()} threads, measured",
@@ -122,6 +112,35 @@ def measure_machine(
         layer_seconds=layer,
         gpu=False,
     )
+
+
+def _narrow_decoding() -> Callable[[], object]:
+    """One token more for 16 rows of 64 tokens, by a model of ``_LAYERS`` narrow layers."""
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=2,
+    )
+    model = LlamaModel(config).eval()
+    past = model(input_ids=torch.zeros(16, 64, dtype=torch.long), use_cache=True).past_key_values
+    mask = torch.ones(16, 65, dtype=torch.long)
+    mask[0, 0] = 0  # padding, as prompts of several lengths have it
+
+    def step() -> None:
+        model(
+            input_ids=torch.zeros(16, 1, dtype=torch.long),
+            attention_mask=mask,
+            position_ids=torch.full((16, 1), 64),
+            past_key_values=past,
+            use_cache=True,
+        )
+        past.crop(-1)
+
+    return step
 
 
 def _seconds_of(work: Callable[[], object], limit: float, clock: Callable[[], float]) -> float:

@@ -2,8 +2,9 @@
 
     python benchmarks/memory.py [MODEL ...]
 
-The work is that of against_trl.py, TRL at the smallest of its batch sizes (where it needs least)
-and at the one that was fastest. Counted are resident bytes at their highest during two steps: the
+The work is that of against_trl.py, both at the settings that are fastest (this library's own, TRL's
+best batch size), and both at the smallest: micro-batches of ``SMALL`` tokens here, there the
+smallest of the three batch sizes. Counted are resident bytes at their highest during two steps: the
 whole process, and what comes on top of what is resident before the first step (packages and model
 loaded).
 """
@@ -23,9 +24,10 @@ from sarlab.config import TrainConfig
 from sarlab.train import grpo_steps
 
 STEPS = 2
+SMALL = 256  # tokens; about two answers with their prompts
 
 
-def run_here(arm: str, model: str, batch_size: int) -> dict[str, Any]:
+def run_here(arm: str, model: str, size: int) -> dict[str, Any]:
     questions, group, tokens, _ = SIZES[model]
     config = TrainConfig(
         model=model,
@@ -34,6 +36,7 @@ def run_here(arm: str, model: str, batch_size: int) -> dict[str, Any]:
         max_answer_tokens=tokens,
         warmup_steps=0,
         steps=STEPS,
+        token_budget=size if arm == "ours" else 0,
     )
     task = common.one_batch(questions)
     if arm == "ours":
@@ -45,19 +48,19 @@ def run_here(arm: str, model: str, batch_size: int) -> dict[str, Any]:
             return {"before": before, "peak": peak()}
     from trl_arm import trainer_of
 
-    trainer, _, _ = trainer_of(config, task.train_batch(1, questions, 0), batch_size, STEPS)
+    trainer, _, _ = trainer_of(config, task.train_batch(1, questions, 0), size, STEPS)
     with common.peak_memory() as peak:
         before = common.resident()
         trainer.train()
         return {"before": before, "peak": peak()}
 
 
-def run_apart(arm: str, model: str, batch_size: int = 0) -> dict[str, Any]:
-    command = [sys.executable, __file__, model, "--arm", arm, "--batch-size", str(batch_size)]
+def run_apart(arm: str, model: str, size: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, model, "--arm", arm, "--size", str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return {**json.loads(done.stdout.splitlines()[-1]), "batch_size": batch_size}
+    return {**json.loads(done.stdout.splitlines()[-1]), "size": size}
 
 
 def fastest_batch_size(model: str) -> int:
@@ -71,24 +74,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=list(SIZES))
     parser.add_argument("--arm", choices=("ours", "trl"))
-    parser.add_argument("--batch-size", type=int, default=0)
+    parser.add_argument("--size", type=int, default=0, help="token budget, TRL's batch size")
     told = parser.parse_args()
     common.quiet()
     if told.arm:
-        print(json.dumps(run_here(told.arm, told.models[0], told.batch_size)))
+        print(json.dumps(run_here(told.arm, told.models[0], told.size)))
         return
     found, lines = {}, []
     for model in told.models:
-        sizes = sorted({SIZES[model][3][0], fastest_batch_size(model)})
-        arms = {"sarlab": run_apart("ours", model)}
-        arms |= {f"TRL, batch size {size}": run_apart("trl", model, size) for size in sizes}
-        found[model] = arms
-        for name, row in arms.items():
-            above = (row["peak"] - row["before"]) / 2**20
-            lines.append(
-                f"{model}, {name}: peak {row['peak'] / 2**20:.0f} MiB, of these {above:.0f} MiB "
-                "during the steps"
-            )
+        pairs = {"fastest": (0, fastest_batch_size(model)), "smallest": (SMALL, SIZES[model][3][0])}
+        found[model] = {
+            name: {"ours": run_apart("ours", model, mine), "trl": run_apart("trl", model, theirs)}
+            for name, (mine, theirs) in pairs.items()
+        }
+        for name, pair in found[model].items():
+            size = pair["trl"]["size"]
+            for arm, what in (("ours", "sarlab"), ("trl", f"TRL, batch size {size}")):
+                peak, before = pair[arm]["peak"], pair[arm]["before"]
+                lines.append(
+                    f"{model}, {name}, {what}: peak {peak / 2**20:.0f} MiB, of these "
+                    f"{(peak - before) / 2**20:.0f} MiB during the steps"
+                )
     common.keep("memory", {"models": found, "lines": lines})
 
 

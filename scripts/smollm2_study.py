@@ -1,17 +1,15 @@
-"""Train SmolLM2-135M with GRPO and with SA-GRPO on short sums or syllogisms, and compare.
+"""Train SmolLM2-135M with GRPO and with SA-GRPO on sums of two digits, and compare.
 
     python scripts/smollm2_study.py                       # 2 arms × 2 seeds, into runs/smollm2
     python scripts/smollm2_study.py --ship data/smollm2   # afterwards: what a reader needs of it
 
 Each run is notebook 02 in batch (papermill). A run that is done is not done again, one that was
 killed goes on from its last checkpoint; run the same command again. Answers are short and few
-(8 questions × 4 answers a step), so that a step takes about a minute on one core. --processes 2
-trains two runs side by side, one thread each.
+(8 questions × 4 answers a step). --processes 2 trains two runs side by side, one thread each.
 
-Measure the start first: it has to lie between 20% and 60%, or groups have nothing to compare. This
-prints the share right: python scripts/gsm8k_validity.py --task TASK --groups 4 --questions 50.
-Where it is lower, `-p model FOLDER` takes a copy of the model with a sarlab.json whose system turn
-shows an example.
+A policy has to start between 20% and 60%, or groups have nothing to compare. As the library asks
+by default SmolLM2 starts at 0%: it does not write `Answer:`. Asked with ``SYSTEM`` and judged by
+its last number (lenient.py) it was right 21 times in 100 on 40 questions, 4 answers each.
 """
 
 from __future__ import annotations
@@ -22,31 +20,31 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from study import ship_run, state
 
-from sarlab.models import REPOSITORY
+from sarlab.contexts import PromptFormat
+from sarlab.models import REPOSITORY, load_policy, save_prompt_format
 from sarlab.notebook import command_parameters
 from sarlab.sources import recorded
 from sarlab.summary import comparison_text
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
-# One-digit sums as reasoning-gym's chain_sum asks for them; syllogisms with a yes or no.
-TASKS = {
-    "chain_sum": "chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=1",
-    "syllogism": "syllogism",
-}
+# One-digit sums and differences as reasoning-gym's chain_sum asks for them.
+TASK = "chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=1&verifier=lenient:last_number"
+SYSTEM = "You are good at arithmetic. End with the result."
 ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"reward": "correct", "alpha": 0.0},
     "sa_grpo_0.2": {"reward": "sar", "alpha": 0.2},
 }
 COMMON: dict[str, Any] = {
-    "model": "smollm2-135m",
+    "task": TASK,
     "questions": 8,
     "group_size": 4,
-    "max_answer_tokens": 96,
+    "max_answer_tokens": 64,
     "learning_rate": 3e-4,
     "eval_questions": 100,
     "validation_questions": 24,
@@ -55,15 +53,29 @@ COMMON: dict[str, Any] = {
 }
 
 
+def model_folder(out: Path) -> Path:
+    """A copy of the embedded model that is asked with ``SYSTEM``."""
+    folder = out / "model"
+    if not (folder / "sarlab.json").exists():
+        policy = load_policy("smollm2-135m", dtype="float32", device="cpu")
+        policy.model.save_pretrained(folder)
+        policy.tokenizer.save_pretrained(folder)
+        save_prompt_format(replace(policy, prompt=PromptFormat(SYSTEM)), folder)
+    return folder
+
+
 def train(name: str, parameters: dict[str, Any], out: Path) -> int:
     """One run of the notebook, resumed where it was begun; papermill's exit status."""
     resume = (out / name / "config.json").exists()
-    told = {**COMMON, **parameters, "name": name, "out": str(out.resolve()), "resume": resume}
+    told = {**COMMON, "model": str(model_folder(out)), **parameters}
+    told |= {"name": name, "out": str(out), "resume": resume}
     command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(out / f"{name}.ipynb")]
     command += ["-k", "python3", "--no-progress-bar"]
     for key, value in told.items():
         command += ["-r" if isinstance(value, str) else "-p", key, str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # where the verifier is
     environment.setdefault("HF_HUB_OFFLINE", "1")
     with (out / f"{name}.log").open("a") as log:
         return subprocess.run(
@@ -84,7 +96,6 @@ def compare(out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=list(TASKS), default="chain_sum")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=60)
@@ -99,9 +110,8 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     # Seed by seed, so that a study that is stopped has both arms of the first.
     jobs = {
-        f"{arm}-{args.task}-s{seed}": {
+        f"{arm}-s{seed}": {
             **ARMS[arm],
-            "task": TASKS[args.task],
             "seed": seed,
             "steps": args.steps,
             **changes,
@@ -111,6 +121,8 @@ def main() -> int:
     }
     todo = {n: p for n, p in jobs.items() if state(args.out / n) != "finished"}
     print(f"{len(jobs)} runs, {len(jobs) - len(todo)} finished before", flush=True)
+
+    model_folder(args.out)
 
     def one(name: str) -> None:
         began = time.perf_counter()

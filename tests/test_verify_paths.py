@@ -7,8 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lenient import last_number
 
-from sarlab.tasks import MARKER, Verdict, count_reasons, judge, judge_all, verify, warm_up
+from sarlab.tasks import (
+    MARKER,
+    Verdict,
+    count_reasons,
+    judge,
+    judge_all,
+    load_task,
+    verify,
+    warm_up,
+)
 from sarlab.tasks.extract import Found, find_value, is_prose, nesting, unwrap
 from sarlab.types import Question
 
@@ -304,3 +314,29 @@ def test_a_batch_and_its_reasons() -> None:
     assert count_reasons(verdicts)["right"] == 2
     with pytest.raises(ValueError, match="1 texts for 6 questions"):
         judge_all(["a"], questions)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("8 - 3 = 5.", "5", True),
+        ("8 - 3", "-3", False),  # a difference that was not worked out
+        ("8-3", "3", True),
+        ("0 - 5 = -5", "-5", True),
+        ("The result is -5, not 5", "-5", False),
+        ("It makes 1,200 in all.", "1200", True),
+        ("No idea.", "0", False),
+    ],
+)
+def test_the_last_number_counts_for_the_lenient_verifier(text, gold, right) -> None:
+    assert last_number(text, gold) is right
+
+
+def test_a_generator_takes_a_verifier_too() -> None:
+    task = load_task("chain_sum?max_terms=2&verifier=lenient:last_number")
+    asked = [*task.train_batch(1, 3, 0), *task.heldout(3)]
+    assert {q.verifier for q in asked} == {"lenient:last_number"}
+    plain = load_task("chain_sum?max_terms=2").heldout(3)
+    assert [q.text for q in task.heldout(3)] == [q.text for q in plain]
+    (verdict,) = judge_all([f"It is {plain[0].gold}."], [task.heldout(1)[0]])
+    assert verdict.correct

@@ -34,8 +34,12 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
     """A function that draws one question, for the name of a generator and its parameters.
 
     Parameters are strings as they stand in a reference; an unknown one, one of the wrong type, or
-    a value that reasoning-gym refuses is a ValueError.
+    a value that reasoning-gym refuses is a ValueError. ``verifier`` names another judge.
     """
+    if "verifier" in parameters:
+        others = {key: text for key, text in parameters.items() if key != "verifier"}
+        draw, verifier = generator(name, others), parameters["verifier"]
+        return lambda rng: dataclasses.replace(draw(rng), verifier=verifier)
     if name in REASONING_GYM:
         return _reasoning_gym(name, parameters)
     if parameters:

@@ -9,7 +9,8 @@
 
 Options of files and benchmarks, after ``?``: ``split`` (``own``: the set's own test split;
 ``hash``: a fifth by the text; ``heldout``: everything is for evaluation), ``overlap=drop`` (leave
-training questions out that are also held out), ``limit`` (the first n rows) and ``verifier``.
+training questions out that are also held out), ``limit`` (the first n rows) and ``verifier``,
+which generators take as well.
 """
 
 from __future__ import annotations

@@ -336,7 +336,5 @@ def test_a_generator_takes_a_verifier_too() -> None:
     task = load_task("chain_sum?max_terms=2&verifier=lenient:last_number")
     asked = [*task.train_batch(1, 3, 0), *task.heldout(3)]
     assert {q.verifier for q in asked} == {"lenient:last_number"}
-    plain = load_task("chain_sum?max_terms=2").heldout(3)
-    assert [q.text for q in task.heldout(3)] == [q.text for q in plain]
-    (verdict,) = judge_all([f"It is {plain[0].gold}."], [task.heldout(1)[0]])
-    assert verdict.correct
+    (verdict,) = judge_all([f"It is {asked[0].gold}."], asked[:1])
+    assert verdict.correct  # without the marker that the built-in verifier asks for

@@ -106,9 +106,13 @@ def main() -> None:
     found = {name: json.loads((common.RESULTS / f"{name}.json").read_text()) for name in NAMES}
     minutes = (time.perf_counter() - began) / 60
     machine = found["sar_cost"]["machine"]
+    how = "make bench"
+    if set(told.only) != set(NAMES):
+        how = f"benchmarks/run.py --only {' '.join(told.only)}"
     text = [
         f"Measured on {datetime.date.today().isoformat()}: {machine}. Ratios are taken side by "
-        f"side in one process, {told.rounds} rounds. Made by `make bench` ({minutes:.0f} minutes).",
+        f"side in one process, {told.rounds} rounds. Made by `{how}` ({minutes:.0f} minutes)"
+        + ("." if how == "make bench" else "; the rest is of an earlier call."),
         "",
         HEAD,
         *(f"| {' | '.join(row)} |" for row in rows(found)),

@@ -29,16 +29,23 @@ TARGET = 2.0
 PHASES = ("sample", "verify", "score_standalone", "reference", "update")
 
 
-def measure(model: str, rounds: int) -> dict[str, Any]:
-    questions, group, tokens, sizes = SIZES[model]
-    config = TrainConfig(
+def config_of(model: str, steps: int, token_budget: int = 0) -> TrainConfig:
+    """What both sides are told."""
+    questions, group, tokens, _ = SIZES[model]
+    return TrainConfig(
         model=model,
         questions=questions,
         group_size=group,
         max_answer_tokens=tokens,
         warmup_steps=0,
-        steps=10_000,
+        steps=steps,
+        token_budget=token_budget,
     )
+
+
+def measure(model: str, rounds: int) -> dict[str, Any]:
+    questions, group, tokens, sizes = SIZES[model]
+    config = config_of(model, 10_000)
     task = common.one_batch(questions)
     asked = task.train_batch(1, questions, 0)
     state = common.fresh_state(model, config)

@@ -18,9 +18,8 @@ import sys
 from typing import Any
 
 import common
-from against_trl import SIZES
+from against_trl import SIZES, config_of
 
-from sarlab.config import TrainConfig
 from sarlab.train import grpo_steps
 
 STEPS = 2
@@ -28,17 +27,8 @@ SMALL = 256  # tokens; about two answers with their prompts
 
 
 def run_here(arm: str, model: str, size: int) -> dict[str, Any]:
-    questions, group, tokens, _ = SIZES[model]
-    config = TrainConfig(
-        model=model,
-        questions=questions,
-        group_size=group,
-        max_answer_tokens=tokens,
-        warmup_steps=0,
-        steps=STEPS,
-        token_budget=size if arm == "ours" else 0,
-    )
-    task = common.one_batch(questions)
+    config = config_of(model, STEPS, token_budget=size if arm == "ours" else 0)
+    task = common.one_batch(config.questions)
     if arm == "ours":
         steps = grpo_steps(common.fresh_state(model, config), task, config)
         with common.peak_memory() as peak:
@@ -48,7 +38,7 @@ def run_here(arm: str, model: str, size: int) -> dict[str, Any]:
             return {"before": before, "peak": peak()}
     from trl_arm import trainer_of
 
-    trainer, _, _ = trainer_of(config, task.train_batch(1, questions, 0), size, STEPS)
+    trainer, _, _ = trainer_of(config, task.train_batch(1, config.questions, 0), size, STEPS)
     with common.peak_memory() as peak:
         before = common.resident()
         trainer.train()

@@ -57,7 +57,7 @@ from sarlab.widgets.html import answer_html
 from sarlab.widgets.text import plain
 from sarlab.widgets.view import answer_view
 
-SHIPPED_GROUPS = DATA / "validity" / "groups.parquet"
+SHIPPED_GROUPS = tuple(sorted((DATA / "validity").glob("groups-*.parquet")))
 _PROOFS = 20
 _RIGHT_KINDS, _WRONG_KINDS = ("concise", "solution"), ("wrong", "operations_changed")
 
@@ -339,7 +339,8 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
 def _groups(settings: ValiditySettings) -> pd.DataFrame:
     """Sampled groups of the folder or run that was named, or those that ship, or none."""
     if not settings.groups:
-        return read_scored(SHIPPED_GROUPS) if SHIPPED_GROUPS.exists() else pd.DataFrame()
+        shipped = [read_scored(path) for path in SHIPPED_GROUPS]
+        return pd.concat(shipped, ignore_index=True) if shipped else pd.DataFrame()
     path = _found(settings.groups)
     return scored_run(path) if (path / "run.json").exists() else read_scored(path)
 

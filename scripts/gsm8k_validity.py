@@ -5,7 +5,7 @@
 
 The first makes up to seven kinds of answers to each question (sarlab/validity/gsm8k.py) and the
 failure modes, and scores them with and without the question into OUT/answers; the second samples
-groups, judges and scores them into OUT/groups. Both keep a part a few questions: run the same
+groups, judges and scores them into OUT/groups-MODEL. Both keep a part a few questions: run the same
 command again after a kill and it goes on. ``--ship data/validity`` then writes the numbers, without
 the texts, for notebook 04:
 
@@ -124,7 +124,7 @@ def score_groups(args: argparse.Namespace) -> Path:
         "group_size": args.groups,
         "max_answer_tokens": args.max_answer_tokens,
     }
-    out = args.out / "groups"
+    out = args.out / f"groups-{Path(args.model).name}"
     policy = load_policy(args.model)
     alone = standalone_prefixes(policy)
 

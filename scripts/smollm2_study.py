@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,18 +25,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study import ship_run, state
+from study import ship_run, state, write_study
 
+from sarlab.compare import run_table
 from sarlab.contexts import PromptFormat
 from sarlab.models import REPOSITORY, load_policy, save_prompt_format
 from sarlab.notebook import command_parameters
-from sarlab.sources import recorded
-from sarlab.summary import comparison_text
+from sarlab.sources import fresh
+from sarlab.tables import differences_table, markdown_table, values_table
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
 # One-digit sums and differences as reasoning-gym's chain_sum asks for them.
 TASK = "chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=1&verifier=lenient:last_number"
 SYSTEM = "You are good at arithmetic. End with the result."
+SAMPLES = 8  # answers a held-out question in the comparison
 ARMS: dict[str, dict[str, Any]] = {
     "grpo": {"reward": "correct", "alpha": 0.0},
     "sa_grpo_0.2": {"reward": "sar", "alpha": 0.2},
@@ -83,15 +86,37 @@ def train(name: str, parameters: dict[str, Any], out: Path) -> int:
         ).returncode
 
 
-def compare(out: Path) -> None:
-    """Values and paired differences to GRPO of the runs that are finished, as text."""
-    done = sorted(path.parent for path in out.glob("*/summary.json"))
-    if not done:
-        return
-    arms = {entry.arm for entry in recorded(done)}
-    baseline = next((arm for arm in sorted(arms) if arm.startswith("GRPO")), "")
-    (out / "comparison.txt").write_text(comparison_text(done, baseline) + "\n", encoding="utf-8")
-    print((out / "comparison.txt").read_text(encoding="utf-8"))
+def compare(done: list[Path], out: Path) -> None:
+    """All policies answer the held-out questions anew, ``SAMPLES`` times each; tables and figure.
+
+    There are few sums of two digits: about forty are held out, and those that the runs themselves
+    leave for their last test are fewer still.
+    """
+    limit = COMMON["max_answer_tokens"]
+    found = fresh(done, samples=SAMPLES, max_answer_tokens=limit, device="cpu")
+    seeds = len(done) // len(ARMS)
+    count = len(found[0].questions)
+    write_study(
+        out,
+        found,
+        [
+            "# SmolLM2-135M on one-digit sums and differences",
+            f"{len(done)} runs ({seeds} seeds an arm), the policy after its last step; {count} "
+            f"held-out questions, {SAMPLES} answers each at temperature 1. "
+            "Made by `scripts/smollm2_study.py`.",
+        ],
+    )
+    runs = run_table(found)
+    paired = [
+        markdown_table(differences_table(run_table(pair, f"grpo-s{seed}")))
+        for seed in range(seeds)
+        for pair in [[f for f in found if f.seed == seed]]
+    ]
+    parts = ["## Every run", markdown_table(values_table(runs))]
+    for seed, table in enumerate(paired):
+        parts += [f"## Seed {seed}, paired by question", table]
+    with (out / "study.md").open("a", encoding="utf-8") as file:
+        file.write("\n\n" + "\n\n".join(parts) + "\n")
 
 
 def main() -> int:
@@ -133,11 +158,15 @@ def main() -> int:
 
     with ThreadPoolExecutor(args.processes) as pool:
         list(pool.map(one, todo))
-    compare(args.out)
     left = [name for name in jobs if state(args.out / name) != "finished"]
+    if not left:
+        compare([args.out / name for name in jobs], args.out)
     if args.ship and not left:
         for name in jobs:
             ship_run(args.out / name, args.ship / name)
+        for made in ("study.md", "study.json", "accuracy_length.png"):
+            if (args.out / made).exists():  # the picture needs a browser
+                shutil.copy(args.out / made, args.ship / made)
     if left:
         print(f"Not finished: {', '.join(left)}. Run the command again.", file=sys.stderr)
     return 1 if left else 0

@@ -19,6 +19,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,22 @@ def train_all(jobs: list[tuple[str, int]], out: str, steps: int, processes: int)
 
 
 def compare(out: Path) -> None:
+    """Tables and figure of what the runs recorded."""
+    from sarlab.sources import recorded
+
+    write_study(out, recorded(out), ["# Study: rewards on `tiny`", _facts(out)])
+
+
+def write_study(out: Path, found: Sequence[Any], head: list[str]) -> None:
     """Tables (Markdown) and the accuracy-length plane (HTML, and PNG where a browser is)."""
     from sarlab.compare import arm_table, run_table
     from sarlab.evaluation_figures import crowd_floor, plane_figure
     from sarlab.figures import draw_png
-    from sarlab.sources import recorded
     from sarlab.tables import differences_table, markdown_table, values_table
 
-    found = recorded(out)
     arms = arm_table(found, "GRPO")
     text = [
-        "# Study: rewards on `tiny`",
-        _facts(out),
+        *head,
         "## What each arm scores",
         markdown_table(values_table(arms)),
         "## Against GRPO, paired by question and seed",

@@ -316,24 +316,23 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     if "question" not in good or validity.policy is None:
         return "<p><i>Token views need the texts and the model: name a file of answers.</i></p>"
     question = str(good["question"])
-    scores = score_answers(
+    score = score_answers(
         validity.policy,
         question,
-        [str(good["answer"]), str(bad["answer"])],
+        [str(bad["answer"])],
         standalone=StandaloneContext(validity.settings.standalone),
         append_eos=validity.settings.end_token,
+    )[0]
+    view = answer_html(
+        answer_view(score),
+        heading=str(bad["label"]).replace("_", " "),
+        legend=False,
+        full=False,
     )
-    views = [
-        answer_html(
-            answer_view(score),
-            heading=str(row["label"]).replace("_", " "),
-            legend=False,
-            full=False,
-        )
-        for row, score in zip((good, bad), scores, strict=True)
-    ]
-    first = f"<p><i>{plain(question)}</i></p>{views[1]}"
-    return first + _folded(f"against {str(good['label']).replace('_', ' ')}", views[0])
+    # The other answer as text: a second coloured view would double what a saved notebook weighs.
+    other = f"against {str(good['label']).replace('_', ' ')}, SAR {good['sar']:+.2f}"
+    text = f'<p style="white-space: pre-wrap">{plain(str(good["answer"]))}</p>'
+    return f"<p><i>{plain(question)}</i></p>{view}" + _folded(other, text)
 
 
 def _groups(settings: ValiditySettings) -> pd.DataFrame:

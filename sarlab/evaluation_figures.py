@@ -78,7 +78,8 @@ def plane_figure(
             for r in below.to_dict("records")
         )
         _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
-    return _finish(figure, f"Accuracy and length on {task}", len(chosen) + 1)
+    # The parameters of a task would run out of the picture.
+    return _finish(figure, f"Accuracy and length on {task.partition('?')[0]}", len(chosen) + 1)
 
 
 def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:

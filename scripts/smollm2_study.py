@@ -105,6 +105,7 @@ def compare(done: list[Path], out: Path) -> None:
             f"held-out questions, {SAMPLES} answers each at temperature 1. "
             "Made by `scripts/smollm2_study.py`.",
         ],
+        single_runs=True,
     )
     runs = run_table(found)
     paired = [

@@ -103,8 +103,14 @@ def compare(out: Path) -> None:
     write_study(out, recorded(out), ["# Study: rewards on `tiny`", _facts(out)])
 
 
-def write_study(out: Path, found: Sequence[Any], head: list[str]) -> None:
-    """Tables (Markdown) and the accuracy-length plane (HTML, and PNG where a browser is)."""
+def write_study(
+    out: Path, found: Sequence[Any], head: list[str], *, single_runs: bool = False
+) -> None:
+    """Tables (Markdown) and the accuracy-length plane (HTML, and PNG where a browser is).
+
+    ``single_runs``: the plane shows runs with intervals over questions, not arms: t intervals over
+    two seeds would hide everything.
+    """
     from sarlab.compare import arm_table, run_table
     from sarlab.evaluation_figures import crowd_floor, plane_figure
     from sarlab.figures import draw_png
@@ -122,9 +128,11 @@ def write_study(out: Path, found: Sequence[Any], head: list[str]) -> None:
     ]
     (out / "study.md").write_text("\n\n".join(text), encoding="utf-8")
     arms.to_json(out / "study.json", orient="records", indent=1)
-    figure = plane_figure(
-        arms, runs=run_table(found), accuracy_from=crowd_floor(arms["accuracy"].tolist())
-    )
+    runs, floor = run_table(found), crowd_floor(arms["accuracy"].tolist())
+    if single_runs:
+        figure = plane_figure(runs, accuracy_from=floor)
+    else:
+        figure = plane_figure(arms, runs=runs, accuracy_from=floor)
     figure.write_html(out / "accuracy_length.html", include_plotlyjs="cdn")
     picture = draw_png(figure)
     if picture is not None:

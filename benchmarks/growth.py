@@ -153,9 +153,7 @@ def picture(series: dict[str, list[Any]]) -> str:
             )
         parts.append(f'<text x="70" y="{24 + 16 * place}" fill="{colour}">{name}</text>')
     parts.append('<text x="260" y="315" text-anchor="middle">answer tokens a step</text>')
-    parts.append(
-        '<text x="470" y="24" text-anchor="end">seconds a step; dashed: sarlab.plan</text>'
-    )
+    parts.append('<text x="70" y="58">seconds a step; dashed: what sarlab.plan says</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -57,7 +57,7 @@ from sarlab.widgets.html import answer_html
 from sarlab.widgets.text import plain
 from sarlab.widgets.view import answer_view
 
-SHIPPED_GROUPS = tuple(sorted((DATA / "validity").glob("groups-*.parquet")))
+_SHIPPED = DATA / "validity"
 _PROOFS = 20
 _RIGHT_KINDS, _WRONG_KINDS = ("concise", "solution"), ("wrong", "operations_changed")
 
@@ -338,7 +338,7 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
 def _groups(settings: ValiditySettings) -> pd.DataFrame:
     """Sampled groups of the folder or run that was named, or those that ship, or none."""
     if not settings.groups:
-        shipped = [read_scored(path) for path in SHIPPED_GROUPS]
+        shipped = [read_scored(path) for path in sorted(_SHIPPED.glob("groups-*.parquet"))]
         return pd.concat(shipped, ignore_index=True) if shipped else pd.DataFrame()
     path = _found(settings.groups)
     return scored_run(path) if (path / "run.json").exists() else read_scored(path)

@@ -1,4 +1,4 @@
-"""Train SmolLM2-135M with GRPO and with SA-GRPO on sums of two digits, and compare.
+"""Train SmolLM2-135M with GRPO and with SA-GRPO on one-digit sums, and compare.
 
     python scripts/smollm2_study.py                       # 2 arms × 2 seeds, into runs/smollm2
     python scripts/smollm2_study.py --ship data/smollm2   # afterwards: what a reader needs of it
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from study import ship_run, state, write_study
+from study import ship_run, ship_tables, state, write_study
 
 from sarlab.compare import run_table
 from sarlab.contexts import PromptFormat
@@ -70,8 +69,7 @@ def model_folder(out: Path) -> Path:
 def train(name: str, parameters: dict[str, Any], out: Path) -> int:
     """One run of the notebook, resumed where it was begun; papermill's exit status."""
     resume = (out / name / "config.json").exists()
-    told = {**COMMON, "model": str(model_folder(out)), **parameters}
-    told |= {"name": name, "out": str(out), "resume": resume}
+    told = {**COMMON, **parameters, "name": name, "out": str(out), "resume": resume}
     command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(out / f"{name}.ipynb")]
     command += ["-k", "python3", "--no-progress-bar"]
     for key, value in told.items():
@@ -89,7 +87,7 @@ def train(name: str, parameters: dict[str, Any], out: Path) -> int:
 def compare(done: list[Path], out: Path) -> None:
     """All policies answer the held-out questions anew, ``SAMPLES`` times each; tables and figure.
 
-    There are few sums of two digits: about forty are held out, and those that the runs themselves
+    There are few one-digit sums: about forty are held out, and those that the runs themselves
     leave for their last test are fewer still.
     """
     limit = COMMON["max_answer_tokens"]
@@ -107,15 +105,10 @@ def compare(done: list[Path], out: Path) -> None:
         ],
         single_runs=True,
     )
-    runs = run_table(found)
-    paired = [
-        markdown_table(differences_table(run_table(pair, f"grpo-s{seed}")))
-        for seed in range(seeds)
-        for pair in [[f for f in found if f.seed == seed]]
-    ]
-    parts = ["## Every run", markdown_table(values_table(runs))]
-    for seed, table in enumerate(paired):
-        parts += [f"## Seed {seed}, paired by question", table]
+    parts = ["## Every run", markdown_table(values_table(run_table(found)))]
+    for seed in range(seeds):
+        pair = run_table([f for f in found if f.seed == seed], f"grpo-s{seed}")
+        parts += [f"## Seed {seed}, paired by question", markdown_table(differences_table(pair))]
     with (out / "study.md").open("a", encoding="utf-8") as file:
         file.write("\n\n" + "\n\n".join(parts) + "\n")
 
@@ -134,10 +127,12 @@ def main() -> int:
     args = parser.parse_args()
     changes = command_parameters([word for pair in args.p for word in ("-p", *pair)])
     args.out.mkdir(parents=True, exist_ok=True)
+    model = str(model_folder(args.out))
     # Seed by seed, so that a study that is stopped has both arms of the first.
     jobs = {
         f"{arm}-s{seed}": {
             **ARMS[arm],
+            "model": model,
             "seed": seed,
             "steps": args.steps,
             **changes,
@@ -147,8 +142,6 @@ def main() -> int:
     }
     todo = {n: p for n, p in jobs.items() if state(args.out / n) != "finished"}
     print(f"{len(jobs)} runs, {len(jobs) - len(todo)} finished before", flush=True)
-
-    model_folder(args.out)
 
     def one(name: str) -> None:
         began = time.perf_counter()
@@ -165,9 +158,7 @@ def main() -> int:
     if args.ship and not left:
         for name in jobs:
             ship_run(args.out / name, args.ship / name)
-        for made in ("study.md", "study.json", "accuracy_length.png"):
-            if (args.out / made).exists():  # the picture needs a browser
-                shutil.copy(args.out / made, args.ship / made)
+        ship_tables(args.out, args.ship)
     if left:
         print(f"Not finished: {', '.join(left)}. Run the command again.", file=sys.stderr)
     return 1 if left else 0

@@ -164,6 +164,11 @@ def ship(out: Path, target: Path) -> None:
         if source.name in WHOLE:
             for part in sorted((source / "rollouts.parquet").glob("probe-*.parquet")):
                 shutil.copy(part, folder / "rollouts.parquet" / part.name)
+    ship_tables(out, target)
+
+
+def ship_tables(out: Path, target: Path) -> None:
+    """Copy what :func:`write_study` made."""
     for made in ("study.md", "study.json", "accuracy_length.png"):
         if (out / made).exists():  # the picture needs a browser
             shutil.copy(out / made, target / made)

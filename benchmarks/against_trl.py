@@ -18,7 +18,7 @@ import torch
 from trl_arm import trainer_of
 
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids
+from sarlab.prompts import conditioned_ids
 from sarlab.sar import self_aligned_reward
 from sarlab.scoring import Prefix, score
 from sarlab.train import grpo_steps

@@ -18,7 +18,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from sarlab.batches import plan_batches
+from sarlab._engine.micro_batches import plan_batches
 from sarlab.config import preset
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.ppo import explained_variance

@@ -20,8 +20,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from sarlab import plan
 from sarlab.config import TrainConfig
-from sarlab.contexts import PromptFormat, conditioned_ids, standalone_ids
 from sarlab.models import DATA, Policy, add_lora, wrap_policy
+from sarlab.prompts import PromptFormat, conditioned_ids, standalone_ids
 from sarlab.train import grpo_steps, start
 
 BY_LENGTH = [(8, tokens) for tokens in (32, 64, 128, 256, 512, 1_024)]  # group size, answer tokens

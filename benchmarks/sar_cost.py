@@ -18,7 +18,7 @@ import torch
 
 from sarlab import plan
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids, standalone_ids
+from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.train import grpo_steps
 
 SIZES = {"tiny": (16, 8, 64), "smollm2-135m": (2, 8, 48)}  # questions, answers each, tokens each

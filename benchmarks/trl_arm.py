@@ -23,8 +23,8 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from sarlab.config import TrainConfig
-from sarlab.contexts import PromptFormat
 from sarlab.models import load_policy
+from sarlab.prompts import PromptFormat
 from sarlab.tasks import judge_all
 from sarlab.types import Question
 

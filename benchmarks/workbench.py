@@ -18,9 +18,9 @@ from collections.abc import Callable
 import torch
 
 from sarlab import load_policy, score_answers
+from sarlab.display.token_view import answer_view, payload
 from sarlab.rescoring import Rescorer
 from sarlab.widgets.candidates import read_examples
-from sarlab.widgets.view import answer_view, payload
 
 WORDS = ("stay", "remain", "are left", "stand", "wait", "rest", "lie", "are hers")
 STARTS = ("On Saturday", "Today", "First", "Look:", "Well,", "Now", "So", "Once")

@@ -6,12 +6,12 @@ flows through them (see CONTRIBUTING.md).
 
 from sarlab import plan
 from sarlab.answers import AnswerScore, score_answers
-from sarlab.calibration import Calibration, check_calibration
 from sarlab.config import TrainConfig, preset
-from sarlab.contexts import PromptFormat, StandaloneContext
-from sarlab.evaluate import evaluate_policy, paired_difference, summarise
-from sarlab.job import run_training
+from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
+from sarlab.job.training import run_training
 from sarlab.models import Policy, add_lora, export_policy, load_policy
+from sarlab.plan.calibration import Calibration, check_calibration
+from sarlab.prompts import PromptFormat, StandaloneContext
 from sarlab.rewards import REWARDS, Reward
 from sarlab.tasks import Task, load_task, verify
 from sarlab.types import Question, RewardInputs, Rollouts, StepRecord

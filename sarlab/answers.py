@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sarlab.contexts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
 from sarlab.models import Policy
+from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
 from sarlab.sar import leave_out, perplexity, self_aligned_reward, token_shares, token_values
 from sarlab.scoring import Prefix, Scores, score
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sarlab.contexts import StandaloneContext
 from sarlab.losses import KLEstimator, LossForm
+from sarlab.prompts import StandaloneContext
 from sarlab.rewards import AlphaSchedule, reward_named
 
 Algorithm = Literal["grpo", "ppo"]

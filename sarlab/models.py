@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from sarlab.contexts import PromptFormat, end_token_id
-from sarlab.lora import folded
-from sarlab.model_files import DATA, REPOSITORY, no_weights, resolve
+from sarlab._engine.folded_lora import folded
+from sarlab._engine.weights import DATA, REPOSITORY, no_weights, resolve
+from sarlab.prompts import PromptFormat, end_token_id
 
 __all__ = [
     "DATA",
@@ -155,7 +155,7 @@ class Policy:
         The same policy up to rounding (1e-6 nats), with a third of the matrix products: sampling
         and scoring with a small model are a quarter faster. Does nothing where the sum would be
         rounded (weights below float32), where the adapter is switched off, or where it is no
-        plain LoRA. With gradients: :func:`sarlab.lora.folded`.
+        plain LoRA. With gradients: :func:`sarlab._engine.folded_lora.folded`.
         """
         with torch.no_grad(), folded(self.model):
             yield

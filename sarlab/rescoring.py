@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 
 from sarlab.answers import AnswerScore, answer_score, question_prefixes
-from sarlab.contexts import StandaloneContext, encode_answer
 from sarlab.models import Policy
+from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.scoring import (
     Prefix,
     Scores,

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from sarlab.batches import run_in_batches
+from sarlab._engine.micro_batches import run_in_batches
 from sarlab.models import Policy
 from sarlab.scoring import Prefix, compute_prefixes
 from sarlab.types import Rollouts

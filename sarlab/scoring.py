@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from sarlab.batches import run_in_batches
+from sarlab._engine.micro_batches import run_in_batches
 from sarlab.models import Policy
 
 Cache = tuple[tuple[Tensor, Tensor], ...]  # keys and values [rows, heads, length, dim] per layer

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sarlab.compare import arm_table
-from sarlab.sources import arm_labels, recorded
-from sarlab.tables import differences_table, p_text, values_table
+from sarlab.evaluation.compare import arm_table
+from sarlab.evaluation.policies import arm_labels, recorded
+from sarlab.evaluation.tables import differences_table, p_text, values_table
 
 
 def summary_text(folder: str | Path) -> str:

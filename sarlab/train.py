@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sarlab._engine.folded_lora import folded
+from sarlab._engine.micro_batches import run_whole_plan
 from sarlab.advantages import group_advantages, share_without_signal
-from sarlab.batches import run_whole_plan
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids, standalone_ids
-from sarlab.lora import folded
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss
 from sarlab.models import Policy
+from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward

@@ -22,9 +22,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sarlab.contexts import DEFAULT_INSTRUCTION
+from sarlab.evaluation.tables import claims_text, groups_text, scores_text
 from sarlab.models import load_policy
-from sarlab.tables import claims_text, groups_text, scores_text
+from sarlab.prompts import DEFAULT_INSTRUCTION
 from sarlab.tasks import load_task
 from sarlab.types import Question
 from sarlab.validity import (

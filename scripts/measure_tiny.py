@@ -15,8 +15,8 @@ import torch
 from build_tiny import FILLER
 from scipy.stats import bootstrap
 
-from sarlab.contexts import conditioned_ids
 from sarlab.models import load_policy
+from sarlab.prompts import conditioned_ids
 from sarlab.rollout import sample
 from sarlab.scoring import Prefix
 from sarlab.tasks import verify

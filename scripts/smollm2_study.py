@@ -26,12 +26,12 @@ from typing import Any
 
 from study import ship_run, ship_tables, state, write_study
 
-from sarlab.compare import run_table
-from sarlab.contexts import PromptFormat
+from sarlab.evaluation.compare import run_table
+from sarlab.evaluation.policies import fresh
+from sarlab.evaluation.tables import differences_table, markdown_table, values_table
 from sarlab.models import REPOSITORY, load_policy, save_prompt_format
-from sarlab.notebook import command_parameters
-from sarlab.sources import fresh
-from sarlab.tables import differences_table, markdown_table, values_table
+from sarlab.prompts import PromptFormat
+from sarlab.runs.parameters import command_parameters
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
 # One-digit sums and differences as reasoning-gym's chain_sum asks for them.

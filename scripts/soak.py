@@ -29,7 +29,7 @@ def train(folder: Path, steps: int) -> None:
 
     torch.set_num_threads(1)
     from sarlab.config import TrainConfig
-    from sarlab.job import run_training
+    from sarlab.job.training import run_training
 
     config = TrainConfig(
         steps=steps,
@@ -106,7 +106,7 @@ def growth(samples: list[dict[str, Any]], steps: int) -> tuple[float, float]:
 
 def differences(one: Path, two: Path) -> list[str]:
     """What differs between the two runs; [] where nothing does."""
-    from sarlab.runs import read_metrics, read_rollouts
+    from sarlab.runs.folder import read_metrics, read_rollouts
 
     def log(folder: Path) -> list[dict[str, Any]]:
         lines = read_metrics(folder)
@@ -143,7 +143,7 @@ def main() -> int:
     if args.train:
         train(Path(args.train), args.steps)
         return 0
-    from sarlab.runs import read_rollouts
+    from sarlab.runs.folder import read_rollouts
 
     out, rng = Path(args.out), random.Random(args.seed)
     shutil.rmtree(out, ignore_errors=True)

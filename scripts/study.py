@@ -52,7 +52,7 @@ def run_one(arm: str, seed: int, out: str, changes: dict[str, Any]) -> dict[str,
     torch.set_num_threads(1)
     _end_with_parent()
     from sarlab.config import TrainConfig
-    from sarlab.job import run_training
+    from sarlab.job.training import run_training
 
     folder = Path(out) / f"{arm}-s{seed}"
     config = TrainConfig.from_parameters({**ARMS[arm], "seed": seed, **changes})
@@ -98,7 +98,7 @@ def train_all(jobs: list[tuple[str, int]], out: str, steps: int, processes: int)
 
 def compare(out: Path) -> None:
     """Tables and figure of what the runs recorded."""
-    from sarlab.sources import recorded
+    from sarlab.evaluation.policies import recorded
 
     write_study(out, recorded(out), ["# Study: rewards on `tiny`", _facts(out)])
 
@@ -111,10 +111,10 @@ def write_study(
     ``single_runs``: the plane shows runs with intervals over questions, not arms: t intervals over
     two seeds would hide everything.
     """
-    from sarlab.compare import arm_table, run_table
-    from sarlab.evaluation_figures import crowd_floor, plane_figure
-    from sarlab.figures import draw_png
-    from sarlab.tables import differences_table, markdown_table, values_table
+    from sarlab.display.figures import draw_png
+    from sarlab.evaluation.compare import arm_table, run_table
+    from sarlab.evaluation.figures import crowd_floor, plane_figure
+    from sarlab.evaluation.tables import differences_table, markdown_table, values_table
 
     arms = arm_table(found, "GRPO")
     text = [

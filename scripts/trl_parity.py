@@ -20,9 +20,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.config import TrainConfig
-from sarlab.figures import BLUE, GREY, ORANGE, draw_png, running_mean, style
+from sarlab.display.figures import BLUE, GREY, ORANGE, draw_png, running_mean, style
 from sarlab.models import REPOSITORY
-from sarlab.runs import read_metrics
+from sarlab.runs.folder import read_metrics
 
 CONFIG = TrainConfig(
     steps=20,
@@ -58,8 +58,8 @@ def train(name: str, out: Path) -> None:
     resume = (folder / "config.json").exists()
     processes = RUNS[name][3]
     if processes is None:
-        from sarlab.job import run_training
-        from sarlab.view import LineView
+        from sarlab.job.training import run_training
+        from sarlab.job.view import LineView
 
         run_training(CONFIG, folder, resume=resume, view=LineView())
         return

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from sarlab import job
 from sarlab.config import TrainConfig
+from sarlab.job import training as job
 from sarlab.models import load_policy
-from sarlab.runs import read_metrics
+from sarlab.runs.folder import read_metrics
 
 CONFIG = TrainConfig(
     steps=4,

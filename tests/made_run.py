@@ -8,7 +8,7 @@ from sarlab import score_answers
 from sarlab.answers import question_prefixes
 from sarlab.models import Policy
 from sarlab.rollout import sample
-from sarlab.runs import Run, write_json
+from sarlab.runs.folder import Run, write_json
 from sarlab.tasks import judge
 from sarlab.types import Question
 

@@ -17,8 +17,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from sarlab.contexts import PromptFormat
 from sarlab.models import DATA, Policy, wrap_policy
+from sarlab.prompts import PromptFormat
 
 ARCHITECTURES = ("llama", "qwen3", "phi3", "gemma3")
 

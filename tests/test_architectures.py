@@ -15,13 +15,13 @@ import torch
 from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, save_paper_model
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.contexts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
-from sarlab.job import save_adapter
+from sarlab.job.training import save_adapter
+from sarlab.launch.trl import SARTrainer, grpo_config
 from sarlab.models import Policy, add_lora, load_policy
+from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
 from sarlab.scoring import Prefix, score, score_ids
 from sarlab.tasks import load_task
 from sarlab.train import grpo_steps, start
-from sarlab.trl import SARTrainer, grpo_config
 
 LINEAR = {
     "qwen3": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},

@@ -28,7 +28,7 @@ from test_tasks_files import BAD_FILES
 from sarlab import StandaloneContext, load_policy, run_training, score_answers
 from sarlab.config import TrainConfig
 from sarlab.models import REPOSITORY, Policy, add_lora, export_policy
-from sarlab.runs import Run, check_run_name, read_metrics, read_rollouts
+from sarlab.runs.folder import Run, check_run_name, read_metrics, read_rollouts
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sarlab.behaviours import (
+from sarlab.evaluation.behaviours import (
     BEHAVIOURS,
     NAMES,
     behaviour_change,

@@ -28,9 +28,9 @@ from made_run import make_run
 
 from sarlab import Policy, load_policy, load_task, score_answers
 from sarlab.answers import AnswerScore
+from sarlab.display.text import HALF_CHARACTER, number, signed, visible
 from sarlab.widgets.candidates import read_examples, score_candidates
 from sarlab.widgets.designs import compare_designs
-from sarlab.widgets.text import HALF_CHARACTER, number, signed, visible
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 UPDATE = os.environ.get("SARLAB_UPDATE_PICTURES") == "1"

@@ -49,7 +49,7 @@ def test_bfloat16_weights_are_measured_from_either_side(frozen_tiny) -> None:
 
 def test_a_batch_that_moves_sar_is_warned_about(monkeypatch) -> None:
     """A scorer that adds the number of rows to every log-prob of the first context."""
-    import sarlab.calibration as module
+    import sarlab.plan.calibration as module
 
     real = module.score
 

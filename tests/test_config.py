@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.notebook import notebook_parameters, training_request
+from sarlab.runs.parameters import notebook_parameters, training_request
 
 BAD = [
     ({"alhpa": 0.1}, "Unknown parameter 'alhpa'. Did you mean 'alpha'?"),

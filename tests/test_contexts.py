@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from sarlab.contexts import (
+from sarlab.models import DATA
+from sarlab.prompts import (
     PromptFormat,
     StandaloneContext,
     conditioned_ids,
@@ -13,7 +14,6 @@ from sarlab.contexts import (
     end_token_id,
     standalone_ids,
 )
-from sarlab.models import DATA
 
 PLAIN = PromptFormat(None, "")
 

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from crash_lab import CONFIG
 
-from sarlab.job import run_training
-from sarlab.runs import Run, read_metrics, read_rollouts
+from sarlab.job.training import run_training
+from sarlab.runs.folder import Run, read_metrics, read_rollouts
 
 LAB = Path(__file__).with_name("crash_lab.py")
 KILLED = -9
@@ -112,15 +112,19 @@ def traces(folder: Path) -> dict[str, Any]:
 # Where the process is killed: function, steps logged by then, calls that pass first, when, and
 # what one of the arguments must hold.
 KILLS: dict[str, dict[str, Any]] = {
-    "before anything is written": {"function": "sarlab.runs:Run._begin", "when": "before"},
-    "before config.json": {"function": "sarlab.files:os.replace", "path": "config", "skip": 0},
+    "before anything is written": {"function": "sarlab.runs.folder:Run._begin", "when": "before"},
+    "before config.json": {
+        "function": "sarlab.runs.atomic:os.replace",
+        "path": "config",
+        "skip": 0,
+    },
     "run.json half-written": {
-        "function": "sarlab.files:os.replace",
+        "function": "sarlab.runs.atomic:os.replace",
         "path": "run.json",
         "when": "before",
     },
     "between evaluation and probes of the base": {
-        "function": "sarlab.job:probe",
+        "function": "sarlab.job.training:probe",
         "when": "before",
     },
     "sampling": {"function": "sarlab.rollout:_draw", "lines": 2, "skip": 5},
@@ -133,17 +137,17 @@ KILLS: dict[str, dict[str, Any]] = {
     },
     "updating, weights changed": {"function": "torch.optim:AdamW.step", "lines": 2},
     "writing rollouts, half of them": {
-        "function": "sarlab.runs:pq.write_table",
+        "function": "sarlab.runs.folder:pq.write_table",
         "lines": 2,
         "when": "half",
     },
     "rollouts written, metrics not": {
-        "function": "sarlab.runs:Run.log",
+        "function": "sarlab.runs.folder:Run.log",
         "lines": 2,
         "when": "before",
     },
     "metrics written, checkpoint not": {
-        "function": "sarlab.runs:Run.save_checkpoint",
+        "function": "sarlab.runs.folder:Run.save_checkpoint",
         "lines": 4,
         "when": "before",
     },
@@ -153,25 +157,28 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "half",
     },
     "checkpoint whole, not in its place": {
-        "function": "sarlab.files:os.replace",
+        "function": "sarlab.runs.atomic:os.replace",
         "lines": 4,
         "path": "checkpoints",
         "skip": 1,  # checksums.json first
         "when": "before",
     },
     "best not in its place": {
-        "function": "sarlab.files:os.replace",
+        "function": "sarlab.runs.atomic:os.replace",
         "path": "writing-best",
         "when": "before",
     },
     "the adapter half-written": {
-        "function": "sarlab.job:export_policy",
+        "function": "sarlab.job.training:export_policy",
         "lines": 4,
         "when": "before",
     },
-    "between evaluation and summary": {"function": "sarlab.job:summarise_run", "when": "before"},
+    "between evaluation and summary": {
+        "function": "sarlab.job.training:summarise_run",
+        "when": "before",
+    },
     "summary written, status not": {
-        "function": "sarlab.files:os.replace",
+        "function": "sarlab.runs.atomic:os.replace",
         "path": "summary.json",
     },
 }
@@ -188,7 +195,7 @@ def test_killed_and_resumed(where: str, lab: Lab, whole: dict[str, Any], tmp_pat
 def test_killed_while_metrics_are_written(lab: Lab, whole: dict, tmp_path: Path) -> None:
     """Half a line at the end: what a kill inside write() leaves."""
     folder = tmp_path / "run"
-    trap = {"function": "sarlab.runs:Run.log", "lines": 2, "when": "before"}
+    trap = {"function": "sarlab.runs.folder:Run.log", "lines": 2, "when": "before"}
     assert lab.run(folder, **trap) == KILLED
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "accuracy": 0.0, "rew')
@@ -200,7 +207,7 @@ def test_killed_while_metrics_are_written(lab: Lab, whole: dict, tmp_path: Path)
 def test_killed_again_while_it_takes_up_where_it_was(lab: Lab, whole: dict, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert lab.run(folder, function="sarlab.train:_logps", lines=3) == KILLED
-    again = {"function": "sarlab.files:os.replace", "path": "writing-best", "skip": 1}
+    again = {"function": "sarlab.runs.atomic:os.replace", "path": "writing-best", "skip": 1}
     again["when"] = "before"  # the first call moves the old one aside
     assert lab.run(folder, resume=True, **again) == KILLED
     assert not (folder / "best").exists()  # moved aside, its successor not yet in place
@@ -219,10 +226,10 @@ def test_an_interrupt_from_the_keyboard(lab: Lab, whole: dict, tmp_path: Path) -
 
 
 FULL = {
-    "metrics": {"function": "sarlab.runs:os.fsync", "lines": 3, "path": ""},
-    "rollouts": {"function": "sarlab.runs:pq.write_table", "lines": 2},
+    "metrics": {"function": "sarlab.runs.folder:os.fsync", "lines": 3, "path": ""},
+    "rollouts": {"function": "sarlab.runs.folder:pq.write_table", "lines": 2},
     "checkpoint": {"function": "sarlab.train:save_optimizer", "lines": 4},
-    "best": {"function": "sarlab.job:_keep_best", "lines": 1},
+    "best": {"function": "sarlab.job.training:_keep_best", "lines": 1},
 }
 
 
@@ -271,7 +278,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     harm: str, lab: Lab, whole: dict, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    trap = {"function": "sarlab.job:summarise_run", "when": "before"}
+    trap = {"function": "sarlab.job.training:summarise_run", "when": "before"}
     assert lab.run(folder, **trap) == KILLED
     file = folder / "checkpoints" / "step-000004" / "adapter_model.safetensors"
     content = bytearray(file.read_bytes())

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sarlab.config import TrainConfig
-from sarlab.job import Guard, View, run_training
+from sarlab.job.training import Guard, View, run_training
 from sarlab.models import export_policy, load_policy
-from sarlab.runs import read_metrics, read_rollouts
+from sarlab.runs.folder import read_metrics, read_rollouts
 
 CONFIG = TrainConfig(
     steps=4,

@@ -14,16 +14,16 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids, standalone_ids
-from sarlab.evaluate import evaluate_policy
-from sarlab.job import held_out
-from sarlab.launch import train_distributed
+from sarlab.evaluation.judge import evaluate_policy
+from sarlab.evaluation.policies import recorded
+from sarlab.job.training import held_out
+from sarlab.launch.run import train_distributed
 from sarlab.models import REPOSITORY, load_policy
-from sarlab.notebook import command_parameters
-from sarlab.runs import read_metrics, read_rollouts
+from sarlab.prompts import conditioned_ids, standalone_ids
+from sarlab.runs.folder import read_metrics, read_rollouts
+from sarlab.runs.parameters import command_parameters
 from sarlab.sar import self_aligned_reward
 from sarlab.scoring import Prefix, score
-from sarlab.sources import recorded
 from sarlab.tasks import load_task
 
 CONFIGS = REPOSITORY / "configs" / "accelerate"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from policies import ARCHITECTURES, random_policy
 
-from sarlab.lora import folded
+from sarlab._engine.folded_lora import folded
 from sarlab.models import add_lora
 
 IDS = torch.tensor([[1, 3, 40, 41, 42, 4, 70, 71], [1, 3, 50, 4, 80, 81, 82, 83]])

@@ -16,12 +16,13 @@ from policies import random_policy
 import sarlab.ppo as ppo
 import sarlab.rollout as rollout
 import sarlab.train as train
-from sarlab import batches, job
+from sarlab._engine import micro_batches as batches
 from sarlab.config import TrainConfig
-from sarlab.job import run_training
+from sarlab.job import training as job
+from sarlab.job.training import run_training
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rollout import sample
-from sarlab.runs import read_metrics
+from sarlab.runs.folder import read_metrics
 from sarlab.scoring import Prefix, score
 from sarlab.tasks import load_task
 from sarlab.train import TrainingError, collect, grpo_steps, start, update_policy

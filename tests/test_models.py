@@ -11,7 +11,7 @@ import torch
 from policies import ARCHITECTURES, random_policy
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-import sarlab.model_files as model_files
+import sarlab._engine.weights as model_files
 import sarlab.models as models
 from sarlab.models import add_lora, export_policy, load_policy, wrap_policy
 from sarlab.scoring import Prefix, score_ids

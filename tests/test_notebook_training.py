@@ -13,8 +13,8 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from sarlab.models import REPOSITORY
-from sarlab.notebook import record_failing_cells
-from sarlab.runs import read_metrics, write_json
+from sarlab.runs.folder import read_metrics, write_json
+from sarlab.runs.parameters import record_failing_cells
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
 QUICK = {

@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from sarlab.models import REPOSITORY
-from sarlab.validity_views import ValiditySettings, load_validity
+from sarlab.validity.notebook import ValiditySettings, load_validity
 
 NOTEBOOK = REPOSITORY / "notebooks" / "04_reward_validity.ipynb"
 ROWS = [

@@ -10,10 +10,10 @@ import torch
 from policies import random_policy
 
 from sarlab.config import TrainConfig, preset
-from sarlab.job import run_training
+from sarlab.job.training import run_training
 from sarlab.models import add_lora
 from sarlab.ppo import _on_last_token, add_critic, explained_variance, ppo_steps
-from sarlab.runs import read_metrics, read_rollouts
+from sarlab.runs.folder import read_metrics, read_rollouts
 from sarlab.tasks import load_task
 from sarlab.train import start
 

@@ -1,6 +1,7 @@
 """Truths about the project itself: the order of its modules, its notebooks, its locks."""
 
 import ast
+import graphlib
 import json
 import re
 import subprocess
@@ -17,52 +18,34 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sarlab"
 
-# The order in which the data flows. A module imports only modules above it; a folder counts as one.
-MODULE_ORDER = (
+# The order in which the data flows. A module or folder imports only what stands above it.
+ORDER = (
     "types",
-    "tasks",
-    "contexts",
-    "model_files",
-    "lora",
-    "models",
-    "batches",
-    "scoring",
-    "rollout",
     "sar",
-    "answers",
-    "calibration",
-    "rescoring",
     "groups",
     "rewards",
     "advantages",
     "losses",
+    "tasks",
+    "_engine",
+    "prompts",
+    "models",
+    "scoring",
+    "rollout",
+    "answers",
+    "rescoring",
     "config",
-    "files",
     "plan",
     "runs",
     "train",
     "ppo",
-    "statistics",
-    "evaluate",
-    "view",
-    "trackers",
-    "job",
-    "trl",
-    "sources",
-    "compare",
-    "validity",
-    "behaviours",
-    "tables",
+    "display",
+    "evaluation",
     "summary",
-    "notebook",
+    "job",
     "launch",
-    "figures",
-    "evaluation_figures",
-    "validity_figures",
-    "report",
-    "evaluation_views",
     "widgets",
-    "validity_views",
+    "validity",
 )
 PURE = {"sar", "groups", "rewards", "advantages", "losses"}
 PURE_MAY_IMPORT = {"torch", "sarlab.types", "sarlab.sar", "sarlab.groups"} | sys.stdlib_module_names
@@ -135,20 +118,20 @@ def notebooks() -> list[Path]:
 
 
 def test_every_module_has_its_place_in_the_order():
-    unknown = {module_of(p) for p in sources()} - {*MODULE_ORDER, "__init__", "__main__"}
+    unknown = {module_of(p) for p in sources()} - {*ORDER, "__init__", "__main__"}
     assert not unknown, (
-        f"{sorted(unknown)} in sarlab/ has no place in MODULE_ORDER: put it where it belongs in "
+        f"{sorted(unknown)} in sarlab/ has no place in ORDER: put it where it belongs in "
         "the flow of the data, after what it imports."
     )
 
 
-def test_a_module_imports_only_modules_above_it():
+def test_a_module_imports_only_what_stands_above_it():
     wrong = []
     for path in sources():
         own = module_of(path)
-        if own not in MODULE_ORDER:
+        if own not in ORDER:
             continue
-        above = MODULE_ORDER[: MODULE_ORDER.index(own)]
+        above = ORDER[: ORDER.index(own)]
         for line, name in imports(path):
             if name.split(".")[0] != "sarlab":
                 continue
@@ -156,6 +139,33 @@ def test_a_module_imports_only_modules_above_it():
             if other != own and other not in above:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Each module of sarlab and the modules that it imports, at its top or inside a function."""
+    dotted = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in sources()
+    }
+    graph: dict[str, set[str]] = {name: set() for name in dotted}
+    for name, path in dotted.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                graph[name] |= {a.name for a in node.names} & dotted.keys()
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                assert not node.level, f"{path.relative_to(ROOT)}: relative import"
+                parts = {f"{node.module}.{a.name}" for a in node.names} & dotted.keys()
+                graph[name] |= parts or ({node.module} & dotted.keys())
+        graph[name].discard(name)
+    return graph
+
+
+def test_no_circular_imports_between_modules():
+    """Folders are opened: an import inside a function counts as well."""
+    try:
+        list(graphlib.TopologicalSorter(module_graph()).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 def test_pure_modules_import_only_torch_types_and_sar():

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from sarlab.runs import Run, find_runs, read_metrics, read_rollouts, write_text
+from sarlab.runs.folder import Run, find_runs, read_metrics, read_rollouts, write_text
 
 ROW = {
     "step": 1,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from policies import ARCHITECTURES, random_policy
 
-from sarlab.batches import plan_batches
+from sarlab._engine.micro_batches import plan_batches
 from sarlab.models import add_lora
 from sarlab.scoring import (
     Prefix,
@@ -171,7 +171,7 @@ def test_micro_batches_hold_every_row_once_within_the_budget() -> None:
 
 def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
     import sarlab.scoring as module
-    from sarlab import batches
+    from sarlab._engine import micro_batches as batches
 
     policy = random_policy("llama")
     ids, mask = block(ANSWERS)

@@ -15,7 +15,7 @@ import pytest
 from crash_lab import CONFIG
 from test_project import ROOT, committed_files, dangers, notebooks
 
-import sarlab.model_files as model_files
+import sarlab._engine.weights as model_files
 from sarlab import run_training
 
 

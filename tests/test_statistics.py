@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sarlab.statistics import (
+from sarlab.evaluation.statistics import (
     difference_interval,
     mean_interval,
     pooled_function,

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from accelerate.tracking import GeneralTracker
 
-import sarlab.trackers as trackers
+import sarlab.job.trackers as trackers
 from sarlab.config import TrainConfig
-from sarlab.job import run_training
-from sarlab.trackers import TrackerView, tracked
+from sarlab.job.trackers import TrackerView, tracked
+from sarlab.job.training import run_training
+from sarlab.job.view import View
 from sarlab.types import StepRecord
-from sarlab.view import View
 
 SUMMARY = {
     "steps": 2,

@@ -10,8 +10,8 @@ import torch
 from policies import ARCHITECTURES, random_policy
 
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids
 from sarlab.models import add_lora
+from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix, score, score_ids
 from sarlab.tasks import Verdict, load_task
 from sarlab.train import (

@@ -10,12 +10,12 @@ import torch
 
 from sarlab.advantages import group_advantages
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids
+from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.models import add_lora, load_policy
+from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix
 from sarlab.tasks import load_task
 from sarlab.train import start, update_policy
-from sarlab.trl import SARTrainer, grpo_config, updates_per_step
 
 CONFIG = TrainConfig(
     steps=2,

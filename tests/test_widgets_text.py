@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sarlab.answers import AnswerScore, token_name, token_pieces
+from sarlab.display.text import mark_of, number, plain, segments, signed, tint, visible
+from sarlab.display.token_view import answer_view
 from sarlab.widgets.html import answer_html, page, pair_html, ranking_html
-from sarlab.widgets.text import mark_of, number, plain, segments, signed, tint, visible
-from sarlab.widgets.view import answer_view
 
 HOSTILE = [
     "<script>alert(1)</script>",

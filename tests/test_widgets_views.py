@@ -10,6 +10,7 @@ import torch
 
 from sarlab.advantages import group_advantages
 from sarlab.answers import AnswerScore
+from sarlab.display.token_view import answer_view, payload, sar_without_each, split_steps
 from sarlab.rewards import total_reward
 from sarlab.widgets.candidates import (
     Candidate,
@@ -26,7 +27,6 @@ from sarlab.widgets.candidates import (
 from sarlab.widgets.designs import DESIGNS, compare_designs, kind_means, reward_inputs
 from sarlab.widgets.figures import designs_figure, kinds_figure, tokens_figure
 from sarlab.widgets.html import designs_html, kinds_html, orderings_html, ranking_html
-from sarlab.widgets.view import answer_view, payload, sar_without_each, split_steps
 
 
 def answer(

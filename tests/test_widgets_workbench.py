@@ -15,7 +15,8 @@ from nbconvert import HTMLExporter
 from policies import random_policy
 
 from sarlab import score_answers
-from sarlab.runs import read_rollouts
+from sarlab.display.text import signed
+from sarlab.runs.folder import read_rollouts
 from sarlab.types import Question
 from sarlab.widgets import RunBrowser, Workbench, workbench_html
 from sarlab.widgets.audit import questions_of, read_audit, right_without_a_thought, row_score
@@ -23,7 +24,6 @@ from sarlab.widgets.candidates import Draft
 from sarlab.widgets.export import picture, write_html
 from sarlab.widgets.jobs import JobBar, Stopped
 from sarlab.widgets.snapshot import run_html
-from sarlab.widgets.text import signed
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
 OTHER = "Bob has 7 apples and eats 2. How many are left?"

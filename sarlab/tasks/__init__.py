@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sarlab.tasks.base import FiniteTask, GeneratedTask, Task
 from sarlab.tasks.extract import MARKER
+from sarlab.tasks.load import load_task, task_names
 from sarlab.tasks.math_worker import warm_up
-from sarlab.tasks.sources import load_task, task_names
 from sarlab.tasks.splits import check_disjoint, split_of
 from sarlab.tasks.verify import (
     REASONS,

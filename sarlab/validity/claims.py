@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarlab.statistics import Array
+from sarlab.evaluation.statistics import Array
 from sarlab.validity.measures import Contrast, Estimate, contrast
 
 SCORES: dict[str, str] = {
@@ -101,7 +101,7 @@ def score_columns(
 ) -> pd.DataFrame:
     """The scores of :data:`SCORES` and ``tokens``, a row an answer, from the rows of scoring.
 
-    ``standalone`` is a :class:`sarlab.contexts.StandaloneContext`; without ``end_token`` it is left
+    ``standalone`` is a :class:`sarlab.prompts.StandaloneContext`; without ``end_token`` it is left
     out of the mean. NaN where a score is not known: correctness without a gold answer, a context
     that was not scored, an answer of the end token alone.
     """

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sarlab.statistics import Array, mean_interval, resampled_interval
+from sarlab.evaluation.statistics import Array, mean_interval, resampled_interval
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]

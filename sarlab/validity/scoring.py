@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 
 from sarlab.answers import answer_block
-from sarlab.contexts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
-from sarlab.files import read_json, read_jsonl, write_json, write_text
 from sarlab.models import Policy
+from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
 from sarlab.rollout import sample
-from sarlab.runs import read_rollouts
+from sarlab.runs.atomic import read_json, read_jsonl, write_json, write_text
+from sarlab.runs.folder import read_rollouts
 from sarlab.scoring import Prefix, compute_prefixes, score
 from sarlab.tasks import judge_all
 from sarlab.types import Question

@@ -4,6 +4,7 @@ Needs the extra ``lab`` (ipywidgets, anywidget, plotly). ``text``, ``view``, ``h
 ``candidates`` and ``audit`` are pure; ``workbench`` and the panels are thin ipywidgets over them.
 """
 
+from sarlab.display.token_view import answer_view
 from sarlab.widgets.candidates import (
     Candidate,
     Draft,
@@ -19,7 +20,6 @@ from sarlab.widgets.html import answer_html, kinds_html, orderings_html, pair_ht
 from sarlab.widgets.outputs import score_with_progress, show_figure, show_html
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.snapshot import show_run, show_snapshot, workbench_html
-from sarlab.widgets.view import answer_view
 from sarlab.widgets.workbench import Workbench
 
 __all__ = [

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sarlab.answers import AnswerScore, score_answers
-from sarlab.contexts import StandaloneContext
 from sarlab.models import DATA, Policy
+from sarlab.prompts import StandaloneContext
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 

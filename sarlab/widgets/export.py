@@ -15,7 +15,7 @@ from typing import Any
 import choreographer
 from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 
-from sarlab.runs import write_text
+from sarlab.runs.folder import write_text
 from sarlab.widgets.html import page
 
 _TIMEOUT_S = 60.0

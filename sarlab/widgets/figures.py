@@ -11,11 +11,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, shortened, signed, visible
+from sarlab.display.token_view import AnswerView
 from sarlab.widgets.audit import AuditRow
 from sarlab.widgets.candidates import Candidate, KindRow
 from sarlab.widgets.designs import Design, Measure, kind_means
-from sarlab.widgets.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, shortened, signed, visible
-from sarlab.widgets.view import AnswerView
 
 _GRID = "rgba(128, 128, 128, 0.25)"
 _ZERO = "rgba(128, 128, 128, 0.8)"

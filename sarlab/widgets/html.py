@@ -10,9 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from sarlab.widgets.candidates import Candidate, KindRow, Ordering, ranked
-from sarlab.widgets.designs import Design, Measure
-from sarlab.widgets.text import (
+from sarlab.display.text import (
     GREY_HEX,
     V_FULL_NATS,
     line_colour,
@@ -24,7 +22,9 @@ from sarlab.widgets.text import (
     tint,
     visible,
 )
-from sarlab.widgets.view import AnswerView, Step, TokenView, share_text
+from sarlab.display.token_view import AnswerView, Step, TokenView, share_text
+from sarlab.widgets.candidates import Candidate, KindRow, Ordering, ranked
+from sarlab.widgets.designs import Design, Measure
 
 FOLD_ABOVE_TOKENS = 400
 """Longer answers are folded by step."""

@@ -2,7 +2,7 @@
 
 ipywidgets has neither brushing over words, nor a text box that waits for the kernel before it
 sends more, nor a table with rows to click; these two anywidgets (20 kB together) have, and
-nothing else. They draw strings that :mod:`sarlab.widgets.view` made, and compute nothing.
+nothing else. They draw strings that :mod:`sarlab.display.token_view` made, and compute nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import anywidget
 import traitlets
 
 from sarlab.answers import AnswerScore
-from sarlab.widgets.text import V_FULL_NATS, line_of, signed, tint
-from sarlab.widgets.view import answer_view, payload
+from sarlab.display.text import V_FULL_NATS, line_of, signed, tint
+from sarlab.display.token_view import answer_view, payload
 
 _STATIC = Path(__file__).parent / "static"
 

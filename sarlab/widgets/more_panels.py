@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from sarlab.display.text import plain
 from sarlab.widgets.candidates import ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.export import write_html, write_png
@@ -13,7 +14,6 @@ from sarlab.widgets.figures import designs_figure
 from sarlab.widgets.html import designs_html
 from sarlab.widgets.outputs import put_figure
 from sarlab.widgets.snapshot import workbench_html
-from sarlab.widgets.text import plain
 
 if TYPE_CHECKING:
     from sarlab.widgets.workbench import Workbench

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
+from sarlab.display.text import number, plain, shortened, signed, visible
 from sarlab.models import load_policy
-from sarlab.runs import find_runs
+from sarlab.runs.folder import find_runs
 from sarlab.tasks import load_task
 from sarlab.widgets.candidates import Draft, pasted_answers, ranked, read_answers
 from sarlab.widgets.html import legend_html
@@ -17,7 +18,6 @@ from sarlab.widgets.jobs import Report
 from sarlab.widgets.live import ChoiceTable, TokenPanel
 from sarlab.widgets.more_panels import DesignsPanel, ExportPanel, SamplePanel
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.text import number, plain, shortened, signed, visible
 
 if TYPE_CHECKING:
     from sarlab.widgets.workbench import Workbench

@@ -8,8 +8,9 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
+from sarlab.display.text import number, plain, shortened, signed, visible
 from sarlab.models import Policy, load_policy
-from sarlab.runs import find_runs
+from sarlab.runs.folder import find_runs
 from sarlab.widgets.audit import (
     AuditRow,
     questions_of,
@@ -22,7 +23,6 @@ from sarlab.widgets.audit import (
 from sarlab.widgets.figures import history_figure
 from sarlab.widgets.live import ChoiceTable, TokenPanel
 from sarlab.widgets.outputs import put_figure
-from sarlab.widgets.text import number, plain, shortened, signed, visible
 
 ROW_HEADER = ("step", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "reward", "", "answer")
 _AUDIT_ROWS = 50

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sarlab.runs import read_rollouts
+from sarlab.runs.folder import read_rollouts
 
 _CELL = "text-align:left;vertical-align:top;padding:4px 16px 4px 0"
 _TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"

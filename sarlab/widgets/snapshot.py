@@ -6,13 +6,13 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sarlab.display.text import plain
+from sarlab.display.token_view import answer_view
 from sarlab.widgets.candidates import ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.html import answer_html, designs_html, pair_html, ranking_html, table_html
 from sarlab.widgets.outputs import show_html, show_picture
 from sarlab.widgets.run_browser import ROW_HEADER, RunBrowser, cells_of
-from sarlab.widgets.text import plain
-from sarlab.widgets.view import answer_view
 
 if TYPE_CHECKING:
     from sarlab.widgets.workbench import Workbench

@@ -15,8 +15,8 @@ import ipywidgets
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.config import TrainConfig
-from sarlab.figures import show, training_figure
-from sarlab.job import View
+from sarlab.display.figures import show, training_figure
+from sarlab.job.training import View
 from sarlab.types import StepRecord
 
 _BLUE, _GREY = "#4c8bd6", "rgba(128,128,128,0.25)"
@@ -24,7 +24,7 @@ _CHART_SECONDS = 4.0  # the chart is drawn at most this often; a step may take l
 
 
 class TrainingView(View):
-    """Watches :func:`sarlab.job.run_training` from a notebook cell; create it and pass it on.
+    """Watches :func:`sarlab.job.training.run_training` from a cell; create it and pass it on.
 
     Pressing stop ends the run after the present step; it is then evaluated and can be resumed.
     """

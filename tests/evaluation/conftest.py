@@ -1,4 +1,4 @@
-"""Synthetic run folders with known properties, written through sarlab.runs as training does."""
+"""Synthetic run folders with known properties, written as training writes them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sarlab.config import TrainConfig
-from sarlab.job import summarise_run
-from sarlab.runs import Run, write_json
+from sarlab.job.training import summarise_run
+from sarlab.runs.folder import Run, write_json
 from sarlab.tasks.word_problems import draw_problem
 from sarlab.types import Question
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarlab.compare import accuracy_efficiency_score, arm_table, pareto_front, run_table
+from sarlab.evaluation.compare import accuracy_efficiency_score, arm_table, pareto_front, run_table
+from sarlab.evaluation.policies import Evaluated, arm_labels, fresh, recorded
 from sarlab.models import add_lora, export_policy, load_policy
-from sarlab.runs import write_json
-from sarlab.sources import Evaluated, arm_labels, fresh, recorded
+from sarlab.runs.folder import write_json
 
 
 def evaluated(label, rows, *, arm=None, seed=0, limit=400):

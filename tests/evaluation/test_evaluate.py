@@ -3,7 +3,7 @@
 import pytest
 
 from sarlab.config import TrainConfig
-from sarlab.evaluate import evaluate_policy, paired_difference, per_question, summarise
+from sarlab.evaluation.judge import evaluate_policy, paired_difference, per_question, summarise
 from sarlab.types import Question
 
 QUESTIONS = [

@@ -11,16 +11,16 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-import sarlab.figures
-import sarlab.report
-from sarlab.compare import arm_table, run_table
-from sarlab.evaluation_figures import crowd_floor, gains_figure, plane_figure, token_figure
-from sarlab.evaluation_views import EvaluationSettings, load_comparison
-from sarlab.figures import mimebundle, running_mean, training_figure
-from sarlab.report import example_pairs, write_report
-from sarlab.sources import recorded
+import sarlab.display.figures
+import sarlab.evaluation.report
+from sarlab.display.figures import mimebundle, running_mean, training_figure
+from sarlab.evaluation.compare import arm_table, run_table
+from sarlab.evaluation.figures import crowd_floor, gains_figure, plane_figure, token_figure
+from sarlab.evaluation.notebook import EvaluationSettings, load_comparison
+from sarlab.evaluation.policies import recorded
+from sarlab.evaluation.report import example_pairs, write_report
+from sarlab.evaluation.tables import answer_html, html_table, markdown_table, p_text, values_table
 from sarlab.summary import comparison_text, main, summary_text
-from sarlab.tables import answer_html, html_table, markdown_table, p_text, values_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +61,7 @@ def test_the_page_needs_no_network_and_no_script_and_is_well_formed(run):
 
 
 def test_the_page_is_whole_without_a_browser(run, monkeypatch):
-    monkeypatch.setattr(sarlab.report, "draw_png", lambda figure: None)
+    monkeypatch.setattr(sarlab.evaluation.report, "draw_png", lambda figure: None)
     page = Page(write_report(run).read_text("utf-8"))
     assert "img" not in page.tags
     assert page.tags.count("table") > 3
@@ -196,13 +196,13 @@ def test_gains_are_the_tables_gains(study):
 
 def test_a_figure_goes_out_as_json_and_as_a_picture_only_where_it_can_be_drawn(monkeypatch):
     figure = go.Figure(go.Scatter(y=[1, 2]), {"title": {"text": "Two points"}})
-    monkeypatch.setattr(sarlab.figures, "draw_png", lambda figure: b"\x89PNG")
+    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure: b"\x89PNG")
     bundle = mimebundle(figure)
     assert bundle["image/png"] == "iVBORw=="
     assert list(bundle["application/vnd.plotly.v1+json"]["data"][0]["y"]) == [1, 2]
     assert bundle["text/plain"] == "Figure: Two points"
     assert "image/png" not in mimebundle(figure, png=False)
-    monkeypatch.setattr(sarlab.figures, "draw_png", lambda figure: None)
+    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure: None)
     assert "image/png" not in mimebundle(figure)
 
 
@@ -210,7 +210,7 @@ def test_without_a_browser_a_picture_is_given_up_at_once_and_said_once():
     code = (
         "import time; from choreographer.browsers.chromium import Chromium\n"
         "Chromium.find_browser = classmethod(lambda cls, **k: None)\n"
-        "from sarlab.figures import draw_png; import plotly.graph_objects as go\n"
+        "from sarlab.display.figures import draw_png; import plotly.graph_objects as go\n"
         "began = time.perf_counter(); print([draw_png(go.Figure()) for _ in range(3)])\n"
         "assert time.perf_counter() - began < 20"
     )

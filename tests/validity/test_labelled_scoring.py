@@ -117,7 +117,7 @@ def test_sampled_groups_keep_their_ids_and_are_judged(frozen_tiny, alone):
 
 def test_the_shipped_runs_probes_are_groups_with_the_runs_own_sar():
     from sarlab.models import DATA
-    from sarlab.runs import read_rollouts
+    from sarlab.runs.folder import read_rollouts
 
     folder = next(
         path.parent

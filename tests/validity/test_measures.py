@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sarlab.statistics import mean_interval
+from sarlab.evaluation.statistics import mean_interval
 from sarlab.validity import contrast
 
 

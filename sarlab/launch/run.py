@@ -28,9 +28,9 @@ from transformers import PrinterCallback, TrainerCallback
 
 from sarlab.advantages import group_advantages, share_without_signal
 from sarlab.config import TrainConfig
-from sarlab.evaluate import evaluate_policy, summarise
-from sarlab.files import read_json, replace_folder, write_json
-from sarlab.job import (
+from sarlab.evaluation.judge import evaluate_policy, summarise
+from sarlab.job.trackers import tracked
+from sarlab.job.training import (
     HeldOut,
     Logbook,
     check_questions_fit,
@@ -43,12 +43,14 @@ from sarlab.job import (
     seconds_so_far,
     summarise_run,
 )
+from sarlab.job.view import LineView, View
+from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.models import Policy, load_policy, save_prompt_format
-from sarlab.notebook import command_parameters, run_request
-from sarlab.runs import Run
+from sarlab.runs.atomic import read_json, replace_folder, write_json
+from sarlab.runs.folder import Run
+from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
 from sarlab.tasks import load_task
-from sarlab.trackers import tracked
 from sarlab.train import (
     Batch,
     TrainingError,
@@ -57,9 +59,7 @@ from sarlab.train import (
     step_metrics,
     step_warnings,
 )
-from sarlab.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.types import Question, StepRecord
-from sarlab.view import LineView, View
 
 ENGINE_PREFIX = "trl_"
 

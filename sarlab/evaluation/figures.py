@@ -1,7 +1,7 @@
 """Pictures of comparisons: the accuracy-length plane, gains, where tokens went, lengths.
 
-Pure functions from the tables of :mod:`sarlab.compare` to plotly figures, in the looks of
-:mod:`sarlab.figures`.
+Pure functions from the tables of :mod:`sarlab.evaluation.compare` to plotly figures, in the
+looks of :mod:`sarlab.display.figures`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from sarlab.behaviours import what_was_lost
-from sarlab.compare import pareto_front
-from sarlab.evaluate import Rows
-from sarlab.figures import BLUE, GREY, GRID, ORANGE, style
+from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
+from sarlab.evaluation.behaviours import what_was_lost
+from sarlab.evaluation.compare import pareto_front
+from sarlab.evaluation.judge import Rows
 
 # Told apart by colour-blind readers, on white and on black; each also has a symbol of its own.
 _COLOURS = (BLUE, ORANGE, "#cc79a7", "#009e73", "#b8960c", "#56b4e9", "#d1495b", "#9467bd")
@@ -31,11 +31,11 @@ def plane_figure(
 ) -> go.Figure:
     """Accuracy over mean length with 95% intervals on both axes and the Pareto front.
 
-    ``table``: of :func:`sarlab.compare.arm_table` or ``run_table``; ``runs``: the single runs as
-    small points behind pooled arms. One task at a time: ``task``, by default the first. The front
-    joins the points that no other beats in both directions, whatever their intervals.
-    ``accuracy_from``: the lower end of the axis (a fraction), for a look at the crowd; policies
-    below it are named in the corner.
+    ``table``: of :func:`sarlab.evaluation.compare.arm_table` or ``run_table``; ``runs``: the
+    single runs as small points behind pooled arms. One task at a time: ``task``, by default the
+    first. The front joins the points that no other beats in both directions, whatever their
+    intervals. ``accuracy_from``: the lower end of the axis (a fraction), for a look at the
+    crowd; policies below it are named in the corner.
     """
     chosen, task = _one_task(table, task)
     below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
@@ -136,7 +136,8 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
 def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.Figure:
     """Mean tokens of an answer, split into filler and all else, for the base and each policy.
 
-    ``changes``: tables of :func:`sarlab.behaviours.behaviour_change` by policy, against one base.
+    ``changes``: tables of :func:`sarlab.evaluation.behaviours.behaviour_change` by policy,
+    against one base.
     """
     if not changes:
         raise ValueError("There is no policy to compare with the base.")

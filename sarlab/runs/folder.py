@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from sarlab.files import (
+from sarlab.runs.atomic import (
     SCRATCH,
     link_folder,
     read_json,

@@ -29,8 +29,8 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad
 
 from sarlab.config import TrainConfig
-from sarlab.contexts import chat_turns, conditioned_ids, standalone_ids
 from sarlab.models import Policy, lora_config
+from sarlab.prompts import chat_turns, conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.sar import self_aligned_reward

@@ -17,11 +17,10 @@ import pandas as pd
 
 from sarlab.answers import score_answers
 from sarlab.config import refuse_unknown
-from sarlab.contexts import StandaloneContext
-from sarlab.figures import show
-from sarlab.models import DATA, REPOSITORY, Policy, load_policy
-from sarlab.notebook import check_types
-from sarlab.tables import (
+from sarlab.display.figures import show
+from sarlab.display.text import plain
+from sarlab.display.token_view import answer_view
+from sarlab.evaluation.tables import (
     claims_text,
     groups_text,
     html_table,
@@ -29,6 +28,9 @@ from sarlab.tables import (
     options_text,
     scores_text,
 )
+from sarlab.models import DATA, REPOSITORY, Policy, load_policy
+from sarlab.prompts import StandaloneContext
+from sarlab.runs.parameters import check_types
 from sarlab.types import Question
 from sarlab.validity import (
     FAILURES,
@@ -52,10 +54,8 @@ from sarlab.validity import (
     scored_run,
     standalone_prefixes,
 )
-from sarlab.validity_figures import claims_figure, groups_figure
+from sarlab.validity.figures import claims_figure, groups_figure
 from sarlab.widgets.html import answer_html
-from sarlab.widgets.text import plain
-from sarlab.widgets.view import answer_view
 
 _SHIPPED = DATA / "validity"
 _PROOFS = 20

@@ -1,4 +1,4 @@
-"""One run as one page: ``python -m sarlab.report runs/<name>`` writes runs/<name>/report.html.
+"""One run as one page: ``python -m sarlab.evaluation.report runs/<name>`` writes its report.html.
 
 The page opens anywhere: no script, no network, pictures inside it. Beside it lies report.md, the
 tables to paste.
@@ -18,14 +18,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from sarlab.behaviours import behaviour_change, definitions, what_was_lost
-from sarlab.compare import run_table
-from sarlab.evaluate import Rows, per_question
-from sarlab.evaluation_figures import length_figure, plane_figure, token_figure
-from sarlab.figures import draw_png, training_figure
-from sarlab.runs import read_metrics, write_text
-from sarlab.sources import Evaluated, recorded, token_texts
-from sarlab.tables import (
+from sarlab.display.figures import draw_png, training_figure
+from sarlab.evaluation.behaviours import behaviour_change, definitions, what_was_lost
+from sarlab.evaluation.compare import run_table
+from sarlab.evaluation.figures import length_figure, plane_figure, token_figure
+from sarlab.evaluation.judge import Rows, per_question
+from sarlab.evaluation.policies import Evaluated, recorded, token_texts
+from sarlab.evaluation.tables import (
     behaviour_text,
     html_table,
     legend_html,
@@ -33,6 +32,7 @@ from sarlab.tables import (
     pair_html,
     pair_table,
 )
+from sarlab.runs.folder import read_metrics, write_text
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -152,7 +152,7 @@ def _pair(folder: Path) -> tuple[Evaluated, Evaluated]:
     if per_question(base.rows, "length").keys() != per_question(trained.rows, "length").keys():
         raise ValueError(
             f"{folder}: base and trained policy answered different questions, so the run's record "
-            "is damaged. Evaluate it anew with sarlab.sources.fresh."
+            "is damaged. Evaluate it anew with sarlab.evaluation.policies.fresh."
         )
     return base, trained
 
@@ -227,7 +227,8 @@ def _read(path: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 with a message where the input is not right."""
     parser = argparse.ArgumentParser(
-        prog="python -m sarlab.report", description="Write report.html and report.md of a run."
+        prog="python -m sarlab.evaluation.report",
+        description="Write report.html and report.md of a run.",
     )
     parser.add_argument("runs", nargs="+", help="run folders")
     given = parser.parse_args(arguments)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from sarlab.behaviours import FILLER, label_segments
+from sarlab.evaluation.behaviours import FILLER, label_segments
 
 _TINTS = {
     FILLER: "rgba(230,119,11,0.30)",
@@ -35,7 +35,7 @@ _TEXT_CELL = "padding:3px 10px;text-align:left;min-width:9em"
 
 
 def values_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What each policy scores, as text: of :func:`sarlab.compare.arm_table` or ``run_table``."""
+    """What each policy scores, as text; ``table`` is of ``compare.arm_table`` or ``run_table``."""
     found = {"policy": table["label"]}
     if table["task"].nunique() > 1:
         found["task"] = table["task"]
@@ -110,7 +110,7 @@ def pair_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def behaviour_text(change: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`sarlab.behaviours.behaviour_change` as text."""
+    """A table of :func:`sarlab.evaluation.behaviours.behaviour_change` as text."""
     lines = change.to_dict("records")
     return pd.DataFrame(
         {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sarlab.answers import AnswerScore, TokenAlternatives
-from sarlab.widgets.text import Line, line_of, number, segments, shortened, signed, tint, visible
+from sarlab.display.text import Line, line_of, number, segments, shortened, signed, tint, visible
 
 _STEP_END = re.compile(r"[.!?]['\")\]]*(?:[ \t]*\n+|(?=\s))|\n+")
 _STEP_MAX_TOKENS = 120  # a text without sentences is cut too, or folding would not help

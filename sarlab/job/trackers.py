@@ -22,8 +22,8 @@ from accelerate.tracking import (
 )
 
 from sarlab.config import Tracker, TrainConfig
+from sarlab.job.view import View
 from sarlab.types import StepRecord
-from sarlab.view import View
 
 PROJECT = "sarlab"
 

@@ -15,17 +15,20 @@ from typing import Any
 
 import pandas as pd
 
-from sarlab.behaviours import NAMES, behaviour_change, definitions, examples, what_was_lost
-from sarlab.compare import arm_table, run_table
 from sarlab.config import refuse_unknown
-from sarlab.evaluation_figures import crowd_floor, gains_figure, plane_figure, token_figure
-from sarlab.figures import show
-from sarlab.models import DATA, REPOSITORY
-from sarlab.notebook import check_types
-from sarlab.report import example_pairs
-from sarlab.runs import find_runs
-from sarlab.sources import Evaluated, fresh, recorded, token_texts
-from sarlab.tables import (
+from sarlab.display.figures import show
+from sarlab.evaluation.behaviours import (
+    NAMES,
+    behaviour_change,
+    definitions,
+    examples,
+    what_was_lost,
+)
+from sarlab.evaluation.compare import arm_table, run_table
+from sarlab.evaluation.figures import crowd_floor, gains_figure, plane_figure, token_figure
+from sarlab.evaluation.policies import Evaluated, fresh, recorded, token_texts
+from sarlab.evaluation.report import example_pairs
+from sarlab.evaluation.tables import (
     answer_html,
     behaviour_text,
     differences_table,
@@ -34,6 +37,9 @@ from sarlab.tables import (
     pair_html,
     values_table,
 )
+from sarlab.models import DATA, REPOSITORY
+from sarlab.runs.folder import find_runs
+from sarlab.runs.parameters import check_types
 
 SHIPPED = DATA / "study"  # all rewards on `tiny`, made by scripts/study.py
 

@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 
 from sarlab.config import TrainConfig
+from sarlab.evaluation.statistics import (
+    difference_interval,
+    mean_interval,
+    pooled_function,
+    sign_flip_p,
+)
 from sarlab.models import Policy
 from sarlab.rewards import total_reward
-from sarlab.statistics import difference_interval, mean_interval, pooled_function, sign_flip_p
 from sarlab.train import answer_rows, collect
 from sarlab.types import Question
 

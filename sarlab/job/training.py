@@ -18,20 +18,27 @@ from typing import Any
 
 import torch
 
-from sarlab.batches import memory_notes
+from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
-from sarlab.contexts import conditioned_ids
-from sarlab.evaluate import evaluate_policy, paired_difference, summarise
-from sarlab.files import read_json, replace_folder, write_json
+from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
+from sarlab.job.trackers import tracked
+from sarlab.job.view import View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.ppo import add_critic, ppo_steps
+from sarlab.prompts import conditioned_ids
 from sarlab.rewards import total_reward
-from sarlab.runs import BEST, Run, holds_nothing, read_metrics, read_rollouts, refuse_existing
+from sarlab.runs.atomic import read_json, replace_folder, write_json
+from sarlab.runs.folder import (
+    BEST,
+    Run,
+    holds_nothing,
+    read_metrics,
+    read_rollouts,
+    refuse_existing,
+)
 from sarlab.tasks import Task, load_task
-from sarlab.trackers import tracked
 from sarlab.train import TrainingError, TrainState, answer_rows, collect, grpo_steps, start
 from sarlab.types import Question, StepRecord
-from sarlab.view import View
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarlab.evaluate import Rows, per_question
-from sarlab.statistics import difference_interval, mean_interval
+from sarlab.evaluation.judge import Rows, per_question
+from sarlab.evaluation.statistics import difference_interval, mean_interval
 
 FILLER = "filler"
 
@@ -192,10 +192,10 @@ def count_behaviours(answer: str, question: str) -> dict[str, int]:
 def filler_tokens(row: Mapping[str, Any], token_text: Callable[[int], str] | None = None) -> float:
     """Tokens of one answer that are filler.
 
-    With ``token_text`` (:func:`sarlab.sources.token_texts`) each token is placed in the text and
-    counts where it begins. Without it, or where the pieces do not join to the text, the answer's
-    tokens are shared out by characters: an estimate, since words and digits make tokens of
-    different sizes.
+    With ``token_text`` (:func:`sarlab.evaluation.policies.token_texts`) each token is placed in
+    the text and counts where it begins. Without it, or where the pieces do not join to the
+    text, the answer's tokens are shared out by characters: an estimate, since words and digits
+    make tokens of different sizes.
     """
     answer = str(row["answer"])
     spans = [(a, b) for a, b, n in label_segments(answer, str(row["question"])) if FILLER in n]

@@ -1,6 +1,7 @@
 """Where evaluated policies come from: the records of runs, or fresh answers of their adapters.
 
-Both sources give the same :class:`Evaluated`; :mod:`sarlab.compare` makes tables of them.
+Both sources give the same :class:`Evaluated`;
+:mod:`sarlab.evaluation.compare` makes tables of them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from sarlab.config import TrainConfig
-from sarlab.evaluate import Rows, evaluate_policy
+from sarlab.evaluation.judge import Rows, evaluate_policy
 from sarlab.models import DATA, load_policy
 from sarlab.rewards import REWARDS
-from sarlab.runs import find_runs, read_rollouts
+from sarlab.runs.folder import find_runs, read_rollouts
 from sarlab.tasks import load_task
 
 _COLUMNS = [
@@ -33,8 +34,9 @@ _NOT_THE_ARM = {"seed", "eval_every", "checkpoint_every", "token_budget", "log_s
 class Evaluated:
     """One policy's answers to the held-out questions of one task.
 
-    ``rows`` hold at least the columns of the rollout table that :func:`sarlab.evaluate.summarise`
-    reads. ``seed`` is None for a base policy. ``limit``: longest answer allowed, in tokens.
+    ``rows`` hold at least the columns of the rollout table that
+    :func:`sarlab.evaluation.judge.summarise` reads. ``seed`` is None for a base policy.
+    ``limit``: longest answer allowed, in tokens.
     """
 
     label: str

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarlab.evaluate import per_question
-from sarlab.sources import Evaluated
-from sarlab.statistics import (
+from sarlab.evaluation.judge import per_question
+from sarlab.evaluation.policies import Evaluated
+from sarlab.evaluation.statistics import (
     Array,
     Interval,
     difference_interval,

@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sarlab.figures import BLUE, GREY, GRID, ORANGE, style
-from sarlab.tables import SCORE_NAMES
+from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
+from sarlab.evaluation.tables import SCORE_NAMES
 
 # Each score has a colour and a symbol; SAR is filled, what it is compared with is open.
 _LOOKS = {

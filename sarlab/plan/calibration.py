@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from sarlab.answers import question_prefixes
-from sarlab.contexts import StandaloneContext, encode_answer
 from sarlab.models import Policy
+from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.rollout import sample
 from sarlab.sar import self_aligned_reward
 from sarlab.scoring import Prefix, score

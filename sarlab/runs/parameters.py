@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sarlab.config import TrainConfig
-from sarlab.files import read_json, write_json
 from sarlab.models import REPOSITORY
-from sarlab.runs import check_run_name, now, stamp
+from sarlab.runs.atomic import read_json, write_json
+from sarlab.runs.folder import check_run_name, now, stamp
 
 _INJECTED = "# Parameters"  # first line of the cell that papermill adds
 

@@ -46,12 +46,13 @@ def training_figure(
 ) -> go.Figure:
     """Accuracy, length, SAR, reward, KL and truncation over training steps, a panel each.
 
-    ``metrics``: the lines of metrics.jsonl (:func:`sarlab.runs.read_metrics`), or the metrics of
-    the records so far; a missing or null value is a gap. Thin line: the answers of each step;
-    thick line: their mean over up to five steps before (from 12 steps on); diamonds: held-out
-    questions, where a line has ``heldout_<name>``. ``baseline``: a summary of the untrained policy
-    (:func:`sarlab.evaluate.summarise`), drawn at step 0. ``steps`` fixes the right end of the
-    axis, so that a live chart does not rescale. Dotted verticals: steps with a warning.
+    ``metrics``: the lines of metrics.jsonl (:func:`sarlab.runs.folder.read_metrics`), or the
+    metrics of the records so far; a missing or null value is a gap. Thin line: the answers of
+    each step; thick line: their mean over up to five steps before (from 12 steps on); diamonds:
+    held-out questions, where a line has ``heldout_<name>``. ``baseline``: a summary of the
+    untrained policy (:func:`sarlab.evaluation.judge.summarise`), drawn at step 0. ``steps``
+    fixes the right end of the axis, so that a live chart does not rescale. Dotted verticals:
+    steps with a warning.
     """
     rows = -(-len(_PANELS) // _COLUMNS)
     figure = make_subplots(

@@ -1,0 +1,1 @@
+"""How numbers look: text, tokens, figures. No widgets, no model."""

@@ -1,0 +1,6 @@
+"""``python -m sarlab.launch`` and ``accelerate launch -m sarlab.launch``."""
+
+from sarlab.launch.run import main
+
+if __name__ == "__main__":
+    main()

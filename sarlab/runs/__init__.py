@@ -1,0 +1,1 @@
+"""The run folder: its parameters, and files written so that a crash loses nothing."""

@@ -131,7 +131,7 @@ def test_the_table_ranks_as_the_library_does(page, group) -> None:
     rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
     cells = [rows.nth(i).locator("td").all_text_contents()[:7] for i in range(rows.count())]
     order = sorted(group, key=lambda c: -c.score.sar)
-    assert [row[1] for row in cells] == [c.kind for c in order]
+    assert [row[1] for row in cells] == [c.label for c in order]
     for row, c in zip(cells, order, strict=True):
         assert row[2] == signed(c.score.sar)
         assert row[3:5] == [number(c.score.ppl_conditioned), number(c.score.ppl_standalone)]
@@ -226,7 +226,7 @@ def test_two_answers_are_pinned_side_by_side(page, group, pictures) -> None:
             pin.click()
     tab(page, "A/B")
     views = page.locator(f"{BENCH} .sarlab-compact")
-    expected = {c.kind: signed(c.score.sar) for c in group}
+    expected = {c.label: signed(c.score.sar) for c in group}
     for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly_right")):
         view.locator(".sarlab-number b", has_text=expected[kind]).first.wait_for()
     shoot(page, pictures, "ab")
@@ -274,7 +274,7 @@ def test_advantages_on_the_page_are_the_librarys(page, policy) -> None:
         ".map(r => [...r.cells].map(c => c.textContent.trim()))"
     )
     order = sorted(range(6), key=lambda i: -second[i].score.sar)
-    assert [row[0] for row in rows] == [second[i].kind for i in order]
+    assert [row[0] for row in rows] == [second[i].label for i in order]
     for row, i in zip(rows, order, strict=True):
         assert row[3:] == [signed(design.advantages[i]) for design in designs]
 

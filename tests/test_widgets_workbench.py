@@ -91,7 +91,7 @@ def test_an_edit_can_be_kept(bench) -> None:
     bench.edit("12 + 30 = 42.\nAnswer: 42")
     bench.panels.tokens.keep.click()
     assert len(bench.answers) == 4 and bench.answer == 3
-    assert bench.answers[3].kind == "edited" and bench.answers[3].correct
+    assert bench.answers[3].label == "edited" and bench.answers[3].correct
     assert not bench.edited
 
 
@@ -145,7 +145,7 @@ def test_alpha_moves_the_designs(bench) -> None:
 
 def test_sampling_adds_answers_and_can_be_stopped(bench) -> None:
     bench.sample(3, 12, seed=5, wait=True)
-    assert [c.kind for c in bench.answers].count("sampled") == 3
+    assert [c.label for c in bench.answers].count("sampled") == 3
     assert all(c.score.length <= 12 for c in bench.answers[3:])
     again = Workbench(bench.policy, DRAFTS[:1])
     again.job.wait()

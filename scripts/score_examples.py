@@ -15,7 +15,9 @@ def main() -> None:
     def report(done: int, total: int) -> None:
         print(f"question {done} of {total}", flush=True)
 
-    write_scores(policy, score_candidates(policy, read_examples(), on_question=report), EXAMPLE_SCORES)
+    write_scores(
+        policy, score_candidates(policy, read_examples(), on_question=report), EXAMPLE_SCORES
+    )
     print(f"{EXAMPLE_SCORES}: {EXAMPLE_SCORES.stat().st_size:,} bytes")
 
 

@@ -11,7 +11,7 @@ import unicodedata
 from typing import Literal
 
 V_FULL_NATS = 4.0
-"""|Δ log p| at which a colour is at its strongest: one scale for every answer, so that they compare."""
+"""|Δ log p| at which a colour is strongest: one scale for every answer, so that they compare."""
 V_MARKED_NATS = 1.0
 """|Δ log p| from which a token is underlined too, for readers who see no colour."""
 

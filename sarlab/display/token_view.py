@@ -51,7 +51,7 @@ class TokenView:
 
 @dataclass(frozen=True)
 class Step:
-    """A sentence or line of the answer: tokens [start, stop), Σ Δ log p in nats, its share of all."""
+    """A sentence or line: tokens [start, stop), their Σ Δ log p in nats, its share of all."""
 
     start: int
     stop: int
@@ -121,9 +121,7 @@ def answer_view(
         )
         for j, (piece, v) in enumerate(zip(score.tokens, values, strict=True))
     )
-    return AnswerView(
-        score, tokens, split_steps(score.tokens, values), correct, truncated
-    )
+    return AnswerView(score, tokens, split_steps(score.tokens, values), correct, truncated)
 
 
 def sar_without_each(values: Sequence[float]) -> list[float | None]:

@@ -17,8 +17,8 @@ from sarlab.widgets.candidates import (
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.figures import designs_figure, labels_figure
 from sarlab.widgets.html import answer_html, labels_html, orderings_html, pair_html, ranking_html
-from sarlab.widgets.notebook import inspection_request, show_example, show_labels
-from sarlab.widgets.outputs import score_with_progress, show_figure, show_html
+from sarlab.widgets.notebook import InspectionSettings, score_with_progress, show_example
+from sarlab.widgets.outputs import show_figure, show_html
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.snapshot import show_run, show_snapshot, workbench_html
 from sarlab.widgets.workbench import Workbench
@@ -26,13 +26,13 @@ from sarlab.widgets.workbench import Workbench
 __all__ = [
     "Candidate",
     "Draft",
+    "InspectionSettings",
     "RunBrowser",
     "Workbench",
     "answer_html",
     "answer_view",
     "compare_designs",
     "designs_figure",
-    "inspection_request",
     "label_rows",
     "labels_figure",
     "labels_html",
@@ -47,7 +47,6 @@ __all__ = [
     "show_example",
     "show_figure",
     "show_html",
-    "show_labels",
     "show_run",
     "show_snapshot",
     "workbench_html",

@@ -87,9 +87,7 @@ def steps_of(rows: Sequence[AuditRow], question_id: str) -> list[int]:
     return sorted({row.step for row in rows if row.question_id == question_id})
 
 
-def short_with_low_sar(
-    rows: Sequence[AuditRow], max_length: int, max_sar: float
-) -> list[AuditRow]:
+def short_with_low_sar(rows: Sequence[AuditRow], max_length: int, max_sar: float) -> list[AuditRow]:
     """Correct answers of at most ``max_length`` tokens with a SAR of at most ``max_sar``.
 
     Lowest SAR first; answers that were truncated, or have no SAR, are left out.

@@ -104,7 +104,9 @@ def history_figure(rows: Sequence[AuditRow]) -> go.Figure:
         )
         # The legend shows the symbol in grey; a trace with a colour scale would show it black.
         figure.add_trace(
-            go.Scatter(x=[None], y=[None], mode="markers", name=name, marker={**marker, "color": GREY_HEX})
+            go.Scatter(
+                x=[None], y=[None], mode="markers", name=name, marker={**marker, "color": GREY_HEX}
+            )
         )
     figure.update_layout(
         coloraxis={

@@ -10,6 +10,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+import pandas as pd
+
+from sarlab.display.tables import html_table
 from sarlab.display.text import (
     BLUE_HEX,
     ORANGE_HEX,
@@ -33,8 +36,7 @@ CARDS_ABOVE_TOKENS = 1500
 _OPEN_STEPS = 3
 
 _MONO = "font-family: monospace; font-size: 13px; line-height: 2"
-_CELL = "padding: 3px 10px; text-align: {align}; vertical-align: top; border: none"
-_RULE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
+_TERM = "padding: 2px 10px; text-align: left; vertical-align: top"
 _SOFT = "opacity: 0.8"  # one grey cannot have 4.5:1 on white and on black
 _BACKGROUND = "background-color"
 _LINES = ("sarlab-token", "sarlab-token sarlab-solid", "sarlab-token sarlab-dotted")
@@ -93,8 +95,8 @@ def legend_html() -> str:
 def terms_html() -> str:
     """The terms of the views, one click away."""
     rows = "".join(
-        f'<tr><th style="{_CELL.format(align="left")}; white-space: nowrap">{html.escape(term)}</th>'
-        f'<td style="{_CELL.format(align="left")}">{html.escape(meaning)}</td></tr>'
+        f'<tr><th style="{_TERM}; white-space: nowrap">{html.escape(term)}</th>'
+        f'<td style="{_TERM}">{html.escape(meaning)}</td></tr>'
         for term, meaning in TERMS
     )
     return (
@@ -179,21 +181,8 @@ def orderings_html(found: Sequence[Ordering]) -> str:
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A plain table; ``align`` has one of l, c, r per column. Cells are HTML, the header is text."""
-    sides = [{"l": "left", "c": "center", "r": "right"}[letter] for letter in align]
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        # The last column is the one with long text; all others stay on one line.
-        wraps = ["; white-space: nowrap"] * (len(cells) - 1) + [""]
-        return "".join(
-            f'<{tag} style="{_CELL.format(align=side)}; {_RULE}{wrap}">{cell}</{tag}>'
-            for cell, side, wrap in zip(cells, sides, wraps, strict=True)
-        )
-
-    head = line([html.escape(name) for name in header], "th")
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    style = "border-collapse: collapse; font-size: 13px; margin: 4px 0"
-    return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    """A table whose cells are HTML already; ``align`` has one of l, c, r per column."""
+    return html_table(pd.DataFrame(list(rows), columns=list(header)), align=align, markup=header)
 
 
 def page(title: str, body: str) -> str:

@@ -92,11 +92,10 @@ class ChoiceTable(anywidget.AnyWidget):
         rows: Sequence[Sequence[str]],
         keys: Sequence[int] | None = None,
     ) -> None:
-        """Draw rows of plain text; ``align`` has one letter per column: l, r, or t for long text."""
+        """Draw rows of plain text; ``align`` has a letter per column: l, r, or t (long text)."""
         self.content = {
             "header": list(header),
             "align": align,
             "rows": [list(row) for row in rows],
             "keys": list(keys if keys is not None else range(len(rows))),
         }
-

@@ -118,9 +118,10 @@ class TokensTab(widgets.VBox):
                 self.panel.message = f"Scoring: token {done} of {total} …"
 
         try:
-            if self.bench.question and self.bench.edit(
-                str(draft.get("text", "")), on_tokens=on_tokens
-            ) is None:
+            if (
+                self.bench.question
+                and self.bench.edit(str(draft.get("text", "")), on_tokens=on_tokens) is None
+            ):
                 self.panel.show(None, self._seq)
                 self.panel.message = "The answer is empty: there is nothing to score."
             else:
@@ -147,7 +148,7 @@ class TokensTab(widgets.VBox):
         count = stop - start
         self.panel.span = [
             [
-                f"Selected: {count} token{'s' if count > 1 else ''} ({start + 1}–{stop}), Σ Δ log p",
+                f"Selected: {count} token{'s' if count > 1 else ''} ({start + 1}–{stop}): Δ log p",
                 f"{signed(nats, 2)} nats",
                 "",
             ],
@@ -187,7 +188,9 @@ class PairTab(widgets.VBox):
             ]
         )
         sides.layout.flex_flow = "row wrap"
-        super().__init__([widgets.HBox([self.model, self.hint]), sides, widgets.HTML(legend_html())])
+        super().__init__(
+            [widgets.HBox([self.model, self.hint]), sides, widgets.HTML(legend_html())]
+        )
         self.model.observe(self._load, "value")
         bench.observe(self._draw, ["pinned", "answers", "policy_b", "policy"])
         self._draw()
@@ -293,9 +296,7 @@ class DesignsPanel(widgets.VBox):
             chosen = [chosen[i] for i in ranked(chosen)]
         designs = compare_designs(chosen, bench.alpha)
         # The table first: it is drawn at once, the figure takes the browser a moment.
-        self.table.value = (
-            "" if everything else designs_html(chosen, designs, self.measure.value)
-        )
+        self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
         put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
 
 

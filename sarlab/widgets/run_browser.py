@@ -1,4 +1,4 @@
-"""Look into a finished run: how answers changed, and which correct ones are short with a low SAR."""
+"""Look into a finished run: how answers changed, which correct ones are short with low SAR."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class RunBrowser(widgets.VBox):
         )
         auto = widgets.Layout(width="auto", display="none")
         self.wider = widgets.Button(description="Widen", icon="arrows-h", layout=auto)
-        self.send = widgets.Button(
+        self.to_bench = widgets.Button(
             description="Open in the workbench", icon="external-link", layout=auto
         )
         self.message, self.note = status(), status()
@@ -145,7 +145,14 @@ class RunBrowser(widgets.VBox):
         )
         self._audit = row(self.length, self.sar, self.wider)
         parts = [row(self.arm, self.seed, self.runs), self.mode, self._follow, self._audit]
-        parts += [self.message, self.table, self.question_text, self.note, self.send, self.tokens]
+        parts += [
+            self.message,
+            self.table,
+            self.question_text,
+            self.note,
+            self.to_bench,
+            self.tokens,
+        ]
         return [*parts, Access()]
 
     def _watch(self) -> None:
@@ -161,7 +168,7 @@ class RunBrowser(widgets.VBox):
         self.mode.observe(self._filter, "value")
         self.table.observe(self._open, "opened")
         self.wider.on_click(self._widen)
-        self.send.on_click(self._send)
+        self.to_bench.on_click(self._hand_on)
 
     def _list_runs(self, _: Any = None) -> None:
         names = [
@@ -199,9 +206,7 @@ class RunBrowser(widgets.VBox):
 
     def _list_questions(self, _: Any = None) -> None:
         """The questions that search and filter leave; the open one stays open where it can."""
-        chosen = choose_questions(
-            self.rows, self.search.value, self.filter.value, self.order.value
-        )
+        chosen = choose_questions(self.rows, self.search.value, self.filter.value, self.order.value)
         options = [
             (f"{one_line(text, 100)} ({len(steps_of(self.rows, key))} steps)", key)
             for key, text in chosen.items()
@@ -288,7 +293,7 @@ class RunBrowser(widgets.VBox):
         if wider:
             self.max_length, self.max_sar = wider
 
-    def _send(self, _: Any) -> None:
+    def _hand_on(self, _: Any) -> None:
         if self._on_open is None or not 0 <= self.table.opened < len(self.shown):
             return
         row = self.shown[self.table.opened]
@@ -300,7 +305,7 @@ class RunBrowser(widgets.VBox):
     def _open(self, _: Any = None) -> None:
         self.note.value = ""
         is_open = 0 <= self.table.opened < len(self.shown)
-        self.send.layout.display = None if is_open and self._on_open is not None else "none"
+        self.to_bench.layout.display = None if is_open and self._on_open is not None else "none"
         if not is_open:
             self.tokens.show(None)
             self.question_text.value = ""

@@ -142,15 +142,11 @@ class Bench(widgets.VBox):
         if total:
             self.job.start("Scoring …", work, wait=wait)
 
-    def add_answers(
-        self, texts: Sequence[str], label: str = "typed", *, wait: bool = False
-    ) -> str:
+    def add_answers(self, texts: Sequence[str], label: str = "typed", *, wait: bool = False) -> str:
         """Score texts as answers to the open question and add them; returns a summary."""
         if self.job.busy:
             raise RuntimeError("Other work is running. Stop it, or wait for its end.")
-        summary = self.add(
-            [Draft(self.question, text, self.gold or None, label) for text in texts]
-        )
+        summary = self.add([Draft(self.question, text, self.gold or None, label) for text in texts])
         self.answers = tuple(self.scored.get(self.question, ()))
         self._open_first()
         self.score_waiting([self.question], wait=wait)
@@ -247,7 +243,9 @@ class Bench(widgets.VBox):
         """Add the edited answer to the table and open it."""
         if self.opened is None or not self.edited:
             return
-        self._append(self.question, self._judged(self.opened, Draft(self.question, "", label="edited")))
+        self._append(
+            self.question, self._judged(self.opened, Draft(self.question, "", label="edited"))
+        )
         self.answer = len(self.answers) - 1
 
     def verdict(self) -> tuple[bool | None, bool]:

@@ -110,8 +110,10 @@ def _keys(policy: Policy, drafts: Sequence[Draft]) -> list[str]:
         if draft.question not in prefixes:
             both = question_prefixes(policy, draft.question)
             prefixes[draft.question] = "/".join(str(list(prefix.ids)) for prefix in both)
-        ids = list(draft.answer) if isinstance(draft.answer, tuple) else encode_answer(
-            policy.tokenizer, draft.answer, policy.end_id
+        ids = (
+            list(draft.answer)
+            if isinstance(draft.answer, tuple)
+            else encode_answer(policy.tokenizer, draft.answer, policy.end_id)
         )
         keys.append(hashlib.sha256(f"{prefixes[draft.question]}/{ids}".encode()).hexdigest())
     return keys

@@ -11,7 +11,14 @@ from sarlab.models import Policy
 from sarlab.widgets.candidates import Candidate, Draft
 from sarlab.widgets.html import terms_html
 from sarlab.widgets.live import Access
-from sarlab.widgets.panels import DesignsPanel, ExportPanel, PairTab, RankingPanel, SamplePanel, TokensTab
+from sarlab.widgets.panels import (
+    DesignsPanel,
+    ExportPanel,
+    PairTab,
+    RankingPanel,
+    SamplePanel,
+    TokensTab,
+)
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel
 from sarlab.widgets.state import Bench

@@ -17,6 +17,7 @@ from sarlab.widgets.audit import AuditRow
 from sarlab.widgets.candidates import Candidate, LabelRow
 from sarlab.widgets.designs import Design, Measure, label_means
 
+_COLUMNS = 3  # panels side by side: legible from 500 pixels on
 _GRID = "rgba(128, 128, 128, 0.25)"
 _ZERO = "rgba(128, 128, 128, 0.8)"
 
@@ -37,15 +38,18 @@ def designs_figure(
 
     Over several questions a bar is the mean of its label, with its 95% interval.
     """
+    columns = min(_COLUMNS, len(designs))
+    rows = -(-len(designs) // columns)
     figure = make_subplots(
-        rows=1,
-        cols=len(designs),
+        rows=rows,
+        cols=columns,
         shared_yaxes=True,
-        horizontal_spacing=0.022,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.16,
         subplot_titles=[design.label for design in designs],
     )
     extents = []
-    for column, design in enumerate(designs, start=1):
+    for index, design in enumerate(designs):
         means = label_means(candidates, design, measure)
         for trace in _bars(
             [_label(m.label) for m in means],
@@ -53,23 +57,16 @@ def designs_figure(
             f"%{{y}}: mean {measure} %{{x:+.3f}}",
             [m.half_width for m in means],
         ):
-            figure.add_trace(trace, row=1, col=column)
+            figure.add_trace(trace, row=index // columns + 1, col=index % columns + 1)
         extents += [m.mean + side * m.half_width for m in means for side in (-1, 1)]
     questions = len({c.question for c in candidates})
     over = f"mean {measure} over {questions} questions, 95% intervals" if questions > 1 else measure
     figure.update_xaxes(nticks=4, range=_range(extents, 0.36))
     figure.update_annotations(font_size=12)
     bars = len({c.label for c in candidates})
-    figure = _finished(figure, height=110 + 34 * bars)
+    figure = _finished(figure, height=110 + rows * (44 + 22 * bars))
     figure.add_annotation(
-        text=over,
-        xref="paper",
-        yref="paper",
-        x=0.5,
-        y=0,
-        yshift=-44,
-        showarrow=False,
-        font_size=12,
+        text=over, xref="paper", yref="paper", x=0.5, y=0, yshift=-44, showarrow=False, font_size=12
     )
     figure.update_layout(margin_b=56)
     return figure

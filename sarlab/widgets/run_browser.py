@@ -85,6 +85,7 @@ class RunBrowser(widgets.VBox):
             (self.seed, [name.seed for name in self._names]),
         ):
             box.options = [_ALL, *sorted(dict.fromkeys(values))]
+            box.value = _ALL
             box.layout.display = None if len(box.options) > 2 else "none"
         if not self._names:
             self.message.value = (
@@ -105,7 +106,9 @@ class RunBrowser(widgets.VBox):
             style={"button_width": "auto"},
         )
         self.search = widgets.Text(
-            description="Search", placeholder="words of the question", layout=narrow
+            description="Search",
+            placeholder="words of the question",
+            layout=widgets.Layout(width="260px"),
         )
         self.filter = widgets.Dropdown(options=list(FILTERS), description="Show", layout=narrow)
         self.order = widgets.Dropdown(options=list(ORDERS), description="Sort", layout=narrow)
@@ -120,10 +123,9 @@ class RunBrowser(widgets.VBox):
         self.sar = widgets.FloatSlider(
             0.0, min=-1, max=1, step=0.05, description="SAR ≤", continuous_update=False
         )
-        auto = widgets.Layout(width="auto", display="none")
-        self.wider = widgets.Button(description="Widen", icon="arrows-h", layout=auto)
+        self.wider = widgets.Button(description="Widen", icon="arrows-h", layout=_button_layout())
         self.to_bench = widgets.Button(
-            description="Open in the workbench", icon="external-link", layout=auto
+            description="Open in the workbench", icon="external-link", layout=_button_layout()
         )
         self.message, self.note = status(), status()
         self.question_text = widgets.HTML()
@@ -329,6 +331,10 @@ class RunBrowser(widgets.VBox):
         if reference not in self._tokenizers:
             self._tokenizers[reference] = load_policy(reference).tokenizer
         return self._tokenizers[reference]
+
+
+def _button_layout() -> widgets.Layout:
+    return widgets.Layout(width="auto", align_self="flex-start", display="none")
 
 
 def cells_of(row: AuditRow) -> list[str]:

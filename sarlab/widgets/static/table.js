@@ -29,7 +29,10 @@ function render({ model, el }) {
     if (!header.length) return;
     const head = document.createElement("tr");
     head.append(...header.map((name, k) => cell("th", name, sides[k])));
-    if (pinning) head.append(cell("th", "pin as", "l"));
+    if (pinning) {
+      head.append(cell("th", "pin as", "l"));
+      head.lastChild.className = "sarlab-pins";
+    }
     const top = document.createElement("thead");
     top.append(head);
     const body = document.createElement("tbody");

@@ -44,9 +44,9 @@ export function drawTokens(element, payload, options = {}) {
   const card = node("div", "sarlab-card");
   card.setAttribute("aria-live", "polite");
   const legend = node("div", "sarlab-legend");
-  left.append(steps, below);
+  left.append(steps, below, legend);
   body.append(left, card);
-  root.append(numbers, warning, body, legend);
+  root.append(numbers, warning, body);
   element.append(root);
 
   const spans = new Map(); // token index -> element, only those drawn

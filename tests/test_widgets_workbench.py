@@ -19,7 +19,7 @@ from sarlab.display.text import signed
 from sarlab.runs.folder import read_rollouts
 from sarlab.types import Question
 from sarlab.widgets import RunBrowser, Workbench, workbench_html
-from sarlab.widgets.audit import questions_of, read_audit, short_with_low_sar, row_score
+from sarlab.widgets.audit import questions_of, read_audit, row_score, short_with_low_sar
 from sarlab.widgets.candidates import Draft
 from sarlab.widgets.export import picture, write_html
 from sarlab.widgets.jobs import JobBar, Stopped

@@ -92,8 +92,8 @@ def short_with_low_sar(rows: Sequence[AuditRow], max_length: int, max_sar: float
 
     Lowest SAR first; answers that were truncated, or have no SAR, are left out.
     """
-    found = [row for row in auditable(rows) if row.length <= max_length and row.sar <= max_sar]
-    return sorted(found, key=lambda row: (row.sar, row.length, row.step))
+    short = [row for row in auditable(rows) if row.length <= max_length and row.sar <= max_sar]
+    return sorted(short, key=lambda row: (row.sar, row.length, row.step))
 
 
 def auditable(rows: Sequence[AuditRow]) -> list[Any]:

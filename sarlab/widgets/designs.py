@@ -89,14 +89,14 @@ def compare_designs(
     if not candidates:
         return []
     inputs = reward_inputs(candidates)
-    found = []
+    designs = []
     for name in names or design_names():
         rewards = total_reward(inputs, name, alpha)
         advantages = group_advantages(rewards, inputs.group_ids)
-        found.append(
+        designs.append(
             Design(name, design_label(name), tuple(rewards.tolist()), tuple(advantages.tolist()))
         )
-    return found
+    return designs
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def label_means(
 ) -> list[LabelMean]:
     """The paper's analysis of answer types: one mean per label, in order of appearance."""
     numbers = design.numbers(measure)
-    found = []
+    means = []
     for label in dict.fromkeys(c.label for c in candidates):
         values = [x for x, c in zip(numbers, candidates, strict=True) if c.label == label]
         n, mean = len(values), math.fsum(values) / len(values)
         spread = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)) if n > 1 else 0.0
-        found.append(LabelMean(label, mean, 1.96 * spread / math.sqrt(n), n))
-    return found
+        means.append(LabelMean(label, mean, 1.96 * spread / math.sqrt(n), n))
+    return means

@@ -171,11 +171,11 @@ def labels_html(rows: Sequence[LabelRow]) -> str:
     return table_html(header, body, "lrrrrr")
 
 
-def orderings_html(found: Sequence[Ordering]) -> str:
+def orderings_html(counts: Sequence[Ordering]) -> str:
     """On how many questions the expected order of two labels holds."""
     rows = [
         [plain(o.better), "&gt;", plain(o.worse), f"<b>{o.holds}</b> of {o.questions}"]
-        for o in found
+        for o in counts
     ]
     return table_html(("SAR of", "", "SAR of", "questions"), rows, "lclr")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 from IPython.display import HTML, Image, display
 
+from sarlab.display.figures import draw_png, mimebundle
 from sarlab.widgets.export import picture
 
 _PLOTLY = "application/vnd.plotly.v1+json"
@@ -32,14 +32,12 @@ def show_figure(figure: go.Figure, *, width: int = 900) -> None:
 
     One output with both forms, so that a reader on a code-hosting page sees the picture.
     """
-    config = {"displayModeBar": False}
-    data: dict[str, Any] = {_PLOTLY: {**json.loads(figure.to_json()), "config": config}}
-    try:
-        image = figure.to_image(format="png", width=width, scale=1)
-        data["image/png"] = base64.b64encode(image).decode("ascii")
-    except (RuntimeError, ValueError, OSError) as error:
-        data["text/plain"] = f"[figure; no picture: {str(error).splitlines()[0]}]"
-    display(data, raw=True)
+    bundle = mimebundle(figure, png=False)
+    bundle[_PLOTLY]["config"] = {"displayModeBar": False}
+    image = draw_png(go.Figure(figure).update_layout(width=width))
+    if image is not None:
+        bundle["image/png"] = base64.b64encode(image).decode("ascii")
+    display(bundle, raw=True)
 
 
 def show_html(body: str) -> None:

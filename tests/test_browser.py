@@ -201,7 +201,7 @@ def test_an_edit_is_scored_and_coloured(page, policy, group) -> None:
     assert token_text(page) == expected_text(score)
     edited(page, " ")
     assert page.locator(f"{BENCH} .sarlab-tokens").first.locator("[data-index]").count() == 0
-    assert page.locator(f"{BENCH} .sarlab-number").count() == 0
+    assert page.locator(f"{BENCH} .sarlab-tokens").first.locator(".sarlab-number").count() == 0
     page.locator(f"{BENCH} .sarlab-message", has_text="empty").first.wait_for()
     page.locator(f"{BENCH} button", has_text="Undo edits").click()
     page.wait_for_function(

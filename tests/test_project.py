@@ -22,9 +22,7 @@ PACKAGE = ROOT / "sarlab"
 ORDER = (
     "types",
     "sar",
-    "groups",
     "rewards",
-    "advantages",
     "losses",
     "tasks",
     "_engine",
@@ -33,12 +31,12 @@ ORDER = (
     "scoring",
     "rollout",
     "answers",
-    "rescoring",
     "config",
     "plan",
     "runs",
+    "experience",
+    "update",
     "train",
-    "ppo",
     "display",
     "evaluation",
     "summary",
@@ -47,8 +45,13 @@ ORDER = (
     "widgets",
     "validity",
 )
-PURE = {"sar", "groups", "rewards", "advantages", "losses"}
-PURE_MAY_IMPORT = {"torch", "sarlab.types", "sarlab.sar", "sarlab.groups"} | sys.stdlib_module_names
+PURE = {"sar", "rewards", "losses"}
+PURE_MAY_IMPORT = {
+    "torch",
+    "sarlab.types",
+    "sarlab.sar",
+    "sarlab.rewards",
+} | sys.stdlib_module_names
 HEAVY = ("ipywidgets", "anywidget", "plotly", "kaleido", "reasoning_gym", "datasets", "trl")
 
 

@@ -120,7 +120,7 @@ def test_a_long_rope_model_is_limited_to_where_its_angles_change(tmp_path: Path)
     assert not policy.has_sliding_window  # its window is longer than that
     prefix, answer = [5] * 250, [30, 31, 32, 33, 34, 35]
     torch.testing.assert_close(
-        logps_of(policy, Prefix(tuple(prefix)), answer).logps[0],
+        logps_of(policy, Prefix(tuple(prefix)), answer),
         plain_logps(policy, prefix, answer),
         atol=1e-5,
         rtol=1e-5,

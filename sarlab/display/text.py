@@ -21,7 +21,7 @@ BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 # Lines and bars have at least 3:1 against white and against JupyterLab's dark grey; text has 4.5:1
 # on the strongest tint in both themes.
 BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#b8740f", "#767676"
-_STRONGEST = 0.56
+_STRONGEST = 0.5
 LEGEND = (
     "Δ log p in nats: log p(token | question, before) − log p(token | before). Blue, solid line "
     "(≥ 1): likelier with the question. Orange, dotted line (≤ −1): less likely. One scale for all "

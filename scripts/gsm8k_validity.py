@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sarlab.evaluation.tables import claims_text, groups_text, scores_text
 from tqdm import tqdm
 
-from sarlab.evaluation.tables import claims_text, groups_text, scores_text
 from sarlab.models import load_policy
 from sarlab.prompts import DEFAULT_INSTRUCTION
 from sarlab.tasks import load_task

@@ -45,8 +45,8 @@ def study_tables() -> dict[str, pd.DataFrame]:
     }
     for arm in ("GRPO", "SA-GRPO α=0.2"):
         chosen = [e for e in policies if e.arm == arm]
-        rows = [row for e in chosen for row in e.rows]
-        change = behaviour_change(base.rows, rows, token_texts(chosen[0].folder, base.model))
+        texts = token_texts(chosen[0].folder, base.model)
+        change = behaviour_change(base.rows, *(e.rows for e in chosen), token_text=texts)
         found[f"behaviours of {arm}"] = change.reset_index()
     return found
 

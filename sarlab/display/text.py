@@ -7,6 +7,7 @@ no shape of its own is shown as a mark (``␣ ⏎ ⇥``, or ``⟨U+202E⟩``), a
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from typing import Literal
 
@@ -22,6 +23,9 @@ BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#d08f1e", "#8a8a8a"
 _STRONGEST = 0.62
 
 Line = Literal["none", "solid", "dotted"]
+
+SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bMr)(?<!\bDr)[.!?]+[\"')\]]*(?=\s)|\n+")
+"""A sentence ends at a line's end or at . ! ? before a space; "3.5" and "e.g. " hold no end."""
 
 _SHORT_MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
 # Cc control, Cf format (bidi, zero width), Cs lone surrogate, Co private, Cn unassigned,

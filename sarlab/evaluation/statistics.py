@@ -196,9 +196,8 @@ def _mean_variance(x: Array) -> tuple[float, float, float]:
     of_seeds = float(x.mean(axis=1).var(ddof=1)) / seeds
     within = float(x.var(axis=1, ddof=1).mean()) / questions
     common = max(0.0, (seeds * over_questions - within) / (seeds - 1))
-    # Seeds may agree by chance: the mean varies at least as much as the questions alone make it.
-    variance = max(of_seeds + common, over_questions)
-    part = min(1.0, of_seeds / variance) if variance else 0.0
+    variance = of_seeds + common
+    part = of_seeds / variance if variance else 0.0
     return float(x.mean()), variance, 1 / (part / (seeds - 1) + (1 - part) / (questions - 1))
 
 

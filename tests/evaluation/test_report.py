@@ -14,12 +14,13 @@ import pytest
 import sarlab.display.figures
 import sarlab.evaluation.report
 from sarlab.display.figures import mimebundle, running_mean, training_figure
+from sarlab.display.tables import html_table, markdown_table, p_text
 from sarlab.evaluation.compare import arm_table, run_table
-from sarlab.evaluation.figures import crowd_floor, gains_figure, plane_figure, token_figure
-from sarlab.evaluation.notebook import EvaluationSettings, load_comparison
+from sarlab.evaluation.formatting import tinted_answer, values_table
+from sarlab.evaluation.notebook import EvaluationSettings, load_runs
+from sarlab.evaluation.plots import crowd_floor, gains_figure, plane_figure, token_figure
 from sarlab.evaluation.policies import recorded
 from sarlab.evaluation.report import example_pairs, write_report
-from sarlab.evaluation.tables import answer_html, html_table, markdown_table, p_text, values_table
 from sarlab.summary import comparison_text, main, summary_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def test_what_an_answer_contains_is_shown_and_never_run():
         "length": 9,
         "truncated": False,
     }
-    found = answer_html(row)
+    found = tinted_answer(row)
     assert "<script>" not in found
     assert (
         "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;2&lt;/b&gt;<br>Answer: 2"
@@ -236,7 +237,7 @@ def test_parameters_are_checked():
 
 
 def test_no_run_says_what_to_do(tmp_path, capsys):
-    assert load_comparison(EvaluationSettings(runs=str(tmp_path))).found == ()
+    assert load_runs(EvaluationSettings(runs=str(tmp_path))).policies == ()
     assert "make train" in capsys.readouterr().out
 
 

@@ -163,7 +163,7 @@ def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.
         )
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title_text="tokens an answer")
+    figure.update_xaxes(title_text="tokens per answer")
     figure.update_layout(title={"text": "Where the tokens went", "font": {"size": 14}})
     style(figure, width=760, height=130 + 34 * len(names))
     figure.update_yaxes(gridcolor="rgba(0,0,0,0)")
@@ -273,12 +273,3 @@ def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
     )
     axis = {"showline": True, "linecolor": GRID}
     return figure.update_xaxes(**axis).update_yaxes(**axis)
-
-
-__all__: Sequence[str] = [
-    "crowd_floor",
-    "gains_figure",
-    "length_figure",
-    "plane_figure",
-    "token_figure",
-]

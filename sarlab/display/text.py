@@ -19,7 +19,7 @@ V_MARKED_NATS = 1.0
 # Blue and orange of Okabe and Ito, apart for all common kinds of colour blindness. Tints lie over
 # the page's own background, so they serve in the light and in the dark theme.
 BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
-BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#d08f1e", "#8a8a8a"
+BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#b8740f", "#767676"
 _STRONGEST = 0.62
 
 Line = Literal["none", "solid", "dotted"]

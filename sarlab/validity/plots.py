@@ -15,8 +15,8 @@ from sarlab.validity.claims import SCORES
 _LOOKS = {
     "sar": (BLUE, "circle"),
     "length": (ORANGE, "square-open"),
-    "confidence": ("#cc79a7", "triangle-up-open"),
-    "ppl_standalone": ("#009e73", "diamond-open"),
+    "confidence": ("#b8518f", "triangle-up-open"),
+    "ppl_standalone": ("#00825f", "diamond-open"),
     "correct": (GREY, "x-thin-open"),
 }
 _ROW = 46  # pixels per claim

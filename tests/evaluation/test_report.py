@@ -13,7 +13,7 @@ import pytest
 
 import sarlab.display.figures
 import sarlab.evaluation.report
-from sarlab.display.figures import mimebundle, running_mean, training_figure
+from sarlab.display.figures import BLUE, GREY, ORANGE, mimebundle, running_mean, training_figure
 from sarlab.display.tables import html_table, markdown_table, p_text
 from sarlab.evaluation.compare import arm_table, run_table
 from sarlab.evaluation.formatting import tinted_answer, values_table
@@ -165,6 +165,39 @@ def test_the_plane_shows_each_arm_with_its_intervals_and_joins_the_front(study):
     assert list(front.x) == sorted(front.x)
     assert list(front.y) == sorted(front.y)  # longer is only on the front if it is more accurate
     assert arms[arms["is_base"]]["mean_length"].iloc[0] not in front.x
+
+
+def luminance(colour):
+    """Relative luminance (WCAG 2) of a colour written #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    light, dark = sorted(map(luminance, (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_and_marks_stand_out_on_the_ground_of_figures(study):
+    from sarlab.evaluation.plots import _COLOURS
+    from sarlab.validity.plots import _LOOKS
+
+    ground = plane_figure(arm_table(recorded(study))).layout.paper_bgcolor
+    text = plane_figure(arm_table(recorded(study))).layout.font.color
+    assert contrast(text, ground) >= 4.5
+    marks = {*_COLOURS, GREY, BLUE, ORANGE, *(colour for colour, _ in _LOOKS.values())}
+    assert min(contrast(colour, ground) for colour in marks) >= 3.0
+
+
+def test_a_policy_looks_the_same_in_both_of_two_stacked_planes(study):
+    arms = arm_table(recorded(study))
+    looks = [
+        {t.name: (t.marker.color, t.marker.symbol) for t in f.data if t.error_y.array is not None}
+        for f in (plane_figure(arms), plane_figure(arms, accuracy_from=0.76))
+    ]
+    assert set(looks[1]) < set(looks[0])
+    assert all(looks[0][name] == look for name, look in looks[1].items())
 
 
 def test_policies_below_the_frame_are_named_and_an_unknown_task_is_an_error(study):

@@ -94,13 +94,22 @@ def test_questions_alone_give_the_same_interval_however_many_seeds_agree():
 
 
 def test_the_variance_over_both_by_hand():
-    # Seed effects ±1, question effects ±2, nothing else. V_seeds = 2/2; V_questions = 4·(4/3)/4.
-    x = np.array([[-1.0], [1.0]]) + np.array([[-2.0, 2.0, -2.0, 2.0]])
+    # Seed effects −.3, 0, .3, question effects ±2. V_seeds = .09 / 3, V_questions = 4 · 4/3 / 4.
+    x = np.array([[-0.3], [0.0], [0.3]]) + np.array([[-2.0, 2.0, -2.0, 2.0]])
     found = pooled_interval(x)
-    variance = 1 + 4 / 3
-    freedom = 1 / ((1 / variance) / 1 + (4 / 3 / variance) / 3)
+    variance = 0.03 + 4 / 3
+    freedom = 1 / ((0.03 / variance) / 2 + (4 / 3 / variance) / 3)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
     assert (found.low, found.high) == pytest.approx((-half, half))
+
+
+def test_it_is_never_narrower_than_the_t_interval_over_seeds():
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        x = rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 1, 60) + rng.normal(0, 1, (3, 60))
+        found = pooled_interval(x)
+        seeds = stats.ttest_1samp(x.mean(axis=1), 0).confidence_interval()
+        assert found.low <= seeds.low + 1e-12 and found.high >= seeds.high - 1e-12
 
 
 def test_a_length_is_not_below_0_and_equal_lengths_differ_by_0():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from writings import intermediate_values, right_writings, wrong_writings
 
-from sarlab.tasks import count_reasons, judge, judge_all, load_task
+from sarlab.tasks import judge, judge_all, load_task
 from sarlab.types import Question
 
 
@@ -43,7 +44,7 @@ def test_every_gold_answer_is_right_against_itself(ref: str, count: int) -> None
     questions = all_of(f"{name}:{_folder() / file}")
     assert len(questions) == count
     verdicts = judge_all([f"so\nAnswer: {q.gold}" for q in questions], questions)
-    assert count_reasons(verdicts) == {"right": count}
+    assert Counter(v.reason for v in verdicts) == {"right": count}
 
 
 @real

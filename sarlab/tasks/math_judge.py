@@ -12,6 +12,7 @@ the importing process: it works off the main thread, in a Jupyter kernel and und
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -89,7 +90,7 @@ class _Worker:
 
         def kill() -> None:
             too_slow.set()
-            self.process.kill()
+            self._kill_group()
 
         watchdog = threading.Timer(limit_s, kill)
         watchdog.daemon = True
@@ -107,8 +108,16 @@ class _Worker:
 
     def kill(self) -> None:
         if self.owner_pid == os.getpid():  # a forked copy of this program does not own it
-            self.process.kill()
+            self._kill_group()
             self.process.wait()
+
+    def _kill_group(self) -> None:
+        """End the server and its child, which share a process group of their own."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
 
 
 _lock = threading.Lock()

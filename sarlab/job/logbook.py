@@ -9,7 +9,6 @@ import inspect
 import itertools
 import math
 import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from sarlab.models import Policy
 from sarlab.rewards import reward_named
 from sarlab.runs.atomic import read_json, replace_folder, write_json
 from sarlab.runs.folder import BEST, Run, read_metrics, read_rollouts
+from sarlab.tasks.verify import user_function
 from sarlab.types import Question, StepRecord
 from sarlab.update import TrainingError
 
@@ -220,7 +220,7 @@ def hardware() -> str:
 def origins(policy: Policy, config: TrainConfig, questions: Iterable[Question]) -> dict[str, Any]:
     """Facts for run.json: a hash of the base weights, the source of custom rewards and verifiers.
 
-    To be called before the adapter is added.
+    To be called before the adapter is added. ValueError for a verifier that does not exist.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(policy.model.state_dict().items()):
@@ -231,9 +231,8 @@ def origins(policy: Policy, config: TrainConfig, questions: Iterable[Question]) 
     if not bonus.__module__.startswith("sarlab."):
         custom[f"reward {config.reward}"] = _source(bonus)
     for verifier in sorted({q.verifier for q in questions if ":" in q.verifier}):
-        module, _, name = verifier.partition(":")
-        if module != "reasoning_gym" and module in sys.modules:
-            custom[f"verifier {verifier}"] = _source(getattr(sys.modules[module], name))
+        if not verifier.startswith("reasoning_gym:"):
+            custom[f"verifier {verifier}"] = _source(user_function(verifier))
     return {"base_weights_sha256": digest.hexdigest(), "custom_code": custom}
 
 

@@ -297,7 +297,7 @@ def _dataset_scorer(dataset: str) -> Callable[[str, dict[str, Any]], float]:
 
 
 def _judge_by_user(text: str, gold: str, verifier: str) -> str:
-    function = _user_function(verifier)
+    function = user_function(verifier)
     try:
         correct = function(text, gold)
     except Exception as error:  # noqa: BLE001 - counted and shown; it must not end a run
@@ -311,7 +311,8 @@ def _judge_by_user(text: str, gold: str, verifier: str) -> str:
 
 
 @lru_cache
-def _user_function(verifier: str) -> Callable[[str, str], bool]:
+def user_function(verifier: str) -> Callable[[str, str], bool]:
+    """The function that ``module:function`` names; ValueError where there is none."""
     module_name, colon, name = verifier.partition(":")
     if not colon or not module_name or not name:
         raise ValueError(

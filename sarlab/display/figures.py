@@ -155,7 +155,7 @@ def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
         paper_bgcolor=GROUND,
         plot_bgcolor=GROUND,
         font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
-        margin={"l": 52, "r": 14, "t": 56, "b": 54},
+        margin={"l": 52, "r": 14, "t": 56, "b": 60},
         legend={"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"},
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},
     )

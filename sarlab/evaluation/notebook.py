@@ -165,8 +165,7 @@ def show_behaviours(study: EvaluatedRuns) -> Any:
         return _nothing()
     show(token_figure(changes))
     parts = [
-        f"<p><b>{plain(label)}</b>: {plain(what_was_lost(change))}</p>"
-        + folded("behaviours", html_table(behaviour_text(change)))
+        folded(f"{label}: {what_was_lost(change)}", html_table(behaviour_text(change)))
         for label, change in changes.items()
     ]
     return html_view(

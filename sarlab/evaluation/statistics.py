@@ -105,23 +105,27 @@ def sign_flip_p(differences: Sequence[float] | Array) -> float:
     if len(x) <= _EXACT_UP_TO:
         patterns = np.indices((2,) * len(x)).reshape(len(x), 2 ** len(x))
         return float(np.mean(np.abs(x @ (1 - 2 * patterns)) >= observed))
-    rng = np.random.default_rng(
-        0
-    )  # scipy.stats.permutation_test agrees and takes ten times as long
+    # scipy.stats.permutation_test agrees and takes several times as long.
+    rng = np.random.default_rng(0)
     sums = (x @ (1 - 2 * rng.integers(0, 2, (_FLIPS, len(x))).T) for _ in range(_ROUNDS))
     hits = sum(int(np.sum(np.abs(found) >= observed)) for found in sums)
     return (1 + hits) / (1 + _FLIPS * _ROUNDS)
 
 
 def pooled_function(
-    by_seed: Sequence[Sequence[Array]], function: Callable[..., Array], *, positive: bool = False
+    by_seed: Sequence[Sequence[Array]],
+    function: Callable[..., Array],
+    *,
+    positive: bool = False,
+    floor: float = -np.inf,
 ) -> tuple[float, Interval]:
     """A function of means, such as a ratio, and its interval as in :func:`pooled_interval`.
 
     ``by_seed``: for each seed the same number of arrays [questions]; ``function`` takes their
-    means. The estimate is the mean over seeds of the function. The interval is that of the function
-    made linear at the means (delta method); ``positive``: on the scale of its logarithm, since a
-    ratio with few right answers is far from symmetric. NaN where the function is not defined.
+    means, and is at least ``floor``. The estimate is the mean over seeds of the function. The
+    interval is that of the function made linear at the means (delta method); ``positive``: on the
+    scale of its logarithm, since a ratio with few right answers is far from symmetric. NaN where
+    the function is not defined.
     """
     arrays = np.asarray(by_seed, dtype=float)  # [seeds, arrays, questions]
     means = arrays.mean(axis=2)
@@ -140,7 +144,7 @@ def pooled_function(
         linear += slope[:, None] * (arrays[:, index] - means[:, index, None])
     if not np.all(np.isfinite(linear)):
         return estimate, undefined
-    found = pooled_interval(linear)
+    found = pooled_interval(linear, floor=floor)
     if positive and estimate > 0:
         width = np.exp((found.high - found.low) / 2 / estimate)
         found = Interval(float(estimate / width), float(estimate * width), found.basis)

@@ -7,6 +7,7 @@ no shape of its own is shown as a mark (``␣ ⏎ ⇥``, or ``⟨U+202E⟩``), a
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from typing import Literal
 
@@ -41,6 +42,9 @@ TERMS = (
 """Terms of the views and what they mean."""
 
 Line = Literal["none", "solid", "dotted"]
+
+SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bMr)(?<!\bDr)[.!?]+[\"')\]]*(?=\s)|\n+")
+"""A sentence ends at a line's end or at . ! ? before a space; "3.5" and "e.g. " hold no end."""
 
 _SHORT_MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
 # Cc control, Cf format (bidi, zero width), Cs lone surrogate, Co private, Cn unassigned,

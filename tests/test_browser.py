@@ -763,7 +763,7 @@ CONTRAST = """(where) => {
             let colour = parse(svg ? style.fill : style.color);
             for (let p = e; p && p !== holder; p = p.parentElement)
                 colour[3] *= Number(getComputedStyle(p).opacity);
-            const below = ground(svg ? svg.parentElement : e);
+            const below = ground(svg?.closest('.svg-container')?.querySelector('.main-svg') ?? e);
             const name = e.classList.contains('sarlab-mark') ? 'mark'
                 : svg ? 'figure text' : e.className && typeof e.className === 'string'
                 ? e.className.split(' ')[0] : e.tagName;

@@ -88,7 +88,7 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
         lines.append({**line, "note": _note(line, entries, reference)})
     table = pd.DataFrame(lines)
     for name in ("d_accuracy", "d_length"):
-        place = int(table.columns.get_loc(f"{name}_p")) + 1  # type: ignore[arg-type]
+        place = int(table.columns.get_loc(f"{name}_p")) + 1
         table.insert(place, f"{name}_holm", holm(table[f"{name}_p"].tolist()))
     return table
 

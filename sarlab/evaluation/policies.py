@@ -118,9 +118,9 @@ def fresh(
     for _, config, _ in found:
         bases.setdefault(config["model"], (None, config, f"base ({config['model']})"))
     evaluated = []
-    for folder, config, arm in [*bases.values(), *found]:
-        model, label = str(config["model"]), folder.name if folder else arm
-        policy = load_policy(str(folder or model), device=device)
+    for run, config, arm in [*bases.values(), *found]:
+        model, label = str(config["model"]), run.name if run else arm
+        policy = load_policy(str(run or model), device=device)
         reward = config["reward"] if config["reward"] in REWARDS else "correct"
         changed = {"max_answer_tokens": limit, "reward": reward}
         for task, asked in held_out.items():
@@ -134,11 +134,9 @@ def fresh(
                 seed=f"fresh {task}",
                 on_answer=functools.partial(progress, f"{label} on {task}") if progress else None,
             )
-            seed = int(config["seed"]) if folder else None
+            seed = int(config["seed"]) if run else None
             decoding = "greedy" if greedy else "sampled"
-            evaluated.append(
-                Evaluated(label, arm, task, rows, seed, limit, model, decoding, folder)
-            )
+            evaluated.append(Evaluated(label, arm, task, rows, seed, limit, model, decoding, run))
     return evaluated
 
 

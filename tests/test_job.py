@@ -11,6 +11,7 @@ import pytest
 
 import sarlab
 from sarlab.config import TrainConfig
+from sarlab.experience import collect
 from sarlab.job import watchers
 from sarlab.job.logbook import Guard
 from sarlab.job.training import check_training_questions_fit, run_training
@@ -289,3 +290,22 @@ def test_a_run_without_a_view_says_something_every_30_seconds(capsys, monkeypatc
     view.phase("held-out test", 4, 6)
     assert capsys.readouterr().out == "held-out test: 4 of 6 answers\n"
     assert sarlab.LineView is LineView
+
+
+def test_an_unfinished_thought_that_the_prompt_opened_earns_nothing() -> None:
+    """`tiny` is right half of the time; after ``<think>`` it never closes the thought."""
+    policy, task = load_policy("tiny"), load_task("word_problems")
+    questions = task.train_batch(1, 8, 0)
+    options = {"seed": "0", "group_size": 2, "greedy": True, "standalone": False}
+    config = replace(CONFIG, max_answer_tokens=96)
+    assert collect(policy, questions, config, **options).inputs.correct.sum() > 0
+    template = policy.tokenizer.chat_template
+    policy.tokenizer.chat_template = (
+        template + "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
+    )
+    try:
+        batch = collect(policy, questions, config, **options)
+    finally:
+        policy.tokenizer.chat_template = template
+    assert {verdict.reason for verdict in batch.verdicts} == {"no marker"}
+    assert any("Answer:" in text for text in batch.rollouts.texts)

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from sarlab._engine.micro_batches import run_in_batches
-from sarlab.models import Policy
+from sarlab.policy import Policy
 from sarlab.scoring import Prefix, compute_prefixes
 from sarlab.types import Rollouts
 

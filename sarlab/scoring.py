@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from sarlab._engine.micro_batches import run_in_batches
-from sarlab.models import Policy
+from sarlab.policy import Policy
 
 Cache = tuple[tuple[Tensor, Tensor], ...]  # keys and values [rows, heads, length, dim] per layer
 OUTPUTS = ("logps", "entropy", "ranks", "top")

@@ -34,6 +34,7 @@ from sarlab.prompts import chat_turns, conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.sar import self_aligned_reward
+from sarlab.self_check import check_left_padding
 from sarlab.tasks import judge_all
 from sarlab.train import Batch, Clock, learning_rate
 from sarlab.types import Question, RewardInputs, Rollouts
@@ -158,6 +159,7 @@ class SARTrainer(GRPOTrainer):
         args: GRPOConfig,
         **options: Any,
     ) -> None:
+        check_left_padding(policy)
         self.policy, self.questions, self.config = policy, list(questions), config
         self.bonus = reward_named(config.reward)
         self.batch: Batch | None = None

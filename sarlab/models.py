@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from sarlab._engine.weights import DATA, REPOSITORY, no_weights, resolve
 from sarlab.policy import Policy
-from sarlab.prompts import PromptFormat, end_token_id
+from sarlab.prompts import PromptFormat, end_token_id, fix_date
 from sarlab.self_check import check_policy
 
 __all__ = [
@@ -84,6 +84,7 @@ def wrap_policy(
     Raises ValueError where its scores or samples would not be those of its own plain forward
     (:func:`sarlab.self_check.check_policy`).
     """
+    fix_date(tokenizer)
     eos_ids = _eos_ids(model, tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:

@@ -1,10 +1,9 @@
 """Does this model give the right numbers here? Scoring and sampling against plain forwards.
 
 Two prefixes of unequal length and a few sampled tokens go through :func:`sarlab.rollout.sample`
-and :func:`sarlab.scoring.score`, and once more row by row through ``model(input_ids)``: nothing
-cached, nothing padded. Models whose head is more than the output embedding, whose positions come
-from cache slots, or that keep another state than keys and values part here, before a number of
-theirs is believed.
+and :func:`sarlab.scoring.answer_logps`, and once more row by row through ``model(input_ids)``:
+nothing cached, nothing padded. Refused are models whose head is more than the output embedding,
+whose positions come from cache slots, or that keep another state than keys and values.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from sarlab.policy import Policy
 from sarlab.rollout import sample
-from sarlab.scoring import Prefix, compute_prefixes, score
+from sarlab.scoring import Prefix, answer_logps, compute_prefixes
 
 LIMIT = 1e-3  # nats, float32 weights; models that are right stay below 1e-4
 _PREFIXES = (5, 12)  # tokens: of unequal length, so that one is padded
@@ -199,8 +198,7 @@ class _Check:
         lengths = torch.tensor([_SCORED[n] for n in places])
         mask = torch.arange(_SAMPLED)[None] < lengths[:, None]
         index = torch.arange(len(prefixes))
-        logps = score(self.policy, prefixes, ids, mask, prefix_index=index).logps
-        assert logps is not None
+        logps = answer_logps(self.policy, prefixes, ids, mask, prefix_index=index)
         rows = zip(places, logps, strict=True)
         return max(self._against_plain(n, row[: _SCORED[n]]) for n, row in rows)
 

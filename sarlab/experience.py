@@ -136,7 +136,7 @@ def step_metrics(
         "mean_length": lengths.mean().item(),
         "median_length": lengths.median().item(),
         "truncated_share": rollouts.truncated.float().mean().item(),
-        "sar": None if scores["sar"] is None else scores["sar"].mean().item(),
+        "sar": sar.mean().item() if (sar := scores["sar"]) is not None else None,
         "ppl_conditioned": _median(scores["ppl_conditioned"]),
         "ppl_standalone": _median(scores["ppl_standalone"]),
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
@@ -195,18 +195,14 @@ def step_warnings(metrics: dict[str, Any]) -> Iterator[str]:
 
 def _answer_scores(inputs: RewardInputs) -> dict[str, Tensor | None]:
     """Both perplexities and SAR per answer [B]; None without the standalone pass."""
-    conditioned, standalone = inputs.logps_conditioned, inputs.logps_standalone
-    mask = inputs.answer_mask
-    if standalone is None:
-        return {
-            "ppl_conditioned": perplexity(conditioned, mask),
-            "ppl_standalone": None,
-            "sar": None,
-        }
+    conditioned, mask = inputs.logps_conditioned, inputs.answer_mask
+    ppl = {"ppl_conditioned": perplexity(conditioned, mask)}
+    if inputs.logps_standalone is None:
+        return {**ppl, "ppl_standalone": None, "sar": None}
     return {
-        "ppl_conditioned": perplexity(conditioned, mask),
-        "ppl_standalone": perplexity(standalone, mask),
-        "sar": self_aligned_reward(conditioned, standalone, mask),
+        **ppl,
+        "ppl_standalone": perplexity(inputs.logps_standalone, mask),
+        "sar": self_aligned_reward(conditioned, inputs.logps_standalone, mask),
     }
 
 

@@ -55,9 +55,9 @@ class Policy:
     def context_length(self) -> int:
         """Longest sequence in tokens that the model was made for.
 
-        LongRoPE (Phi-3.5) turns *all* positions by other angles as soon as a sequence is longer
-        than ``original_max_position_embeddings``, so keys that were computed before no longer fit:
-        there that length is the limit.
+        LongRoPE (Phi-3.5) rotates *all* positions by other angles once a sequence is longer than
+        ``original_max_position_embeddings``, so that cached keys no longer fit: there that length
+        is the limit.
         """
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or {}
@@ -67,7 +67,7 @@ class Policy:
 
     @property
     def has_sliding_window(self) -> bool:
-        """Whether some layer sees a window only (padding inside a row would shorten it)."""
+        """Whether some layer attends to a window only (padding inside a row would shorten it)."""
         config = self.model.config.get_text_config()
         kinds = getattr(config, "layer_types", None)
         if kinds is not None:
@@ -94,11 +94,6 @@ class Policy:
         return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
-    def vocabulary(self) -> int:
-        """How many tokens the language-model head knows."""
-        return int(self.causal_lm.get_output_embeddings().weight.shape[0])
-
-    @property
     def head_weight(self) -> Tensor:
         """The language-model head [V, H] in float32, without gradient."""
         weight = self.causal_lm.get_output_embeddings().weight.detach()
@@ -122,7 +117,7 @@ class Policy:
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
-        """Within the block the policy is its own reference: the adapter is switched off."""
+        """Within the block the adapter is switched off: the policy before training."""
         if not hasattr(self.model, "disable_adapter"):
             raise ValueError(
                 f"Policy {self.reference!r} has no adapter, so switching it off gives no "
@@ -133,11 +128,11 @@ class Policy:
 
     @contextlib.contextmanager
     def folded(self) -> Iterator[None]:
-        """Within the block, without gradients, the adapter is added into the weights it adapts.
+        """Within the block, without gradients, the adapter is merged into the base weights.
 
-        The same policy up to rounding (1e-6 nats), with a third of the matrix products: sampling
+        The same policy up to rounding (1e-6 nats) with a third of the matrix products: sampling
         and scoring with a small model are a quarter faster. Does nothing where the sum would be
-        rounded (weights below float32), where the adapter is switched off, or where it is no
+        rounded (weights below float32), where the adapter is switched off, or where it is not a
         plain LoRA. With gradients: :func:`sarlab._engine.folded_lora.folded`.
         """
         with torch.no_grad(), folded(self.model):

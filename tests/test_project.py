@@ -191,6 +191,22 @@ def test_pure_modules_import_only_torch_types_and_sar():
     assert not wrong, "\n".join(wrong)
 
 
+def test_only_the_policy_and_its_forward_know_how_it_is_made_fast():
+    """And the job, which writes down where memory ran out."""
+    users = {
+        module_of(path)
+        for path in sources()
+        for _, name in imports(path)
+        if f"{name}.".startswith("sarlab._engine.")
+    }
+    assert users - {"_engine", "job"} == {"models", "scoring", "rollout", "update"}
+
+
+def test_the_package_level_stays_small():
+    names = {module_of(p) for p in sources()} - {"__init__"}
+    assert len(names) < 25, sorted(names)
+
+
 def test_importing_sarlab_loads_no_heavy_package():
     code = f"import sarlab, sys; print(*(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run(

@@ -18,10 +18,17 @@ from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, random_policy, 
 from sarlab.config import PRESETS, TrainConfig, preset
 from sarlab.job.training import save_adapter
 from sarlab.launch.trl import SARTrainer, grpo_config
-from sarlab.models import Policy, add_lora, load_policy, wrap_policy
+from sarlab.models import (
+    LIMIT,
+    Policy,
+    _Check,
+    add_lora,
+    check_left_padding,
+    load_policy,
+    wrap_policy,
+)
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
 from sarlab.scoring import Prefix, answer_logps
-from sarlab.self_check import LIMIT, _Check, check_left_padding
 from sarlab.tasks import load_task
 from sarlab.train import grpo_steps
 from sarlab.update import start

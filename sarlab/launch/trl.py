@@ -30,7 +30,7 @@ from trl.trainer.utils import pad
 
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock
-from sarlab.models import Policy, lora_config
+from sarlab.models import Policy, check_left_padding, lora_config
 from sarlab.prompts import (
     chat_turns,
     conditioned_ids,
@@ -40,7 +40,6 @@ from sarlab.prompts import (
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.sar import self_aligned_reward
-from sarlab.self_check import check_left_padding
 from sarlab.tasks import judge_all
 from sarlab.types import Question, RewardInputs, Rollouts
 from sarlab.update import learning_rate

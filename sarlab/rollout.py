@@ -16,7 +16,7 @@ from torch import Tensor
 from sarlab._engine.caches import growing_cache
 from sarlab._engine.head import draw_tokens
 from sarlab._engine.micro_batches import batch_attempts
-from sarlab.models import Policy
+from sarlab._engine.policy import Policy
 from sarlab.scoring import ComputedPrefix, Prefix, compute_prefixes
 from sarlab.types import Rollouts
 

@@ -13,7 +13,7 @@ token-mean loss, no KL (β = 0) unless asked for, as in the paper.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,8 +114,13 @@ def add_critic(state: TrainState, config: TrainConfig) -> Critic:
     return state.critic
 
 
-def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[StepRecord]:
-    """Run (SA-)PPO from ``state.step`` to ``config.steps``, one record a step."""
+def ppo_steps(
+    state: TrainState,
+    task: Task,
+    config: TrainConfig,
+    on_token: Callable[[int, int], None] | None = None,
+) -> Iterator[StepRecord]:
+    """Run (SA-)PPO from ``state.step`` to ``config.steps``; ``on_token`` as in ``grpo_steps``."""
     policy, critic = state.policy, state.critic
     if critic is None:
         raise ValueError("PPO needs a critic; call add_critic(state, config) first.")
@@ -130,6 +135,7 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
             group_size=1,
             progress=state.step / config.steps,
             standalone=wants_sar,
+            on_token=on_token,
         )
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
         clock = Clock()

@@ -74,9 +74,10 @@ def sample(
 
     The same ``seed`` gives the same answers on the same machine. ``greedy=True`` takes the
     likeliest token instead. ``on_token(done, total)`` is called after each token position with
-    the answers finished so far; it may raise to stop. Answers are run in batches of at most
-    ``token_budget`` cache slots; a batch that does not fit into memory is drawn anew in smaller
-    ones. Raises ValueError where a prompt leaves no room for an answer.
+    the answers finished so far, and with ``done == total`` at the end; it may raise to stop.
+    Answers are run in batches of at most ``token_budget`` cache slots; a batch that does not fit
+    into memory is drawn anew in smaller ones. Raises ValueError where a prompt leaves no room
+    for an answer.
     """
     if group_size < 1 or max_answer_tokens < 1:
         raise ValueError(
@@ -126,6 +127,8 @@ def sample(
         for chosen, found in parts:
             for block, piece in zip((ids, logps, lengths, ended), found, strict=True):
                 block[chosen] = piece
+    if on_token is not None:
+        on_token(rows, rows)  # an answer cut at the limit has not finished by itself
     width = int(lengths.max())
     mask = torch.arange(width)[None] < lengths[:, None]
     return Rollouts(

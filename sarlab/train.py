@@ -167,10 +167,16 @@ def collect(
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
 
 
-def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[StepRecord]:
-    """Run (SA-)GRPO from ``state.step`` to ``config.steps``, one record a step.
+def grpo_steps(
+    state: TrainState,
+    task: Task,
+    config: TrainConfig,
+    on_token: Callable[[int, int], None] | None = None,
+) -> Iterator[StepRecord]:
+    """Run (SA-)GRPO from ``state.step`` to ``config.steps``, one record per step.
 
-    The state may be saved, evaluated or thrown away between two records.
+    The state may be saved, evaluated or thrown away between two records. ``on_token`` is that of
+    :func:`sarlab.rollout.sample`; where it raises, the state is that of the step before.
     """
     policy = state.policy
     wants_sar = config.log_sar or reward_named(config.reward).needs_standalone
@@ -185,6 +191,7 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
             group_size=config.group_size,
             progress=state.step / config.steps,
             standalone=wants_sar,
+            on_token=on_token,
         )
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
         advantages = group_advantages(

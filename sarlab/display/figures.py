@@ -84,7 +84,8 @@ def training_figure(
     last = max((int(m["step"]) for m in metrics), default=0)
     start = 0 if baseline or any(m["step"] == 0 for m in metrics) else 1
     end = max(steps or 0, last, start + 1)
-    figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], nticks=6)
+    ticks = {"dtick": 1} if end - start < 6 else {"nticks": 6}  # steps are whole numbers
+    figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], tickformat="d", **ticks)
     figure.update_annotations(font_size=13)
     return style(figure, width=960, height=430)
 
@@ -102,7 +103,7 @@ def _panel_traces(
                 x=x,
                 y=y,
                 name="each step",
-                mode="lines" if len(x) > 1 else "markers",
+                mode="lines" if long else "lines+markers",
                 line={"color": BLUE, "width": 1 if long else 2},
                 opacity=0.55 if long else 1,
             ),
@@ -159,6 +160,7 @@ def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},
     )
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
+    axis["exponentformat"] = "power"  # 3×10⁻⁶, where plotly's own choice is 3μ
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
@@ -210,6 +212,10 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
         return None
     bundle = mimebundle(figure, png=png)
     if handle is not None:
+        # JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another
+        # type of output in between, of the same height, makes JupyterLab draw it anew.
+        room = f'<div style="height:{figure.layout.height or 450}px"></div>'
+        handle.update({"text/html": room, "text/plain": ""}, raw=True)
         handle.update(bundle, raw=True)
         return handle
     return display(bundle, raw=True, display_id=True)

@@ -64,10 +64,11 @@ class TrackerView(View):
         self.view.message(text)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Base against trained on the held-out test, then the tracker is closed."""
+        """Base against trained on the held-out test, if it was made; then the tracker is closed."""
         ends = {
             f"test_{who}_{name}": summary[who][name]
             for who in ("base", "trained")
+            if who in summary
             for name in ("accuracy", "mean_length", "sar")
         }
         self.tracker.log(_numbers(ends), step=summary["steps"])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import json
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
 from sarlab.job.trackers import tracked
-from sarlab.job.view import View
+from sarlab.job.view import RunStopped, View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.ppo import add_critic, ppo_steps
 from sarlab.prompts import conditioned_ids
@@ -42,6 +43,7 @@ from sarlab.types import Question, StepRecord
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4
+_UNLOGGED = "unlogged.json"  # in a checkpoint: a step whose validation was broken off
 _DROP = 0.05  # fall in accuracy or relative length that the guard speaks up at
 
 
@@ -61,7 +63,8 @@ def run_training(
 
     Everything that can be wrong is looked at before the folder is made. With ``resume`` an
     existing run goes on from its last good checkpoint. ``view.wants_stop()`` is asked between
-    steps; a stopped run is evaluated and can be resumed.
+    steps; a run that is stopped so is evaluated. Where ``view.phase`` raises :class:`RunStopped`
+    the run ends at once: its summary has no ``trained`` and is not written. Both can be resumed.
     """
     folder = Path(folder)
     view = tracked(view or View(), config.tracker, folder)
@@ -135,11 +138,38 @@ def _train_and_judge(
     run: Run, state: TrainState, task: Task, heldout: HeldOut, config: TrainConfig, view: View
 ) -> dict[str, Any]:
     policy = state.policy
-    with policy.as_reference():  # the untrained policy, also where a run is resumed
-        if not run.part(0, "heldout_base").exists():
-            _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
-        if not run.part(0, "probe").exists():
-            probe(run, policy, heldout.probes, config, 0)
+    try:
+        with policy.as_reference():  # the untrained policy, also where a run is resumed
+            if not run.part(0, "heldout_base").exists():
+                _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
+            if not run.part(0, "probe").exists():
+                probe(run, policy, heldout.probes, config, 0)
+        seconds, stopped = _train(run, state, task, heldout, config, view)
+        _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
+    except RunStopped:
+        run.update(status="stopped", steps_done=state.step)
+        seconds = round(seconds_so_far(run), 1)
+        unjudged = {"steps": state.step, "train_seconds": seconds, "hardware": hardware()}
+        view.finish(unjudged)
+        return unjudged
+    _tell_memory(run, view, state.step)
+    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
+    summary = summarise_run(run.folder, config, state.step, seconds)
+    write_json(run.folder / "summary.json", summary)
+    run.update(
+        status="stopped" if stopped else "finished",
+        steps_done=state.step,
+        train_seconds=round(seconds, 1),
+    )
+    view.finish(summary)
+    return summary
+
+
+def _train(
+    run: Run, state: TrainState, task: Task, heldout: HeldOut, config: TrainConfig, view: View
+) -> tuple[float, bool]:
+    """All steps with log, validations and checkpoints: their seconds, whether it was stopped."""
+    policy = state.policy
     began, before = time.perf_counter(), seconds_so_far(run)
     view.begin(config, state.step)
     if heldout.validation and not run.part(0, "validation").exists():
@@ -148,38 +178,55 @@ def _train_and_judge(
     log = Logbook(run, config, view)
     log.replay()
     _tell_memory(run, view, state.step)
-    stopped = view.wants_stop()
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
-    for record in steps(state, task, config) if not stopped else ():
-        step = record.step
-        last = step == config.steps
-        found = None
-        if log.evaluates(step):
-            if heldout.validation:
-                found = _judge(run, policy, heldout.validation, config, "validation", step, view)
-            probe(run, policy, heldout.probes, config, step)
-        _tell_memory(run, view, step)
-        written = log.step(record, found, lambda folder: save_adapter(policy, folder))
-        if step % config.checkpoint_every == 0 or last:
-            run.save_checkpoint(step, state.save)
-        view.step(written)
-        if view.wants_stop() and not last:
-            run.save_checkpoint(step, state.save)
-            stopped = True
-            break
-    trained_seconds = before + time.perf_counter() - began
-    _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
-    _tell_memory(run, view, state.step)
-    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
-    summary = summarise_run(run.folder, config, state.step, trained_seconds)
-    write_json(run.folder / "summary.json", summary)
-    run.update(
-        status="stopped" if stopped else "finished",
-        steps_done=state.step,
-        train_seconds=round(trained_seconds, 1),
-    )
-    view.finish(summary)
-    return summary
+
+    def tell(done: int, total: int) -> None:
+        view.phase(f"step {state.step + 1}", done, total)
+
+    unlogged = None  # a step that is done, but whose validation is not
+    stopped = view.wants_stop()
+    records = itertools.chain(_unlogged(run, state.step), steps(state, task, config, tell))
+    try:
+        for record in records if not stopped else ():
+            unlogged, step = record, record.step
+            last = step == config.steps
+            found = None
+            if log.evaluates(step):
+                if heldout.validation:
+                    found = _judge(
+                        run, policy, heldout.validation, config, "validation", step, view
+                    )
+                probe(run, policy, heldout.probes, config, step)
+            _tell_memory(run, view, step)
+            written = log.step(record, found, lambda folder: save_adapter(policy, folder))
+            unlogged = None
+            if step % config.checkpoint_every == 0 or last:
+                run.save_checkpoint(step, state.save)
+            view.step(written)
+            if view.wants_stop() and not last:
+                run.save_checkpoint(step, state.save)
+                stopped = True
+                break
+    except RunStopped:
+        if state.step:
+            run.save_checkpoint(state.step, lambda folder: _save_midway(state, unlogged, folder))
+        raise
+    return before + time.perf_counter() - began, stopped
+
+
+def _save_midway(state: TrainState, unlogged: StepRecord | None, folder: Path) -> None:
+    state.save(folder)
+    if unlogged is not None:
+        text = json.dumps(asdict(unlogged))
+        (folder / _UNLOGGED).write_text(text, encoding="utf-8")
+
+
+def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:
+    """The step that a resumed run starts from, where it was stopped before that step was logged."""
+    path = run.folder / "checkpoints" / f"step-{step:06d}" / _UNLOGGED
+    if path.exists() and all(m["step"] != step for m in read_metrics(run.folder)):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        yield StepRecord(step, found["metrics"], tuple(found["rows"]), tuple(found["messages"]))
 
 
 def summarise_run(
@@ -300,6 +347,7 @@ def _judge(
     def tell(done: int, total: int) -> None:
         view.phase(label.get(split, f"validation at step {step}"), done, total)
 
+    tell(0, len(questions))
     rows = evaluate_policy(
         policy, questions, config, split=split, step=step, seed=f"{split[:7]}", on_answer=tell
     )

@@ -8,6 +8,10 @@ from sarlab.config import TrainConfig
 from sarlab.types import StepRecord
 
 
+class RunStopped(Exception):
+    """Raised by a view's ``phase``: end the run at once, and drop the phase that is going on."""
+
+
 class View:
     """What watches a run; this one says nothing and never stops. Override what you want to see."""
 
@@ -15,7 +19,10 @@ class View:
         """Training starts, ``done`` steps lie behind it."""
 
     def phase(self, text: str, done: int, total: int) -> None:
-        """Something longer than a step is going on."""
+        """Answers are being written, ``done`` of ``total`` are complete; after each token.
+
+        It may raise :class:`RunStopped`.
+        """
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -27,7 +34,7 @@ class View:
         """A warning."""
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """All is done."""
+        """The run has ended. A run that ended at once has no ``trained`` in its summary."""
 
     def wants_stop(self) -> bool:
         """Whether somebody asked the run to end after the present step."""

@@ -8,10 +8,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from IPython.display import HTML
+
 from sarlab.runs.folder import read_rollouts
 
 _CELL = "text-align:left;vertical-align:top;padding:4px 16px 4px 0"
 _TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
+
+
+def show_summary(summary: Mapping[str, Any]) -> HTML:
+    """Base against trained; what to do next where a run was stopped before that was judged."""
+    if "trained" in summary:
+        return HTML(summary_html(summary))
+    return HTML(
+        f"<div>The run was stopped after {summary['steps']} steps, before its held-out test. "
+        "To go on, set its <code>name</code> and <code>resume = True</code>, and run the notebook "
+        "again.</div>"
+    )
+
+
+def show_examples(folder: str | Path, count: int = 3) -> HTML:
+    """The first probe questions, answered before training and at its end."""
+    if not list(Path(folder).glob("rollouts.parquet/probe-*.parquet")):
+        return HTML("<div>No question was answered before the run was stopped.</div>")
+    return HTML(examples_html(folder, count))
 
 
 def summary_html(summary: Mapping[str, Any]) -> str:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import html
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from IPython.display import HTML
 
+from sarlab.display.figures import BLUE
 from sarlab.runs.folder import read_rollouts
 
+_GREY = "rgba(128,128,128,0.25)"
 _CELL = "text-align:left;vertical-align:top;padding:4px 16px 4px 0"
 _TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
+
+
+def progress_html(done: int, total: int, lines: Sequence[str], warnings: Sequence[str] = ()) -> str:
+    """How far a run is: lines of text, a bar, and warnings below it."""
+    share = done / total if total else 0.0
+    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+    below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in warnings)
+    return (
+        f'<div class="sarlab-training" style="line-height:1.6">{text}'
+        f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
+        f'aria-valuemax="{total}" aria-valuenow="{done}" style="background:{_GREY};height:6px;'
+        f'border-radius:3px;max-width:640px;margin:2px 0 4px"><div style="background:{BLUE};'
+        f'height:6px;border-radius:3px;width:{share:.1%}"></div></div>{below}</div>'
+    )
 
 
 def show_summary(summary: Mapping[str, Any]) -> HTML:

@@ -7,7 +7,6 @@ widgets, so that they are still there in a notebook whose kernel is gone.
 from __future__ import annotations
 
 import asyncio
-import html
 import threading
 import time
 from pathlib import Path
@@ -24,11 +23,10 @@ from sarlab.job.training import run_training
 from sarlab.job.view import RunStopped, View
 from sarlab.runs.parameters import training_request
 from sarlab.types import StepRecord
-from sarlab.widgets.run_views import show_examples, show_summary
+from sarlab.widgets.run_views import progress_html, show_examples, show_summary
 
 __all__ = ["TrainingView", "show_examples", "show_summary", "training_request", "watch_training"]
 
-_BLUE, _GREY = "#4c8bd6", "rgba(128,128,128,0.25)"
 _CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
 
@@ -65,6 +63,7 @@ class News(anywidget.AnyWidget):
     _esm = """export default { render({ model, el }) {
         el.setAttribute("role", "status");
         el.classList.add("sarlab-news");
+        el.style.padding = "0 8px";
         const say = () => { el.textContent = model.get("text"); };
         model.on("change:text", say);
         say();
@@ -81,12 +80,12 @@ class TrainingView(View):
         self._total = self._done = 0
         self._began = self._drawn = self._drawn_chart = time.monotonic()
         self._seconds: list[float] = []  # of each step, with what was evaluated after the last
-        self._new_points = False
         self._metrics: list[dict[str, Any]] = []
-        self._held: dict[str, Any] = {}
+        self._new_points = False
+        self._held = ""
         self._messages: list[str] = []
-        self._phase = "loading the model"
-        self._writing = False  # whether answers are being written, which a stop breaks off
+        self._doing, self._phase = "loading the model", "loading the model"
+        self._writing = False  # whether answers are being written, which Stop breaks off
         self.button = _button(
             "Stop", "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
         )
@@ -96,8 +95,9 @@ class TrainingView(View):
         )
         self.button.on_click(lambda _: self.stop())
         self.button_test.on_click(lambda _: self.stop_and_test())
-        self.news = News(text="")
+        self.news = News(text="Starting: the model is loaded, then judged before training.")
         box = ipywidgets.HBox([self.button, self.button_test, self.news])
+        box.layout.align_items = "center"
         self._controls: DisplayHandle = display(box, display_id=True)
         self._line: DisplayHandle = display(HTML(self._html()), display_id=True)
         self._chart: DisplayHandle | None = None
@@ -106,20 +106,19 @@ class TrainingView(View):
         """End the run: what is half done is dropped, nothing more is judged. From any thread."""
         with self._lock:
             self._stop.set()
-            if self._writing:
-                what = f"{self._phase.split(':')[0]} is dropped"
-            else:
-                what = f"after step {self._done + 1}" if self._total else "before training"
+            what = f"{self._doing} is dropped" if self._writing else f"after {self._doing}"
         self.button.disabled = self.button_test.disabled = True
         self.button.description = f"Stopping: {what}"
-        self.news.text = f"Stopping: {what}. The held-out test is left out; the run can be resumed."
+        self.news.text = "No held-out test follows; the run can be resumed."
 
     def stop_and_test(self) -> None:
         """End training after the present step, then judge the held-out test. From any thread."""
         self._stop_and_test.set()
+        training = self._seconds or self._doing.startswith("step")
+        when = f"after step {self._done + 1}" if training else f"before step {self._done + 1}"
         self.button_test.disabled = True
-        self.button_test.description = f"Stopping after step {self._done + 1}"
-        self.news.text = "Training ends after this step, then the held-out test is judged."
+        self.button_test.description = f"Stopping {when}"
+        self.news.text = f"Training ends {when}, then the held-out test is judged."
 
     def wants_stop(self) -> bool:
         """Whether a button was pressed."""
@@ -129,6 +128,7 @@ class TrainingView(View):
         """Training starts, ``done`` steps lie behind it."""
         self._total, self._done = config.steps, done
         self._began = time.monotonic()
+        self.news.text = f"Training, {config.steps - done} steps."
         self._refresh()
 
     def phase(self, text: str, done: int, total: int) -> None:
@@ -136,17 +136,16 @@ class TrainingView(View):
         with self._lock:
             if self._stop.is_set():
                 raise RunStopped
-            self._writing = done < total
-            self._phase = f"{text}: {done} of {total} answers written"
-        if not self._writing:
-            self._phase = f"{text}: all {total} answers written, now scored"
+            self._doing, self._writing = text, done < total
+        written = f"{done} of {total} answers written"
+        self._phase = f"{text}: {written if self._writing else 'answers written, now scored'}"
         if time.monotonic() - self._drawn > _LINE_SECONDS or not self._writing:
             self._refresh()
         self._draw_when_due()
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
-        self._done, self._phase = record.step, ""
+        self._done, self._doing, self._phase = record.step, f"step {record.step}", ""
         self._seconds.append(time.monotonic() - self._began)
         self._began = time.monotonic()
         self._metrics.append(dict(record.metrics))
@@ -156,8 +155,11 @@ class TrainingView(View):
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
         """Held-out answers were judged."""
-        self._held = {"step": step, **summary}
-        self.news.text = self._held_text()
+        self._held = (
+            f"held-out questions after step {step}: {summary['accuracy']:.0%} right, "
+            f"{summary['mean_length']:.0f} tokens"
+        )
+        self.news.text = f"{summary['accuracy']:.0%} of held-out questions right after step {step}."
         self._refresh()
 
     def message(self, text: str) -> None:
@@ -197,14 +199,6 @@ class TrainingView(View):
         self._line.update(HTML(self._html()))
 
     def _html(self) -> str:
-        share = self._done / self._total if self._total else 0.0
-        bar = (
-            f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
-            f'aria-valuemax="{self._total}" aria-valuenow="{self._done}" '
-            f'style="background:{_GREY};height:6px;border-radius:3px;max-width:640px">'
-            f'<div style="background:{_BLUE};height:6px;border-radius:3px;width:{share:.1%}">'
-            "</div></div>"
-        )
         lines = [self._progress_text()]
         if self._metrics:
             m = self._metrics[-1]
@@ -213,18 +207,8 @@ class TrainingView(View):
                 f"step {m['step']}: {m['accuracy']:.0%} right, {m['mean_length']:.0f} tokens, "
                 f"SAR {sar}"
             )
-        if self._held:
-            lines.append(self._held_text())
-        text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-        warnings = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in self._messages)
-        return f'<div class="sarlab-training" style="line-height:1.6">{text}{bar}{warnings}</div>'
-
-    def _held_text(self) -> str:
-        h = self._held
-        return (
-            f"held-out questions after step {h['step']}: {h['accuracy']:.0%} right, "
-            f"{h['mean_length']:.0f} tokens"
-        )
+        lines += [self._held] if self._held else []
+        return progress_html(self._done, self._total, lines, self._messages)
 
     def _progress_text(self) -> str:
         if not self._total:

@@ -22,7 +22,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from browser_lab import REPOSITORY, chromium_path, jupyter_lab, open_notebook, open_page
+from browser_lab import REPOSITORY, chromium_path, jupyter_lab, open_notebook, open_page, set_theme
 
 from sarlab.job.training import run_training
 from sarlab.runs.folder import read_metrics
@@ -44,6 +44,27 @@ LOOK = """() => ({
     news: document.querySelector('[role=status].sarlab-news')?.textContent ?? '',
     buttons: [...document.querySelectorAll('button.sarlab-stop')].map((b) => b.textContent.trim()),
 })"""
+
+# The least contrast (WCAG 2) of the texts below the selectors, and of the bar against its track.
+CONTRAST = """() => {
+    const parse = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => c * a + below[i] * (1 - a));
+    const paper = (e) => !e ? [255, 255, 255]
+        : over(parse(getComputedStyle(e).backgroundColor), paper(e.parentElement));
+    const light = (rgb) => rgb.map((c) => c / 255)
+        .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ratio = (x, y) => {
+        const [a, b] = [light(x), light(y)].sort((p, q) => q - p);
+        return (a + 0.05) / (b + 0.05);
+    };
+    const texts = document.querySelectorAll(
+        '.sarlab-training div:not(:has(div)), .sarlab-news, button.sarlab-stop');
+    const own = [...texts].filter((e) => e.textContent.trim()).map((e) =>
+        ratio(over(parse(getComputedStyle(e).color), paper(e)), paper(e)));
+    const bar = document.querySelector('[role=progressbar] > div');
+    return [Math.min(...own), ratio(paper(bar), paper(bar.parentElement))];
+}"""
 
 # Every 50 ms: when did the page say that a step was done, when did the chart show its point?
 WATCH = """() => {
@@ -277,7 +298,7 @@ def test_an_interrupt_of_the_kernel_is_a_stop(lab) -> None:
     assert run["steps_done"] == len(read_metrics(root / "runs" / "interrupted"))
 
 
-def test_every_control_has_a_name(lab) -> None:
+def test_every_control_has_a_name_and_can_be_read_in_both_themes(lab) -> None:
     page, _ = lab
     start(page, "named")
     await_line(page, r"0 of 30 steps.*step 1: [1-9]\d* of")
@@ -285,6 +306,11 @@ def test_every_control_has_a_name(lab) -> None:
         assert page.get_by_role("button", name=name, exact=True).count() == 1
     assert page.get_by_role("progressbar", name="training steps").count() == 1
     assert page.get_by_role("status").filter(has_text="held-out questions").count() == 1
+    for dark in (True, False):
+        set_theme(page, dark)
+        text, bar = page.evaluate(CONTRAST)
+        print(f"\n{'dark' if dark else 'light'}: text {text:.2f}, bar {bar:.2f}")
+        assert text >= 4.5 and bar >= 3
     press(page, "Stop")
     await_line(page, "stopped")
     await_end(page)

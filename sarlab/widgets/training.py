@@ -48,11 +48,13 @@ async def watch_training(
         asyncio.to_thread(run_training, config, folder, resume=resume, view=view)
     )
     try:
-        while True:
+        while not work.done():
             try:
-                return await asyncio.shield(work)
+                # ipykernel notices an interrupt only when its loop wakes up.
+                await asyncio.wait([work], timeout=0.2)
             except asyncio.CancelledError:  # the kernel was interrupted
                 view.stop()
+        return work.result()
     finally:
         await view.close()
 

@@ -3,8 +3,9 @@
     python scripts/strip_widget_views.py notebooks/*.ipynb
 
 A recorded widget is an error message in JupyterLab once its kernel is gone ("model not found"), and
-its state weighs more than the notebook. Its static twin, which follows it, stays. papermill's
-notes, which hold paths of the machine, go as well, and pictures keep at most 256 colours.
+its state weighs more than the notebook. So it goes, with its line of plain text ("Loading weights:
+0%"); the static twin that follows it stays. papermill's notes, which hold paths of the machine, go
+as well, and pictures keep at most 256 colours.
 """
 
 from __future__ import annotations
@@ -29,20 +30,18 @@ def strip(notebook: Any) -> Any:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        if "outputs" in cell:
-            cell.outputs = [o for o in cell.outputs if not only_widget(o.get("data", {}))]
-        for output in cell.get("outputs", []):
+        outputs = cell.get("outputs", [])
+        for output in outputs:
             data = output.get("data", {})
-            data.pop(VIEW, None)
+            if data.pop(VIEW, None) is not None and set(data) <= {"text/plain"}:
+                data.clear()
+            if data.get("text/html") == "":  # what a view leaves where its buttons were
+                data.clear()
             if "image/png" in data:
                 data["image/png"] = fewer_colours(data["image/png"])
+        if outputs:
+            cell["outputs"] = [o for o in outputs if o.get("data") != {}]
     return notebook
-
-
-def only_widget(data: Any) -> bool:
-    """Whether an output is a widget and nothing else: its text is only its code's name."""
-    bare = VIEW in data and set(data) <= {VIEW, "text/plain"}
-    return bare or data.get("text/html") == ""  # what a view leaves where its buttons were
 
 
 def fewer_colours(png: str) -> str:

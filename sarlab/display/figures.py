@@ -1,9 +1,9 @@
 """Pictures of training and evaluation: pure functions to plotly figures, and how to show them.
 
-Every figure has a transparent background, mid-grey text and the blue and orange that colour-blind
-readers can tell apart, so that it is readable in light and dark themes alike. A figure is shown
-as plotly JSON (live in JupyterLab) together with a PNG of itself, which is what remains on a page
-without JupyterLab.
+Every figure has a light ground of its own: no single grey has 4.5:1 on white and on JupyterLab's
+dark page. Its blue and orange are those of the token views, apart for colour-blind readers. A
+figure is shown as plotly JSON (live in JupyterLab) together with a PNG of itself, which is what
+remains on a page without JupyterLab.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-BLUE, ORANGE, GREY = "#3182bd", "#e6770b", "#888888"
-GRID = "rgba(128,128,128,0.22)"
+from sarlab.display.text import BLUE_HEX, ORANGE_HEX
+
+BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, "#767676"
+GROUND, INK, GRID = "#fafafa", "#444444", "rgba(128,128,128,0.22)"
 PICTURE_SECONDS = 40  # a browser that takes longer than this to draw is given up
 PICTURE_SCALE = 1.5  # PNG pixels per figure pixel
 
@@ -30,8 +32,8 @@ _PANELS = (
     ("Mean length (tokens)", "mean_length", None),
     ("Self-aligned reward", "sar", None),
     ("Reward", "reward", None),
-    ("KL to the base (nats a token)", "kl", None),
-    ("Cut off at the limit", "truncated_share", ".0%"),
+    ("KL to the base (nats per token)", "kl", None),
+    ("Truncated", "truncated_share", ".0%"),
 )
 _HELDOUT = {"reward": "heldout_mean_reward"}  # other columns are called heldout_<column>
 _COLUMNS = 3
@@ -105,7 +107,6 @@ def _panel_traces(
                 name="each step",
                 mode="lines" if long else "lines+markers",
                 line={"color": BLUE, "width": 1 if long else 2},
-                opacity=0.55 if long else 1,
             ),
         )
     ]
@@ -115,7 +116,7 @@ def _panel_traces(
             y=running_mean(y, 5),
             name="mean of 5 steps",
             mode="lines",
-            line={"color": BLUE, "width": 2.5},
+            line={"color": BLUE, "width": 3},
             hoverinfo="skip",
         )
         traces.append(("trend", trend))
@@ -152,9 +153,9 @@ def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
         template="none",
         width=width,
         height=height,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": GREY, "size": 12, "family": "system-ui, sans-serif"},
+        paper_bgcolor=GROUND,
+        plot_bgcolor=GROUND,
+        font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
         margin={"l": 52, "r": 14, "t": 56, "b": 54},
         legend={"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"},
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},

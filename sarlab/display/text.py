@@ -7,6 +7,7 @@ no shape of its own is shown as a mark (``␣ ⏎ ⇥``, or ``⟨U+202E⟩``), a
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from typing import Literal
 
@@ -18,10 +19,13 @@ V_MARKED_NATS = 1.0
 # Blue and orange of Okabe and Ito, apart for all common kinds of colour blindness. Tints lie over
 # the page's own background, so they serve in the light and in the dark theme.
 BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
-BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#d08f1e", "#8a8a8a"
+BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#b8740f", "#767676"
 _STRONGEST = 0.62
 
 Line = Literal["none", "solid", "dotted"]
+
+SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bMr)(?<!\bDr)[.!?]+[\"')\]]*(?=\s)|\n+")
+"""A sentence ends at a line's end or at . ! ? before a space; "3.5" and "e.g. " hold no end."""
 
 _SHORT_MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
 # Cc control, Cf format (bidi, zero width), Cs lone surrogate, Co private, Cn unassigned,

@@ -167,7 +167,7 @@ class TrainingView(View):
     def message(self, text: str) -> None:
         """A warning; the last few stay in sight."""
         self._messages = [*self._messages, text][-5:]
-        self.news.text = text
+        self.news.text = f"Warning: {text.split(': ', 2)[-2].replace('_', ' ')}, see below."
         self._refresh()
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -225,7 +225,7 @@ class TrainingView(View):
 
 
 def _button(text: str, tooltip: str) -> ipywidgets.Button:
-    layout = ipywidgets.Layout(width="auto")
+    layout = ipywidgets.Layout(width="auto", flex="0 0 auto")
     button = ipywidgets.Button(description=text, icon="stop", tooltip=tooltip, layout=layout)
     return button.add_class("sarlab-stop")
 

@@ -15,7 +15,7 @@ import torch
 from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, save_paper_model
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.job.training import save_adapter
+from sarlab.job.logbook import save_adapter
 from sarlab.launch.trl import SARTrainer, grpo_config
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids

@@ -110,7 +110,7 @@ class Run:
                 versions=_versions(),
                 python=platform.python_version(),
                 platform=platform.platform(),
-                git_commit=_git_commit(),
+                **_git_state(),
                 messages=[],
             )
             write_json(folder / "config.json", config)
@@ -378,20 +378,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
-    """The commit of the working tree, with + where it has changes; None outside a checkout."""
-    where = Path(__file__).resolve().parent
+def _git_state() -> dict[str, Any]:
+    """The commit of the working tree and whether tracked files differ; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        where = Path(__file__).resolve().parent
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=where, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"],
-            cwd=where,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changed else "")
+        return {"git_commit": None, "git_dirty": None}
+    return {"git_commit": commit + ("+" if dirty else ""), "git_dirty": dirty}

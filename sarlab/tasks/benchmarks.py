@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sarlab.tasks.extract import closing_brace
+from sarlab.tasks.answer_line import closing_brace
 from sarlab.tasks.rows import Row, as_object, read_rows, text_field
 from sarlab.types import Question
 

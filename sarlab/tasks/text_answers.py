@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sarlab.tasks.extract import TRUTH_WORDS, unwrap, words
+from sarlab.tasks.answer_line import TRUTH_WORDS, unwrap, words
 
 _ARTICLES = words("a an the")
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([a-z])\)?[.):]?", re.IGNORECASE)

@@ -20,7 +20,7 @@ from IPython.display import HTML, DisplayHandle, display
 from sarlab.config import TrainConfig
 from sarlab.display.figures import show, training_figure
 from sarlab.job.training import run_training
-from sarlab.job.view import RunStopped, View
+from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.parameters import training_request
 from sarlab.types import StepRecord
 from sarlab.widgets.run_views import progress_html, show_examples, show_summary
@@ -226,7 +226,7 @@ class TrainingView(View):
 
 def _button(text: str, tooltip: str) -> ipywidgets.Button:
     layout = ipywidgets.Layout(width="auto", flex="0 0 auto")
-    button = ipywidgets.Button(description=text, icon="stop", tooltip=tooltip, layout=layout)
+    button = ipywidgets.Button(description=text, tooltip=tooltip, layout=layout)
     return button.add_class("sarlab-stop")
 
 

@@ -24,9 +24,7 @@ import nbformat
 import pytest
 from browser_lab import REPOSITORY, chromium_path, jupyter_lab, open_notebook, open_page, set_theme
 
-from sarlab.job.training import run_training
 from sarlab.runs.folder import read_metrics
-from sarlab.runs.parameters import run_request
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SMALL: dict[str, Any] = {
@@ -184,22 +182,6 @@ def test_five_steps_five_points_and_what_is_left_behind(lab) -> None:
     assert page.locator("button.sarlab-stop").count() == 0
     assert len(read_metrics(root / "runs" / "five")) == 5
     assert not page.errors
-
-
-def test_training_beside_a_page_gives_the_same_bytes(lab, tmp_path: Path) -> None:
-    _, root = lab
-    told = {**SMALL, "steps": 5, "eval_every": 5, "eval_questions": 12}
-    told |= {"out": str(tmp_path), "name": "plain"}
-    config, folder, _ = run_request(told)
-    run_training(config, folder)
-    assert timeless(folder) == timeless(root / "runs" / "five")
-    adapter = "adapter/adapter_model.safetensors"
-    assert (folder / adapter).read_bytes() == (root / "runs" / "five" / adapter).read_bytes()
-
-
-def timeless(folder: Path) -> list[dict[str, Any]]:
-    lines = read_metrics(folder)
-    return [{k: v for k, v in m.items() if not k.startswith("seconds_")} for m in lines]
 
 
 STOPS = {  # when, as the progress line says it

@@ -12,9 +12,10 @@ import papermill
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from sarlab.job.training import run_training
 from sarlab.models import REPOSITORY
 from sarlab.runs.folder import read_metrics, write_json
-from sarlab.runs.parameters import record_failing_cells
+from sarlab.runs.parameters import record_failing_cells, run_request
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
 QUICK = {
@@ -73,14 +74,24 @@ def test_what_it_shows_outlives_the_kernel(executed: Path) -> None:
     assert all(d["text/plain"].startswith("Loading weights") for d in widgets)
 
 
+def timeless(folder: Path) -> list[dict]:
+    lines = read_metrics(folder)
+    return [{k: v for k, v in m.items() if not k.startswith("seconds_")} for m in lines]
+
+
 def test_the_same_seed_twice_gives_the_same_log(executed: Path, tmp_path: Path) -> None:
     execute(tmp_path, name="second", **QUICK)
-
-    def timeless(folder: Path) -> list[dict]:
-        lines = read_metrics(folder)
-        return [{k: v for k, v in m.items() if not k.startswith("seconds_")} for m in lines]
-
     assert timeless(tmp_path / "second") == timeless(executed / "first")
+
+
+def test_the_notebooks_thread_trains_to_the_same_bytes_as_a_plain_call(
+    executed: Path, tmp_path: Path
+) -> None:
+    config, folder, _ = run_request({**QUICK, "out": str(tmp_path), "name": "plain"})
+    run_training(config, folder)
+    assert timeless(folder) == timeless(executed / "first")
+    adapter = "adapter/adapter_model.safetensors"
+    assert (folder / adapter).read_bytes() == (executed / "first" / adapter).read_bytes()
 
 
 @pytest.mark.parametrize(

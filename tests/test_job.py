@@ -211,6 +211,7 @@ PLACES = {
     "step 1": (0, 0),
     "step 3": (2, 2),
     "validation at step 2": (2, 1),
+    "probe questions at step 2": (2, 1),
     "held-out test": (4, 4),
 }
 

@@ -65,7 +65,7 @@ def test_what_it_shows_outlives_the_kernel(executed: Path) -> None:
     bundles = [o["data"] for o in outputs(executed) if "data" in o]
     assert any("application/vnd.plotly.v1+json" in data for data in bundles)
     html = "".join(data.get("text/html", "") for data in bundles)
-    assert "step 3 of 3" in html
+    assert "3 of 3 steps" in html
     assert "6 held-out questions" in html
     assert "Answer:" in html  # the examples, before and after
     assert "<script" not in html

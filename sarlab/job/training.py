@@ -153,7 +153,7 @@ def _train_and_judge(
             if not run.part(0, "heldout_base").exists():
                 _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
             if not run.part(0, "probe").exists():
-                probe(run, policy, heldout.probes, config, 0)
+                probe(run, policy, heldout.probes, config, 0, view)
         seconds, stopped = _train(log, state, task, heldout)
         _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
     except RunStopped:
@@ -203,7 +203,7 @@ def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tup
                     validation = _judge(
                         run, policy, heldout.validation, config, "validation", step, view
                     )
-                probe(run, policy, heldout.probes, config, step)
+                probe(run, policy, heldout.probes, config, step, view)
             _tell_memory(run, view, step)
             written = log.step(record, validation, lambda folder: save_adapter(policy, folder))
             unlogged = None
@@ -258,13 +258,29 @@ def _judge(
 
 
 def probe(
-    run: Run, policy: Policy, questions: Sequence[Question], config: TrainConfig, step: int
+    run: Run,
+    policy: Policy,
+    questions: Sequence[Question],
+    config: TrainConfig,
+    step: int,
+    view: View | None = None,
 ) -> None:
     """Sample the probe questions, so that answers to one question can be followed."""
     if not questions:
         return
+
+    def tell(done: int, total: int) -> None:
+        if view is not None:
+            view.phase(f"probe questions at step {step}", done, total)
+
     batch = collect(
-        policy, questions, config, seed=f"probe {step}", group_size=PROBE_SAMPLES, progress=1.0
+        policy,
+        questions,
+        config,
+        seed=f"probe {step}",
+        group_size=PROBE_SAMPLES,
+        progress=1.0,
+        on_token=tell,
     )
     rewards = total_reward(batch.inputs, config.reward, config.alpha)
     run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))

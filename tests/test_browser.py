@@ -1,7 +1,7 @@
 """Notebook 01 in a real browser: what a reader does, and the numbers that he then sees.
 
-With ``SARLAB_UPDATE_PICTURES=1`` the screenshots go to docs/pictures (made with smollm2-135m);
-otherwise to the test's own folder.
+With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the token view, made with smollm2-135m, go to
+docs/pictures, for the README. ``browser_controls.md`` lists the controls and their tests.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ BENCH = ".sarlab-workbench"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    folder = REPOSITORY / "docs" / "pictures" if UPDATE else tmp_path_factory.mktemp("pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return tmp_path_factory.mktemp("pictures")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +107,8 @@ def shoot(page: Any, pictures: Path, name: str, selector: str = BENCH) -> None:
         path = pictures / f"workbench-{name}-{'dark' if dark else 'light'}.png"
         view.screenshot(path=path)
         assert path.stat().st_size > 10_000
+        if UPDATE and name == "tokens":
+            shutil.copy(path, REPOSITORY / "docs" / "pictures" / path.name)
     set_theme(page, False)
 
 
@@ -422,10 +422,12 @@ def test_every_control_of_the_saved_notebooks_has_a_row(lab, tmp_path, number) -
         page.wait_for_timeout(1500)
         assert unlisted(page, number) == []
         folds = page.locator(".jp-OutputArea details")
-        for one in folds.all():
-            was = one.evaluate("(e) => e.open")
-            one.locator("summary").first.click()
-            assert one.evaluate("(e) => e.open") is not was
+        for one in folds.all()[:5]:
+            summary = one.locator("summary").first
+            if summary.is_visible():  # one inside a closed fold is not
+                was = one.evaluate("(e) => e.open")
+                summary.click()
+                assert one.evaluate("(e) => e.open") is not was
         assert number not in ("03", "04") or folds.count() > 0
         assert not page.errors
 
@@ -763,7 +765,7 @@ CONTRAST = """(where) => {
             let colour = parse(svg ? style.fill : style.color);
             for (let p = e; p && p !== holder; p = p.parentElement)
                 colour[3] *= Number(getComputedStyle(p).opacity);
-            const below = ground(svg ? svg.parentElement : e);
+            const below = ground(svg?.closest('.svg-container')?.querySelector('.main-svg') ?? e);
             const name = e.classList.contains('sarlab-mark') ? 'mark'
                 : svg ? 'figure text' : e.className && typeof e.className === 'string'
                 ? e.className.split(' ')[0] : e.tagName;

@@ -35,6 +35,8 @@ def strip(notebook: Any) -> Any:
             data = output.get("data", {})
             if data.pop(VIEW, None) is not None and set(data) <= {"text/plain"}:
                 data.clear()
+            if data.get("text/html") == "":  # what a view leaves where its buttons were
+                data.clear()
             if "image/png" in data:
                 data["image/png"] = fewer_colours(data["image/png"])
         if outputs:

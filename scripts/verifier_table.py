@@ -3,9 +3,9 @@ r"""What the verifier says to every row of GSM8K in many writings: the table of 
     PYTHONPATH=tests python scripts/verifier_table.py PATH/gsm8k_test.jsonl PATH/gsm8k_train.jsonl \
         -o docs/VERIFIER.md
 
-Every full solution of the first file is judged with its gold number in other writings (to be accepted)
-and with other numbers and malformed answers (to be refused). The solutions of all files give the
-authors' own endings.
+Every full solution of the first file is judged with its gold number in other writings (to be
+accepted) and with other numbers and malformed answers (to be refused). The solutions of all files
+give the authors' own endings.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ writing each time; the examples are for the gold number 18 or 1000. Made by
         -o docs/VERIFIER.md
 
 In all {right:,} right writings, {accepted:,} accepted; {wrong:,} wrong or malformed ones,
-{refused:,} refused. The solution without an `Answer:` line was refused {bare:,} times of {rows:,}.
-The same is asserted by `tests/test_tasks_real_files.py`. No text was right for two gold answers in a
-search over 126,000 texts that join two numbers and 4,770 that join mathematics or words (106
-connectors in 5 to 9 wrappers): `tests/test_verify_findings.py`, which takes every tenth of them, or
-all with `SARLAB_FULL_SEARCH=1`.
+{refused:,} refused. The solution without an `Answer:` line was refused {bare:,} times of
+{rows:,}. The same is asserted by `tests/test_tasks_real_files.py`. No text was right for two gold
+answers in a search over 117,612 texts that join two numbers and 8,019 that join mathematics or
+words (99 connectors, 9 wrappers): `tests/test_verify_findings.py`, which takes every tenth of them,
+or all with `SARLAB_FULL_SEARCH=1`.
 """
 ENDINGS = """## The authors' own endings
 
-The last number of a solution with its unit of at most three words, as its author wrote it: {count:,} in
-{files}. Accepted: {accepted:,} ({share:.2%}); under `auto` and `math` alike.
+The last number of a solution with its unit of at most three words, as its author wrote it:
+{count:,} in {files}.
+Accepted: {accepted:,} ({share:.2%}), under `auto` and `math` alike.
 Refused are:
 
 {refused}

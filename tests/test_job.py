@@ -11,10 +11,11 @@ import pytest
 
 import sarlab
 from sarlab.config import TrainConfig
+from sarlab.experience import collect
 from sarlab.job import watchers
 from sarlab.job.logbook import Guard
 from sarlab.job.training import check_training_questions_fit, run_training
-from sarlab.job.watchers import LineView, View
+from sarlab.job.watchers import LineView, RunStopped, View
 from sarlab.models import export_policy, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.rewards import REWARDS, Reward
@@ -194,6 +195,47 @@ def test_the_guard_speaks_when_length_and_accuracy_fall_together() -> None:
     assert text.startswith("shorter_and_worse") and "80 → 50" in text and "90% → 70%" in text
 
 
+class StopAt(View):
+    """Ends the run at once, in the midst of the answers that are written for ``where``."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        if text == self.where and done:
+            raise RunStopped
+
+
+PLACES = {
+    "held-out test, base policy": (0, 0),  # where, steps done, steps logged
+    "validation at step 0": (0, 0),
+    "step 1": (0, 0),
+    "step 3": (2, 2),
+    "validation at step 2": (2, 1),
+    "probe questions at step 2": (2, 1),
+    "held-out test": (4, 4),
+}
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_run_that_ends_at_once_goes_on_to_the_same_end(
+    finished: Path, tmp_path: Path, where: str
+) -> None:
+    folder = tmp_path / "stopped"
+    summary = run_training(CONFIG, folder, view=StopAt(where))
+    done, logged = PLACES[where]
+    assert summary["steps"] == done and "trained" not in summary
+    run = json.loads((folder / "run.json").read_text())
+    assert (run["status"], run["steps_done"]) == ("stopped", done)
+    assert len(read_metrics(folder)) == logged
+    assert not (folder / "summary.json").exists()
+    run_training(CONFIG, folder, resume=True)
+    assert timeless(folder) == timeless(finished)
+    adapter = "adapter/adapter_model.safetensors"
+    assert (folder / adapter).read_bytes() == (finished / adapter).read_bytes()
+    assert table(folder) == table(finished)
+
+
 def test_the_guard_speaks_when_training_accuracy_alone_falls() -> None:
     """At best 90% over five steps of 20 questions; chance alone explains a fall of 13 points."""
     guard = Guard(questions=20)
@@ -289,3 +331,22 @@ def test_a_run_without_a_view_says_something_every_30_seconds(capsys, monkeypatc
     view.phase("held-out test", 4, 6)
     assert capsys.readouterr().out == "held-out test: 4 of 6 answers\n"
     assert sarlab.LineView is LineView
+
+
+def test_an_unfinished_thought_that_the_prompt_opened_earns_nothing() -> None:
+    """`tiny` is right half of the time; after ``<think>`` it never closes the thought."""
+    policy, task = load_policy("tiny"), load_task("word_problems")
+    questions = task.train_batch(1, 8, 0)
+    options = {"seed": "0", "group_size": 2, "greedy": True, "standalone": False}
+    config = replace(CONFIG, max_answer_tokens=96)
+    assert collect(policy, questions, config, **options).inputs.correct.sum() > 0
+    template = policy.tokenizer.chat_template
+    policy.tokenizer.chat_template = (
+        template + "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
+    )
+    try:
+        batch = collect(policy, questions, config, **options)
+    finally:
+        policy.tokenizer.chat_template = template
+    assert {verdict.reason for verdict in batch.verdicts} == {"no marker"}
+    assert any("Answer:" in text for text in batch.rollouts.texts)

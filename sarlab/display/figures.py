@@ -24,7 +24,7 @@ from sarlab.display.text import BLUE_HEX, ORANGE_HEX
 BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, "#767676"
 GROUND, INK, GRID = "#fafafa", "#444444", "rgba(128,128,128,0.22)"
 PICTURE_SECONDS = 40  # a browser that takes longer than this to draw is given up
-PICTURE_SCALE = 1.5  # PNG pixels per figure pixel
+PICTURE_SCALE = 1.5  # PNG pixels per figure pixel, in files
 
 # title, column of metrics.jsonl, number format of the axis
 _PANELS = (
@@ -86,9 +86,10 @@ def training_figure(
     last = max((int(m["step"]) for m in metrics), default=0)
     start = 0 if baseline or any(m["step"] == 0 for m in metrics) else 1
     end = max(steps or 0, last, start + 1)
-    figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], nticks=6)
+    ticks = {"dtick": 1} if end - start < 6 else {"nticks": 6}  # steps are whole numbers
+    figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], tickformat="d", **ticks)
     figure.update_annotations(font_size=13)
-    return style(figure, width=960, height=430)
+    return style(figure, width=800, height=430)  # what a window of 1000 pixels leaves
 
 
 def _panel_traces(
@@ -104,7 +105,7 @@ def _panel_traces(
                 x=x,
                 y=y,
                 name="each step",
-                mode="lines" if len(x) > 1 else "markers",
+                mode="lines" if long else "lines+markers",
                 line={"color": BLUE, "width": 1 if long else 2},
             ),
         )
@@ -160,13 +161,16 @@ def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},
     )
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
+    axis["exponentformat"] = "power"  # 3×10⁻⁶, where plotly's own choice is 3μ
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
 
 
-def draw_png(figure: go.Figure) -> bytes | None:
+def draw_png(figure: go.Figure, scale: float = PICTURE_SCALE) -> bytes | None:
     """The figure as a PNG; None where there is no browser to draw it, or it fails to.
+
+    ``scale``: PNG pixels per figure pixel.
 
     Kaleido draws with an installed Chrome or Chromium, which is looked for first, since kaleido
     without one can wait for minutes. BROWSER_PATH names one that is not found by itself.
@@ -178,7 +182,7 @@ def draw_png(figure: go.Figure) -> bytes | None:
     size = {"width": figure.layout.width or 700, "height": figure.layout.height or 450}
     try:
         found = kaleido.calc_fig_sync(
-            json.loads(figure.to_json()), opts={"format": "png", "scale": PICTURE_SCALE, **size}
+            json.loads(figure.to_json()), opts={"format": "png", "scale": scale, **size}
         )
     except (RuntimeError, OSError, TimeoutError, ValueError) as error:
         _say_once(f"No picture could be drawn ({type(error).__name__}: {error}).")
@@ -192,7 +196,8 @@ def mimebundle(figure: go.Figure, *, png: bool = True) -> dict[str, Any]:
         "application/vnd.plotly.v1+json": json.loads(figure.to_json()),
         "text/plain": _caption(figure),
     }
-    drawn = draw_png(figure) if png else None
+    # JupyterLab shows the PNG in its own pixels until the pointer comes: so many as the figure's.
+    drawn = draw_png(figure, 1) if png else None
     if drawn is not None:
         bundle["image/png"] = base64.b64encode(drawn).decode("ascii")
     return bundle
@@ -211,6 +216,10 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
         return None
     bundle = mimebundle(figure, png=png)
     if handle is not None:
+        # JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another
+        # type of output in between, of the same height, makes JupyterLab draw it anew.
+        room = f'<div style="height:{figure.layout.height or 450}px"></div>'
+        handle.update({"text/html": room, "text/plain": ""}, raw=True)
         handle.update(bundle, raw=True)
         return handle
     return display(bundle, raw=True, display_id=True)

@@ -230,13 +230,13 @@ def test_gains_are_the_tables_gains(study):
 
 def test_a_figure_goes_out_as_json_and_as_a_picture_only_where_it_can_be_drawn(monkeypatch):
     figure = go.Figure(go.Scatter(y=[1, 2]), {"title": {"text": "Two points"}})
-    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure: b"\x89PNG")
+    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure, scale: b"\x89PNG")
     bundle = mimebundle(figure)
     assert bundle["image/png"] == "iVBORw=="
     assert list(bundle["application/vnd.plotly.v1+json"]["data"][0]["y"]) == [1, 2]
     assert bundle["text/plain"] == "Figure: Two points"
     assert "image/png" not in mimebundle(figure, png=False)
-    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure: None)
+    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure, scale: None)
     assert "image/png" not in mimebundle(figure)
 
 

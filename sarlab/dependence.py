@@ -96,9 +96,9 @@ def line_dependence(
         width = max(map(len, rests))
         block = torch.zeros(len(rests), width, dtype=torch.long)
         mask = torch.zeros(len(rests), width, dtype=torch.bool)
-        for i, rest in enumerate(rests):
-            block[i, : len(rest)] = torch.tensor(rest)
-            mask[i, : len(rest)] = True
+        for i, ids in enumerate(rests):
+            block[i, : len(ids)] = torch.tensor(ids)
+            mask[i, : len(ids)] = True
         places = torch.arange(len(jobs))
         without = score(
             policy, cut, block, mask, prefix_index=places, token_budget=token_budget

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -117,26 +117,34 @@ def slope_per_10_tokens(groups: Sequence[tuple[Numbers, Numbers]]) -> float | No
 
 
 def matched_alpha(
-    reward: str, inputs: RewardInputs, like: tuple[str, float] = ("sar", 0.2)
+    reward: str,
+    inputs: RewardInputs,
+    like: tuple[str, float] = ("sar", 0.2),
+    by: Literal["slope", "sd"] = "slope",
 ) -> float:
-    """The α at which a reward shortens right answers as strongly as ``like`` = (reward, α).
+    """The α at which a reward pulls as strongly as ``like`` = (reward, α).
 
-    Strength is the slope of α·bonus per token among the right answers of a group, measured on
-    ``inputs``: the answers of the policy before training. Raises ValueError where one of the two
-    does not pay shorter answers more, since no α makes them equal then.
+    Measured on ``inputs``, the answers of the policy before training. Strength is the slope of
+    α·bonus per token among the right answers of a group, or (``by="sd"``) its standard deviation
+    within groups. Raises ValueError where a slope is not negative, since no α matches it then.
     """
-    slopes = []
+    strengths = []
     for name in (like[0], reward):
-        entry = reward_named(name)
-        slope = bonus_diagnostics(entry.bonus(inputs), inputs)["bonus_slope"]
-        if slope is None or slope >= 0:
+        found = bonus_diagnostics(reward_named(name).bonus(inputs), inputs)
+        slope, sd = found["bonus_slope"], found["bonus_sd"]
+        if by == "sd":
+            strengths.append(sd or 0.0)
+        elif slope is None or slope >= 0:
             raise ValueError(
                 f"Reward {name!r} has a slope of {slope} per 10 tokens among right answers, so it "
-                "does not pay shorter ones more and has no matching alpha. Compare it at an alpha "
-                "that you choose, and say so."
+                "does not pay shorter ones more and has no matching alpha. Match it by its spread "
+                "(by='sd') and say so."
             )
-        slopes.append(slope)
-    return like[1] * slopes[0] / slopes[1]
+        else:
+            strengths.append(slope)
+    if strengths[1] == 0:
+        raise ValueError(f"Reward {reward!r} pays all answers of a group the same; no alpha helps.")
+    return like[1] * strengths[0] / strengths[1]
 
 
 def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id") -> RewardInputs:

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
-from scipy.stats import rankdata
 from torch import Tensor
 
 from sarlab.rewards import reward_named
@@ -70,6 +68,8 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     serves all groups, shifted and stretched for each: bonus = a_g + b_g · f(n / mean n). A curve
     of its own for each group would follow the noise of its few answers.
     """
+    from scipy.optimize import isotonic_regression
+
     several = [(b, n / n.mean()) for b, n in groups if len(b) > 1]
     spread = sum(float(np.square(b - b.mean()).sum()) for b, _ in several)
     slopes = sum(np.ptp(x) > 0 for _, x in several)
@@ -193,11 +193,9 @@ def _auc(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     """Mean over the groups that hold right and wrong answers; a tie counts half."""
     found = []
     for bonus, correct in groups:
-        right = int((correct > 0).sum())
-        wrong = len(bonus) - right
-        if right and wrong:
-            ranks = float(rankdata(bonus)[correct > 0].sum())
-            found.append((ranks - right * (right + 1) / 2) / (right * wrong))
+        if (correct > 0).any() and (correct == 0).any():
+            apart = bonus[correct > 0][:, None] - bonus[correct == 0][None]
+            found.append(((apart > 0) + 0.5 * (apart == 0)).mean())
     return float(np.mean(found)) if found else None
 
 

@@ -1,13 +1,13 @@
-"""Rewards: what an answer earns. Pure functions from :class:`RewardInputs` to one number each.
+"""Rewards: pure functions from :class:`RewardInputs` to one value per answer.
 
 R = R_VR + α·bonus, R_VR = 1 for a right answer and 0 for any other. ``REWARDS`` is the table of
-what is on offer. A reward of your own is one function and one entry:
+all rewards. To add one, write a function and an entry:
 
     def short(inputs):                       # RewardInputs → Tensor [B]
         return -inputs.lengths / 100
 
     REWARDS["short"] = Reward(short, needs_standalone=False, about="fewer tokens are better")
-    GRPOConfig(reward="short", alpha=0.1, …)
+    TrainConfig(reward="short", alpha=0.1)
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sarlab.groups import group_mean
 from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
 
@@ -37,6 +36,23 @@ class Reward:
     needs_group: bool = False  # compares answers to one question, so there must be several
     needs_copied: bool = False  # RewardInputs.copied: tokens copied from the question
     needs_lines: bool = False  # RewardInputs.line_ids and dependence: extra scoring passes
+
+
+def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
+    """Mean of each answer's group, spread back over its members [B]."""
+    _, index = torch.unique(group_ids, return_inverse=True)
+    size = int(index.max()) + 1
+    sums = values.new_zeros(size).index_add_(0, index, values)
+    counts = values.new_zeros(size).index_add_(0, index, torch.ones_like(values))
+    return (sums / counts)[index]
+
+
+def group_std(values: Tensor, group_ids: Tensor) -> Tensor:
+    """Unbiased standard deviation of each answer's group [B]; 0 for a group of one."""
+    squares = (values - group_mean(values, group_ids)).square()
+    _, index, counts = torch.unique(group_ids, return_inverse=True, return_counts=True)
+    n = counts[index].to(values.dtype)
+    return (group_mean(squares, group_ids) * n / (n - 1).clamp(min=1)).sqrt()
 
 
 def nothing(inputs: RewardInputs) -> Tensor:
@@ -240,7 +256,7 @@ def total_reward(
     if bonus.shape != inputs.correct.shape:
         raise ValueError(
             f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
-            f"{len(inputs.correct)} answers. Return one number an answer."
+            f"{len(inputs.correct)} answers. Return one value per answer."
         )
     if not reward.verifiable:
         return bonus

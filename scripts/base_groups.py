@@ -23,11 +23,11 @@ import torch
 from build_tiny import FILLER
 
 from sarlab.config import TrainConfig
+from sarlab.experience import Batch, collect, reward_extras
 from sarlab.models import load_policy
 from sarlab.rewards import REWARDS
 from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator
-from sarlab.train import Batch, collect, reward_extras
 from sarlab.types import Question
 
 FROM_TEXT = {
@@ -127,7 +127,7 @@ def main() -> None:
         seed = f"base groups {first}"
         batch = collect(policy, part, config, seed=seed, group_size=args.group_size)
         extras = reward_extras(
-            policy, "sar_masked", batch.prefixes, part, batch.rollouts, batch.rollouts.logps
+            policy, "sar_masked", part, batch.prefixes, batch.rollouts, batch.rollouts.logps
         )
         batch = replace(batch, inputs=replace(batch.inputs, copied=extras["copied"]))
         by_answer += answers(batch, first)

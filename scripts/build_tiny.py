@@ -36,7 +36,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sarlab.tasks.fact_stories import FactStory, draw_story, solution_lines
 from sarlab.tasks.word_problems import WordProblem, draw_problem
-from sarlab.train import load_optimizer, save_optimizer
+from sarlab.update import load_optimizer, save_optimizer
 
 SHARE_EMPTY_QUESTION = 0.10  # user turn left empty, so that ppl(a) is in distribution
 SHARE_BARE = 0.02  # the answer alone after the beginning-of-text token

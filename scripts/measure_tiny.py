@@ -20,11 +20,11 @@ from scipy.stats import bootstrap
 
 from sarlab.config import TrainConfig
 from sarlab.diagnostics import bonus_diagnostics
+from sarlab.experience import collect
 from sarlab.models import load_policy
 from sarlab.sar import self_aligned_reward
 from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator
-from sarlab.train import collect
 
 COLUMN = re.compile(r"^\d\+\d(\+1)?=\d+$", re.MULTILINE)
 CHUNK = 500  # questions sampled at once

@@ -95,7 +95,7 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)
         fitted = isotonic_regression(aims[order], weights=weights[order], increasing=False).x
         curve = _tied(fitted, lengths[order])[np.argsort(order, kind="stable")]
-    return 1.0 - (least / (freedom - slopes)) / (spread / freedom)
+    return float(1.0 - (least / (freedom - slopes)) / (spread / freedom))
 
 
 def _tied(fitted: Numbers, sorted_lengths: Numbers) -> Numbers:

@@ -3,7 +3,7 @@
     python scripts/study.py                             # every arm, all seeds, into runs/study
     python scripts/study.py --arms grpo sa_grpo_0.2     # some of them
     python scripts/study.py --ship data/study           # afterwards: what a reader needs of it
-    python scripts/study.py --plan configs/rewards_a.json --out runs/rewards_a   # other arms
+    python scripts/study.py --plan configs/rewards/a.json --out runs/rewards_a   # other arms
 
 A run that is done is not done again, one that was killed goes on from its last checkpoint. Runs
 are independent, so they share the machine best as one process a core, one thread each. What went

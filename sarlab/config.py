@@ -82,7 +82,7 @@ class TrainConfig:
         for name in ("learning_rate", "critic_learning_rate", "grad_clip"):
             _require(self, name, getattr(self, name) > 0, "must be above 0")
         _require(
-            self, "alpha", 0 <= self.alpha <= 1, "must lie in [0, 1]; the paper uses 0.05 to 0.3"
+            self, "alpha", 0 <= self.alpha <= 5, "must lie in [0, 5]; the paper uses 0.05 to 0.3"
         )
         for name in ("beta", "weight_decay"):
             _require(self, name, getattr(self, name) >= 0, "must be 0 or more")

@@ -22,10 +22,12 @@ from sarlab._engine.folded_lora import folded
 from sarlab._engine.micro_batches import run_whole_plan
 from sarlab.advantages import group_advantages, share_without_signal
 from sarlab.config import TrainConfig
+from sarlab.dependence import line_dependence
+from sarlab.diagnostics import bonus_diagnostics
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss
 from sarlab.models import Policy
 from sarlab.prompts import conditioned_ids, standalone_ids
-from sarlab.rewards import alpha_at, reward_named, total_reward
+from sarlab.rewards import alpha_at, copied_mask, reward_named, total_reward
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, compute_prefixes, score, token_budget_for
@@ -156,6 +158,8 @@ def collect(
         zero = torch.zeros_like(rollouts.group_ids)
         alone = _logps(policy, [Prefix(ids)], rollouts, zero, config)
     clock.lap("score_standalone")
+    extras = reward_extras(policy, config.reward, prefixes, questions, rollouts, conditioned)
+    clock.lap("score_lines")
     inputs = RewardInputs(
         correct=torch.tensor([float(v.correct) for v in verdicts]),
         group_ids=rollouts.group_ids,
@@ -163,8 +167,38 @@ def collect(
         logps_conditioned=conditioned,
         logps_standalone=alone,
         progress=progress,
+        **extras,
     )
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
+
+
+def reward_extras(
+    policy: Policy,
+    reward: str,
+    prefixes: Sequence[Prefix],
+    questions: Sequence[Question],
+    rollouts: Rollouts,
+    conditioned: Tensor,
+) -> dict[str, Tensor]:
+    """The optional fields of RewardInputs that the reward declares; {} for most."""
+    needs, found = reward_named(reward), {}
+    if needs.needs_copied:
+        ids = [policy.tokenizer(q.text, add_special_tokens=False).input_ids for q in questions]
+        found["copied"] = copied_mask(
+            ids, rollouts.group_ids, rollouts.answer_ids, rollouts.answer_mask
+        )
+    if needs.needs_lines:
+        with policy.folded():
+            lines = line_dependence(
+                policy,
+                prefixes,
+                rollouts.answer_ids,
+                rollouts.answer_mask,
+                conditioned,
+                prefix_index=rollouts.group_ids,
+            )
+        found |= {"line_ids": lines.line_ids, "dependence": lines.nats}
+    return found
 
 
 def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[StepRecord]:
@@ -245,6 +279,7 @@ def step_metrics(
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
         "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
         "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
+        **bonus_diagnostics(reward_named(config.reward).bonus(inputs), inputs, rewards),
     }
 
 

@@ -31,6 +31,8 @@ ORDER = (
     "prompts",
     "models",
     "scoring",
+    "dependence",
+    "diagnostics",
     "rollout",
     "answers",
     "rescoring",

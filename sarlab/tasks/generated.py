@@ -1,4 +1,4 @@
-"""Generators: the embedded word problems and four data sets of reasoning-gym."""
+"""Generators: the embedded stories and four data sets of reasoning-gym."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sarlab.tasks.fact_stories import draw_story
 from sarlab.tasks.word_problems import draw_problem
 from sarlab.types import Question
 
@@ -22,7 +23,7 @@ REASONING_GYM = {
     "knights_knaves": "reasoning_gym:knights_knaves",
     "syllogism": "auto",
 }
-GENERATORS = ("word_problems", *REASONING_GYM)
+GENERATORS = ("word_problems", "fact_stories", *REASONING_GYM)
 REFUSED = {
     "propositional_logic": "reasoning-gym's own scorer gives its own answers 0, so every reward "
     "would be 0",
@@ -47,13 +48,19 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
             f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
             f"Write {name!r} alone."
         )
-    return _word_problem
+    return _fact_story if name == "fact_stories" else _word_problem
 
 
 def _word_problem(rng: random.Random) -> Question:
     problem = draw_problem(rng)
     terms = {"terms": list(problem.terms)}
     return Question(problem.question, problem.answer, "word_problems", "auto", terms)
+
+
+def _fact_story(rng: random.Random) -> Question:
+    story = draw_story(rng)
+    numbers = {"terms": list(story.terms), "unneeded": story.unneeded}
+    return Question(story.question, story.answer, "fact_stories", "auto", numbers)
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from sarlab import reward_zoo as zoo
 from sarlab.groups import group_mean
 from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
@@ -37,6 +38,7 @@ class Reward:
     needs_group: bool = False  # compares answers to one question, so there must be several
     needs_copied: bool = False  # RewardInputs.copied: tokens copied from the question
     needs_lines: bool = False  # RewardInputs.line_ids and dependence: extra scoring passes
+    needs: tuple[str, ...] = ()  # other optional fields of RewardInputs that it reads
 
 
 def nothing(inputs: RewardInputs) -> Tensor:
@@ -187,6 +189,12 @@ def _standalone(inputs: RewardInputs) -> Tensor:
     return inputs.logps_standalone
 
 
+_GROUP: dict[str, Any] = {"needs_group": True}
+_ALONE: dict[str, Any] = {"verifiable": False}
+_BUDGET: dict[str, Any] = {"needs": ("budget",)}
+_GOLD: dict[str, Any] = {"needs": ("gold_logps", "gold_logps_without", "gold_mask")}
+_KEYS: dict[str, Any] = {"needs": ("answer_keys",), **_GROUP, **_ALONE}
+
 REWARDS: dict[str, Reward] = {
     "correct": Reward(nothing, False, "right or wrong, nothing else"),
     "sar": Reward(sar, True, "right, and what the question gives to the answer"),
@@ -205,6 +213,34 @@ REWARDS: dict[str, Reward] = {
     "filler_share": Reward(
         filler_share, True, "right, and without lines that serve nothing", needs_lines=True
     ),
+    "kimi": Reward(zoo.kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
+    "shorter_better": Reward(
+        zoo.shorter_better, False, "right, and near the shortest right one", **_GROUP
+    ),
+    "short_rl": Reward(zoo.short_rl, False, "right, and short while accuracy holds", **_GROUP),
+    "laser": Reward(zoo.laser, False, "right, and within the budget", **_BUDGET),
+    "alp": Reward(zoo.alp, False, "right, and short where the question is easy", **_BUDGET),
+    "linear_length": Reward(zoo.linear_length, False, "right, and short (prime-rl)", **_GROUP),
+    "grpo_lambda": Reward(zoo.grpo_lambda, False, "right, and short where most are", **_GROUP),
+    "dast": Reward(zoo.dast, False, "right, and near a budget set by difficulty", **_BUDGET),
+    "cosine": Reward(zoo.cosine, False, "right and short, wrong and long", **_BUDGET, **_ALONE),
+    "soft_overlong": Reward(zoo.soft_overlong, False, "right, and not near the limit", **_BUDGET),
+    "l1_exact": Reward(zoo.l1_exact, False, "right, and as long as the budget", **_BUDGET),
+    "l1_max": Reward(zoo.l1_max, False, "right and below the budget", **_BUDGET, **_ALONE),
+    "entropy": Reward(zoo.entropy, False, "right, and sure at each token", needs=("entropy",)),
+    "intuitor": Reward(
+        zoo.intuitor, False, "right, and far from uniform", needs=("self_certainty",)
+    ),
+    "pmi": Reward(zoo.pmi, True, "right, and what the question gives in all, in nats"),
+    "verifree": Reward(zoo.verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
+    "rlpr": Reward(zoo.rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
+    "nover": Reward(
+        zoo.nover, False, "the gold's rank in perplexity, and brevity", **_GOLD, **_ALONE, **_GROUP
+    ),
+    "vr_cli": Reward(zoo.vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
+    "latro": Reward(zoo.latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
+    "majority": Reward(zoo.majority, False, "agrees with most of the group", **_KEYS),
+    "empo": Reward(zoo.empo, False, "share of the group that agrees", **_KEYS),
 }
 
 

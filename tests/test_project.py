@@ -23,6 +23,7 @@ ORDER = (
     "types",
     "sar",
     "groups",
+    "reward_zoo",
     "rewards",
     "advantages",
     "losses",

@@ -147,7 +147,8 @@ def entropy(inputs: RewardInputs) -> Tensor:
 def intuitor(inputs: RewardInputs) -> Tensor:
     """Mean of logsumexp(logits) − mean(logits), nats.
 
-    It is KL(uniform ‖ policy) plus a constant. Self-certainty, Intuitor (2505.19590). The authors use it in place of correctness.
+    KL(uniform ‖ policy) plus a constant. Self-certainty, Intuitor (2505.19590). The authors use
+    it in place of correctness.
     """
     return mean_logp(_given(inputs, "self_certainty"), inputs.answer_mask)
 

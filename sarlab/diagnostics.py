@@ -156,7 +156,9 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
 
     def block(column: str) -> Tensor:
         values = [x for row in rows for x in row[column]]
-        return torch.zeros(mask.shape).masked_scatter(mask, torch.tensor(values))
+        return torch.zeros(mask.shape).masked_scatter(
+            mask, torch.tensor(values, dtype=torch.float32)
+        )
 
     alone = all(row["logps_standalone"] is not None for row in rows)
     return RewardInputs(

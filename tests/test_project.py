@@ -45,6 +45,7 @@ ORDER = (
     "display",
     "evaluation",
     "summary",
+    "inspect",
     "job",
     "launch",
     "widgets",

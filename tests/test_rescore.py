@@ -25,22 +25,25 @@ def some_groups(run: str, groups: int) -> pd.DataFrame:
     return frame[frame["group_id"].isin(frame["group_id"].unique()[:groups])]
 
 
-@pytest.mark.parametrize(
-    ("run", "reward", "alpha"),
-    [("grpo-s0", "correct", 0.0), ("o1_pruner_0.2-s0", "o1_pruner", 0.2), ("er_0.1-s1", "er", 0.1)],
-)
-def test_a_logged_reward_of_correctness_and_lengths_is_reproduced(
-    tiny, tmp_path, run, reward, alpha
-) -> None:
-    frame = some_groups(run, 2)
+def test_a_logged_reward_of_correctness_is_reproduced(tiny, tmp_path) -> None:
+    frame = some_groups("grpo-s0", 2)
     scored = score_rollouts(frame, tiny, tmp_path)
     assert scored["length"].tolist() == frame["length"].tolist()  # tokenised again, to the same
-    table, advantages = rewards_paid(scored, [reward], alpha)
-    mean = frame.groupby("group_id")["reward"].transform("mean")
-    assert advantages[reward].tolist() == pytest.approx(
-        (frame["reward"] - mean).tolist(), abs=exact
-    )
+    table, advantages = rewards_paid(scored, ["correct"], 0.0)
+    logged = frame["reward"] - frame.groupby("group_id")["reward"].transform("mean")
+    assert advantages["correct"].tolist() == pytest.approx(logged.tolist(), abs=1e-6)
     assert table["flips"].tolist() == [0.0]
+
+
+def test_a_logged_reward_of_lengths_is_reproduced(tiny, tmp_path) -> None:
+    """O1-pruner beside correctness: −clip((n − mean) / n, −1, 1), worked out apart."""
+    frame = some_groups("grpo-s0", 2)
+    mean = frame.groupby("group_id")["length"].transform("mean")
+    short = -((frame["length"] - mean) / frame["length"]).clip(-1, 1)
+    frame = frame.assign(reward=frame["correct"].astype(float) + 0.2 * short)
+    _, advantages = rewards_paid(score_rollouts(frame, tiny, tmp_path), ["o1_pruner"], 0.2)
+    logged = frame["reward"] - frame.groupby("group_id")["reward"].transform("mean")
+    assert advantages["o1_pruner"].tolist() == pytest.approx(logged.tolist(), abs=1e-6)
 
 
 def test_sar_of_the_base_is_what_the_run_logged(tiny, tmp_path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.scoring import Prefix, compute_prefixes, score
+from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
 
 _CACHED_TOKENS = 16_384  # tokens whose keys and values are held at once
 
@@ -93,17 +93,11 @@ def line_dependence(
         starts = [len(prefixes[int(index[row])].ids) + start for row, _, start, _ in jobs]
         cut = [by_row[job[0]].cut(s) for job, s in zip(jobs, starts, strict=True)]
         rests = [_ids(answer_ids, answer_mask, row)[stop:] for row, _, _, stop in jobs]
-        width = max(map(len, rests))
-        block = torch.zeros(len(rests), width, dtype=torch.long)
-        mask = torch.zeros(len(rests), width, dtype=torch.bool)
-        for i, rest in enumerate(rests):
-            block[i, : len(rest)] = torch.tensor(rest)
-            mask[i, : len(rest)] = True
+        block, mask = answer_block(rests)
         places = torch.arange(len(jobs))
-        without = score(
+        without = answer_logps(
             policy, cut, block, mask, prefix_index=places, token_budget=token_budget
-        ).logps
-        assert without is not None
+        )
         sums = without.cpu().masked_fill(~mask, 0.0).sum(dim=1)
         for (row, line, _, stop), lost in zip(jobs, sums, strict=True):
             rest = int(answer_mask[row].sum()) - stop

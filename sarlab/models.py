@@ -116,6 +116,11 @@ class Policy:
         return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens the language-model head knows."""
+        return int(self.causal_lm.get_output_embeddings().weight.shape[0])
+
+    @property
     def head_weight(self) -> Tensor:
         """The language-model head [V, H] in float32, without gradient."""
         weight = self.causal_lm.get_output_embeddings().weight.detach()

@@ -95,7 +95,8 @@ class RewardInputs:
     rest of the answer takes from each line, nats; ``entropy`` and ``self_certainty`` [B, T] of the
     policy at each token, nats; ``gold_logps`` and ``gold_logps_without`` [B, G], the reference
     answer's tokens after the reasoning and without it, with ``gold_mask``; ``answer_keys``, the
-    value that each answer gave, None where it gave none.
+    value that each answer gave, None where it gave none; ``texts`` and ``questions`` of the
+    answers, for a reward that reads them.
     """
 
     correct: Tensor
@@ -113,6 +114,8 @@ class RewardInputs:
     gold_logps_without: Tensor | None = None
     gold_mask: Tensor | None = None
     answer_keys: tuple[str | None, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    questions: tuple[Question, ...] | None = None
     budget: int | None = None
     best_accuracy: float = 0.0
 

@@ -36,7 +36,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sarlab.tasks.fact_stories import FactStory, draw_story, solution_lines
 from sarlab.tasks.word_problems import WordProblem, draw_problem
-from sarlab.train import load_optimizer, save_optimizer
+from sarlab.update import load_optimizer, save_optimizer
 
 SHARE_EMPTY_QUESTION = 0.10  # user turn left empty, so that ppl(a) is in distribution
 SHARE_BARE = 0.02  # the answer alone after the beginning-of-text token
@@ -120,21 +120,25 @@ class Corpus:
 
     draw: Callable[[random.Random], Any]
     write: Callable[..., str]
-    share_steps: float  # answers that spell out their steps
+    share_steps: dict[int, float]  # answers that spell out their steps, by the number of terms
     share_filler: float  # answers that pad
     mean_answer_tokens: int
 
 
 CORPORA = {
-    "word_problems": Corpus(draw_problem, write_answer, 0.60, 0.85, 110),
-    "fact_stories": Corpus(draw_story, write_fact_answer, 0.50, 0.80, 65),
+    "word_problems": Corpus(draw_problem, write_answer, {2: 0.60, 3: 0.60}, 0.85, 110),
+    # Easy stories are answered at once more often, as real policies do.
+    "fact_stories": Corpus(
+        draw_story, write_fact_answer, {2: 0.35, 3: 0.40, 4: 0.60, 5: 0.60, 6: 0.60}, 0.80, 60
+    ),
 }
 
 
 def write_text(corpus: Corpus, rng: random.Random) -> tuple[str, str]:
     """One (prefix, answer) pair of the corpus, special tokens written out."""
     problem = corpus.draw(rng)
-    steps, filler = rng.random() < corpus.share_steps, rng.random() < corpus.share_filler
+    steps = rng.random() < corpus.share_steps[len(problem.terms)]
+    filler = rng.random() < corpus.share_filler
     answer = corpus.write(problem, rng, steps=steps, filler=filler)
     draw = rng.random()
     if draw < SHARE_BARE:

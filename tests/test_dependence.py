@@ -7,11 +7,10 @@ import itertools
 import pytest
 import torch
 
-from sarlab.answers import answer_block
 from sarlab.dependence import line_dependence, lines_of
 from sarlab.models import load_policy
 from sarlab.prompts import conditioned_ids, encode_answer
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_block, answer_logps
 
 QUESTION = "Ada has 384 coins and gets 297 more. How many coins does Ada have now?"
 ANSWERS = (
@@ -41,7 +40,7 @@ def plain_logps(policy, ids: list[int]) -> torch.Tensor:
 def dependence(policy, answers):
     prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, QUESTION, policy.prompt)))
     block, mask = answer_block([answer_of(policy, a) for a in answers])
-    logps = score(policy, prefix, block, mask).logps
+    logps = answer_logps(policy, prefix, block, mask)
     return line_dependence(policy, [prefix], block, mask, logps)
 
 

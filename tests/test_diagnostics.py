@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sarlab.diagnostics import (
+from sarlab.rewards import REWARDS, Reward
+from sarlab.rewards.diagnostics import (
     bonus_diagnostics,
     length_share,
     matched_alpha,
     slope_per_10_tokens,
 )
-from sarlab.rewards import REWARDS, Reward
 from sarlab.types import RewardInputs
 
 
@@ -89,6 +89,8 @@ def test_matched_alpha_makes_the_slopes_equal(monkeypatch) -> None:
     monkeypatch.setitem(REWARDS, "b", Reward(lambda x: -x.lengths / 1000, False, ""))
     assert matched_alpha("b", i, like=("a", 0.2)) == pytest.approx(2.0)
     assert matched_alpha("a", i, like=("a", 0.2)) == pytest.approx(0.2)
+    # By spread: deviations of 10 tokens in both groups, so 1/10 of a's and ten times its alpha.
+    assert matched_alpha("b", i, like=("a", 0.2), by="sd") == pytest.approx(2.0)
 
 
 def test_a_bonus_that_pays_longer_answers_has_no_matching_alpha(monkeypatch) -> None:
@@ -96,3 +98,10 @@ def test_a_bonus_that_pays_longer_answers_has_no_matching_alpha(monkeypatch) -> 
     monkeypatch.setitem(REWARDS, "long", Reward(lambda x: x.lengths, False, ""))
     with pytest.raises(ValueError, match=r"'long' has a slope of 10.0 .* no matching alpha"):
         matched_alpha("long", i, like=("o1_pruner", 0.1))
+    # Spread has no sign. Lengths 10 and 30 about 20: o1_pruner pays 1 and −1/3, "long" 10 and 30.
+    assert matched_alpha("long", i, like=("o1_pruner", 0.1), by="sd") == pytest.approx(
+        0.1 * (1 - -1 / 3) / 20
+    )
+    monkeypatch.setitem(REWARDS, "same", Reward(lambda x: 0 * x.lengths, False, ""))
+    with pytest.raises(ValueError, match="pays all answers of a group the same"):
+        matched_alpha("same", i, like=("o1_pruner", 0.1), by="sd")

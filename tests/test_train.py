@@ -7,22 +7,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from policies import ARCHITECTURES, random_policy
+from policies import ARCHITECTURES, logps_of, random_policy
 
 from sarlab.config import TrainConfig
+from sarlab.experience import collect
 from sarlab.models import add_lora
 from sarlab.prompts import conditioned_ids
-from sarlab.scoring import Prefix, score, score_ids
+from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import Verdict, load_task
-from sarlab.train import (
-    TrainingError,
-    collect,
-    grpo_steps,
-    mini_batches,
-    start,
-    update_policy,
-)
+from sarlab.train import grpo_steps
 from sarlab.types import Question
+from sarlab.update import TrainingError, mini_batches, start, update_policy
 
 SMALL = TrainConfig(
     steps=2, questions=4, group_size=3, max_answer_tokens=16, mini_batches=2, warmup_steps=0
@@ -41,13 +36,13 @@ def state():
 
 def test_the_conditioned_log_probs_of_a_step_are_those_of_a_second_scoring(state) -> None:
     batch = batch_of(state.policy)
-    again = score(
+    again = answer_logps(
         state.policy,
         [Prefix(p.ids) for p in batch.prefixes],
         batch.rollouts.answer_ids,
         batch.rollouts.answer_mask,
         prefix_index=batch.rollouts.group_ids,
-    ).logps
+    )
     torch.testing.assert_close(batch.inputs.logps_conditioned, again, atol=1e-4, rtol=0)
 
 
@@ -87,12 +82,12 @@ def test_the_reference_is_the_policy_before_training(state) -> None:
     block = (batch.rollouts.answer_ids, batch.rollouts.answer_mask)
     plain = [Prefix(p.ids) for p in batch.prefixes]
     index = batch.rollouts.group_ids
-    before = score(policy, plain, *block, prefix_index=index).logps
+    before = answer_logps(policy, plain, *block, prefix_index=index)
     for _ in grpo_steps(state, _task(), replace(SMALL, learning_rate=0.05)):
         pass
-    after = score(policy, plain, *block, prefix_index=index).logps
+    after = answer_logps(policy, plain, *block, prefix_index=index)
     with policy.as_reference():
-        reference = score(policy, plain, *block, prefix_index=index).logps
+        reference = answer_logps(policy, plain, *block, prefix_index=index)
     torch.testing.assert_close(reference, before, atol=1e-5, rtol=0)
     assert (after - before).abs().max() > 0.01
 
@@ -125,7 +120,7 @@ def test_a_step_makes_good_answers_likelier_than_bad_ones(state) -> None:
         question = Question(row["question"], row["gold"])
         ids = conditioned_ids(state.policy.tokenizer, question.text, state.policy.prompt)
         prefix = prefixes.setdefault(question.id, Prefix(tuple(ids)))
-        now = score_ids(state.policy, prefix, row["answer_ids"]).logps.sum().item()
+        now = logps_of(state.policy, prefix, row["answer_ids"]).sum().item()
         gain += row["advantage"] * (now - sum(row["logps_conditioned"]))
     assert gain > 1e-4
     assert state.policy.version == 1
@@ -153,7 +148,7 @@ def test_an_exploding_ratio_is_refused(state) -> None:
 
 
 def test_no_signal_and_all_truncated_are_said(state, monkeypatch) -> None:
-    import sarlab.train as module
+    import sarlab.experience as module
 
     monkeypatch.setattr(
         module, "judge_all", lambda texts, _: [Verdict(False, None, "no marker")] * len(texts)

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from sarlab.advantages import group_advantages
 from sarlab.answers import AnswerScore
 from sarlab.display.token_view import answer_view, payload, sar_without_each, split_steps
+from sarlab.losses import group_advantages
 from sarlab.rewards import total_reward
 from sarlab.widgets.candidates import (
     Candidate,

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from sarlab.advantages import group_advantages
 from sarlab.answers import score_answers
-from sarlab.diagnostics import bonus_diagnostics, reward_inputs
+from sarlab.losses import group_advantages
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext
 from sarlab.rewards import REWARDS, reward_named, total_reward
+from sarlab.rewards.diagnostics import bonus_diagnostics, reward_inputs
 from sarlab.tasks import judge_all
 from sarlab.types import Question
 
@@ -135,9 +135,9 @@ def rewards_paid(
     """What each reward would have paid: a row per design, and the advantages per answer.
 
     Only groups count in which every answer is scored and judged. Table: mean bonus, what it pays
-    for (:func:`sarlab.diagnostics.bonus_diagnostics`), and ``flips``, the share of answers whose
-    advantage has another sign than under the logged reward. ``names``: default, all designs that
-    need nothing beyond both log-probs. Raises ValueError where no group can be used.
+    for (:func:`sarlab.rewards.diagnostics.bonus_diagnostics`), and ``flips``, the share of
+    answers whose advantage has another sign than under the logged reward. ``names``: default,
+    all designs that need nothing beyond both log-probs. Raises ValueError where no group can be used.
     """
     usable = scored[scored["sar"].notna() & scored["correct"].notna()]
     whole = usable.groupby("group_id")["answer"].transform("size")
@@ -170,8 +170,7 @@ def rewards_paid(
 
 def replayable(name: str) -> bool:
     """Whether a design needs nothing beyond correctness, lengths and both log-probs."""
-    reward = REWARDS[name]
-    return not (reward.needs or reward.needs_copied or reward.needs_lines)
+    return not REWARDS[name].needs
 
 
 def _judged(frame: pd.DataFrame) -> list[bool | None]:

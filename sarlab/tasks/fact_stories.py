@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from sarlab.tasks.word_problems import NAMES, THINGS
 
-LOW, HIGH = 11, 49  # every number in a story lies in this range, ends included
-FEWEST, MOST = 2, 6  # numbers to be added
+LOW, HIGH = 11, 29  # every number in a story lies in this range, ends included
+TERMS = {2: 0.30, 3: 0.25, 4: 0.15, 5: 0.15, 6: 0.15}  # numbers to be added, and their shares
 SHARE_UNNEEDED = 0.4  # stories that hold one number more than the sum needs
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -45,8 +45,9 @@ class FactStory:
 
 
 def draw_story(rng: random.Random) -> FactStory:
-    """Draw one story; each number of terms is equally frequent."""
-    terms = tuple(rng.randint(LOW, HIGH) for _ in range(rng.randint(FEWEST, MOST)))
+    """Draw one story of two to six terms."""
+    (count,) = rng.choices(list(TERMS), list(TERMS.values()))
+    terms = tuple(rng.randint(LOW, HIGH) for _ in range(count))
     thing, (name, other) = rng.choice(THINGS), rng.sample(NAMES, 2)
     kind = rng.choice(("people", "days", "boxes"))
     if kind == "people":

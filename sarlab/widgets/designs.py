@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from sarlab.advantages import group_advantages
+from sarlab.losses import group_advantages
 from sarlab.rewards import REWARDS, total_reward
 from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import Candidate

@@ -15,9 +15,8 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from sarlab.answers import AnswerScore
+from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
-from sarlab.rescoring import Rescorer
 from sarlab.rollout import sample as sample_answers
 from sarlab.widgets.candidates import (
     Candidate,

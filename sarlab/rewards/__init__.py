@@ -1,13 +1,13 @@
-"""Rewards: what an answer earns. Pure functions from :class:`RewardInputs` to one number each.
+"""Rewards: pure functions from :class:`RewardInputs` to one value per answer.
 
 R = R_VR + α·bonus, R_VR = 1 for a right answer and 0 for any other. ``REWARDS`` is the table of
-what is on offer. A reward of your own is one function and one entry:
+all rewards. To add one, write a function and an entry:
 
     def short(inputs):                       # RewardInputs → Tensor [B]
         return -inputs.lengths / 100
 
     REWARDS["short"] = Reward(short, needs_standalone=False, about="fewer tokens are better")
-    GRPOConfig(reward="short", alpha=0.1, …)
+    TrainConfig(reward="short", alpha=0.1)
 """
 
 from __future__ import annotations
@@ -19,8 +19,30 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sarlab import reward_zoo as zoo
-from sarlab.groups import group_mean
+from sarlab.rewards.published import (
+    alp,
+    cosine,
+    dast,
+    empo,
+    entropy,
+    grpo_lambda,
+    intuitor,
+    kimi,
+    l1_exact,
+    l1_max,
+    laser,
+    latro,
+    linear_length,
+    majority,
+    nover,
+    pmi,
+    rlpr,
+    short_rl,
+    shorter_better,
+    soft_overlong,
+    verifree,
+    vr_cli,
+)
 from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
 
@@ -36,9 +58,24 @@ class Reward:
     about: str
     verifiable: bool = True  # False: the bonus alone, correctness not counted
     needs_group: bool = False  # compares answers to one question, so there must be several
-    needs_copied: bool = False  # RewardInputs.copied: tokens copied from the question
-    needs_lines: bool = False  # RewardInputs.line_ids and dependence: extra scoring passes
-    needs: tuple[str, ...] = ()  # other optional fields of RewardInputs that it reads
+    needs: tuple[str, ...] = ()  # the optional fields of RewardInputs that it reads besides
+
+
+def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
+    """Mean of each answer's group, spread back over its members [B]."""
+    _, index = torch.unique(group_ids, return_inverse=True)
+    size = int(index.max()) + 1
+    sums = values.new_zeros(size).index_add_(0, index, values)
+    counts = values.new_zeros(size).index_add_(0, index, torch.ones_like(values))
+    return (sums / counts)[index]
+
+
+def group_std(values: Tensor, group_ids: Tensor) -> Tensor:
+    """Unbiased standard deviation of each answer's group [B]; 0 for a group of one."""
+    squares = (values - group_mean(values, group_ids)).square()
+    _, index, counts = torch.unique(group_ids, return_inverse=True, return_counts=True)
+    n = counts[index].to(values.dtype)
+    return (group_mean(squares, group_ids) * n / (n - 1).clamp(min=1)).sqrt()
 
 
 def nothing(inputs: RewardInputs) -> Tensor:
@@ -114,9 +151,7 @@ def sar_lambda(inputs: RewardInputs, weight: float = 0.5) -> Tensor:
 def sar_masked(inputs: RewardInputs) -> Tensor:
     """SAR with v = 0 on tokens copied from the question [B]: a copy of the question earns 0."""
     if inputs.copied is None:
-        raise ValueError(
-            "sar_masked needs RewardInputs.copied. Declare needs_copied=True in the entry."
-        )
+        raise ValueError("sar_masked needs RewardInputs.copied. Declare needs=('copied',).")
     standalone = torch.where(inputs.copied, inputs.logps_conditioned, _standalone(inputs))
     return self_aligned_reward(inputs.logps_conditioned, standalone, inputs.answer_mask)
 
@@ -135,8 +170,8 @@ def filler_share(inputs: RewardInputs) -> Tensor:
     """
     if inputs.line_ids is None or inputs.dependence is None:
         raise ValueError(
-            "filler_share needs RewardInputs.line_ids and dependence. Declare needs_lines=True "
-            "in the entry."
+            "filler_share needs RewardInputs.line_ids and dependence. Declare "
+            "needs=('line_ids', 'dependence')."
         )
     given = token_values(inputs.logps_conditioned, _standalone(inputs))
     place = inputs.line_ids.clamp(min=0)
@@ -193,6 +228,7 @@ _GROUP: dict[str, Any] = {"needs_group": True}
 _ALONE: dict[str, Any] = {"verifiable": False}
 _BUDGET: dict[str, Any] = {"needs": ("budget",)}
 _GOLD: dict[str, Any] = {"needs": ("gold_logps", "gold_logps_without", "gold_mask")}
+_LINES: dict[str, Any] = {"needs": ("line_ids", "dependence")}
 _KEYS: dict[str, Any] = {"needs": ("answer_keys",), **_GROUP, **_ALONE}
 
 REWARDS: dict[str, Reward] = {
@@ -207,40 +243,46 @@ REWARDS: dict[str, Reward] = {
     "length_only": Reward(length_only, False, "right, and short, by SAR's formula with constant V"),
     "sar_lambda": Reward(sar_lambda, True, "right, and half SAR, half confidence (λ = 0.5)"),
     "sar_masked": Reward(
-        sar_masked, True, "right, and SAR without what is copied", needs_copied=True
+        sar_masked, True, "right, and SAR without what is copied", needs=("copied",)
     ),
     "sar_right": Reward(sar_right, True, "right, and SAR for right answers only"),
     "filler_share": Reward(
-        filler_share, True, "right, and without lines that serve nothing", needs_lines=True
+        filler_share,
+        True,
+        "right, and without lines that serve nothing",
+        needs=("line_ids", "dependence"),
     ),
-    "kimi": Reward(zoo.kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
+    "kimi": Reward(kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
     "shorter_better": Reward(
-        zoo.shorter_better, False, "right, and near the shortest right one", **_GROUP
+        shorter_better, False, "right, and near the shortest right one", **_GROUP
     ),
-    "short_rl": Reward(zoo.short_rl, False, "right, and short while accuracy holds", **_GROUP),
-    "laser": Reward(zoo.laser, False, "right, and within the budget", **_BUDGET),
-    "alp": Reward(zoo.alp, False, "right, and short where the question is easy", **_BUDGET),
-    "linear_length": Reward(zoo.linear_length, False, "right, and short (prime-rl)", **_GROUP),
-    "grpo_lambda": Reward(zoo.grpo_lambda, False, "right, and short where most are", **_GROUP),
-    "dast": Reward(zoo.dast, False, "right, and near a budget set by difficulty", **_BUDGET),
-    "cosine": Reward(zoo.cosine, False, "right and short, wrong and long", **_BUDGET, **_ALONE),
-    "soft_overlong": Reward(zoo.soft_overlong, False, "right, and not near the limit", **_BUDGET),
-    "l1_exact": Reward(zoo.l1_exact, False, "right, and as long as the budget", **_BUDGET),
-    "l1_max": Reward(zoo.l1_max, False, "right and below the budget", **_BUDGET, **_ALONE),
-    "entropy": Reward(zoo.entropy, False, "right, and sure at each token", needs=("entropy",)),
-    "intuitor": Reward(
-        zoo.intuitor, False, "right, and far from uniform", needs=("self_certainty",)
-    ),
-    "pmi": Reward(zoo.pmi, True, "right, and what the question gives in all, in nats"),
-    "verifree": Reward(zoo.verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
-    "rlpr": Reward(zoo.rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
+    "short_rl": Reward(short_rl, False, "right, and short while accuracy holds", **_GROUP),
+    "laser": Reward(laser, False, "right, and within the budget", **_BUDGET),
+    "alp": Reward(alp, False, "right, and short where the question is easy", **_BUDGET),
+    "linear_length": Reward(linear_length, False, "right, and short (prime-rl)", **_GROUP),
+    "grpo_lambda": Reward(grpo_lambda, False, "right, and short where most are", **_GROUP),
+    "dast": Reward(dast, False, "right, and near a budget set by difficulty", **_BUDGET),
+    "cosine": Reward(cosine, False, "right and short, wrong and long", **_BUDGET, **_ALONE),
+    "soft_overlong": Reward(soft_overlong, False, "right, and not near the limit", **_BUDGET),
+    "l1_exact": Reward(l1_exact, False, "right, and as long as the budget", **_BUDGET),
+    "l1_max": Reward(l1_max, False, "right and below the budget", **_BUDGET, **_ALONE),
+    "entropy": Reward(entropy, False, "right, and sure at each token", needs=("entropy",)),
+    "intuitor": Reward(intuitor, False, "right, and far from uniform", needs=("self_certainty",)),
+    "pmi": Reward(pmi, True, "right, and what the question gives in all, in nats"),
+    "verifree": Reward(verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
+    "rlpr": Reward(rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
     "nover": Reward(
-        zoo.nover, False, "the gold's rank in perplexity, and brevity", **_GOLD, **_ALONE, **_GROUP
+        nover,
+        False,
+        "the gold's rank in perplexity, and brevity",
+        **_GOLD,
+        **_ALONE,
+        **_GROUP,
     ),
-    "vr_cli": Reward(zoo.vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
-    "latro": Reward(zoo.latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
-    "majority": Reward(zoo.majority, False, "agrees with most of the group", **_KEYS),
-    "empo": Reward(zoo.empo, False, "share of the group that agrees", **_KEYS),
+    "vr_cli": Reward(vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
+    "latro": Reward(latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
+    "majority": Reward(majority, False, "agrees with most of the group", **_KEYS),
+    "empo": Reward(empo, False, "share of the group that agrees", **_KEYS),
 }
 
 
@@ -276,7 +318,7 @@ def total_reward(
     if bonus.shape != inputs.correct.shape:
         raise ValueError(
             f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
-            f"{len(inputs.correct)} answers. Return one number an answer."
+            f"{len(inputs.correct)} answers. Return one value per answer."
         )
     if not reward.verifiable:
         return bonus

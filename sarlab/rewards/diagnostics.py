@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
-from scipy.stats import rankdata
 from torch import Tensor
 
 from sarlab.rewards import reward_named
@@ -70,6 +68,8 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     serves all groups, shifted and stretched for each: bonus = a_g + b_g · f(n / mean n). A curve
     of its own for each group would follow the noise of its few answers.
     """
+    from scipy.optimize import isotonic_regression
+
     several = [(b, n / n.mean()) for b, n in groups if len(b) > 1]
     spread = sum(float(np.square(b - b.mean()).sum()) for b, _ in several)
     slopes = sum(np.ptp(x) > 0 for _, x in several)
@@ -95,7 +95,7 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)
         fitted = isotonic_regression(aims[order], weights=weights[order], increasing=False).x
         curve = _tied(fitted, lengths[order])[np.argsort(order, kind="stable")]
-    return 1.0 - (least / (freedom - slopes)) / (spread / freedom)
+    return float(1.0 - (least / (freedom - slopes)) / (spread / freedom))
 
 
 def _tied(fitted: Numbers, sorted_lengths: Numbers) -> Numbers:
@@ -117,26 +117,34 @@ def slope_per_10_tokens(groups: Sequence[tuple[Numbers, Numbers]]) -> float | No
 
 
 def matched_alpha(
-    reward: str, inputs: RewardInputs, like: tuple[str, float] = ("sar", 0.2)
+    reward: str,
+    inputs: RewardInputs,
+    like: tuple[str, float] = ("sar", 0.2),
+    by: Literal["slope", "sd"] = "slope",
 ) -> float:
-    """The α at which a reward shortens right answers as strongly as ``like`` = (reward, α).
+    """The α at which a reward pulls as strongly as ``like`` = (reward, α).
 
-    Strength is the slope of α·bonus per token among the right answers of a group, measured on
-    ``inputs``: the answers of the policy before training. Raises ValueError where one of the two
-    does not pay shorter answers more, since no α makes them equal then.
+    Measured on ``inputs``, the answers of the policy before training. Strength is the slope of
+    α·bonus per token among the right answers of a group, or (``by="sd"``) its standard deviation
+    within groups. Raises ValueError where a slope is not negative, since no α matches it then.
     """
-    slopes = []
+    strengths = []
     for name in (like[0], reward):
-        entry = reward_named(name)
-        slope = bonus_diagnostics(entry.bonus(inputs), inputs)["bonus_slope"]
-        if slope is None or slope >= 0:
+        found = bonus_diagnostics(reward_named(name).bonus(inputs), inputs)
+        slope, sd = found["bonus_slope"], found["bonus_sd"]
+        if by == "sd":
+            strengths.append(sd or 0.0)
+        elif slope is None or slope >= 0:
             raise ValueError(
                 f"Reward {name!r} has a slope of {slope} per 10 tokens among right answers, so it "
-                "does not pay shorter ones more and has no matching alpha. Compare it at an alpha "
-                "that you choose, and say so."
+                "does not pay shorter ones more and has no matching alpha. Match it by its spread "
+                "(by='sd') and say so."
             )
-        slopes.append(slope)
-    return like[1] * slopes[0] / slopes[1]
+        else:
+            strengths.append(slope)
+    if strengths[1] == 0:
+        raise ValueError(f"Reward {reward!r} pays all answers of a group the same; no alpha helps.")
+    return like[1] * strengths[0] / strengths[1]
 
 
 def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id") -> RewardInputs:
@@ -187,11 +195,9 @@ def _auc(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     """Mean over the groups that hold right and wrong answers; a tie counts half."""
     found = []
     for bonus, correct in groups:
-        right = int((correct > 0).sum())
-        wrong = len(bonus) - right
-        if right and wrong:
-            ranks = float(rankdata(bonus)[correct > 0].sum())
-            found.append((ranks - right * (right + 1) / 2) / (right * wrong))
+        if (correct > 0).any() and (correct == 0).any():
+            apart = bonus[correct > 0][:, None] - bonus[correct == 0][None]
+            found.append(((apart > 0) + 0.5 * (apart == 0)).mean())
     return float(np.mean(found)) if found else None
 
 

@@ -14,7 +14,7 @@ from sarlab.config import TrainConfig
 from sarlab.models import Policy
 from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.reward_needs import reward_extras
-from sarlab.rewards import alpha_at, reward_named
+from sarlab.rewards import alpha_at, answer_bonus
 from sarlab.rewards.diagnostics import bonus_diagnostics
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
@@ -152,7 +152,7 @@ def step_metrics(
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
         "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
         "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
-        **bonus_diagnostics(reward_named(config.reward).bonus(inputs), inputs, rewards),
+        **bonus_diagnostics(answer_bonus(inputs, config.reward), inputs, rewards),
     }
 
 

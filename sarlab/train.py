@@ -29,7 +29,7 @@ from sarlab.losses import (
     share_without_signal,
     whiten,
 )
-from sarlab.rewards import reward_named, total_reward
+from sarlab.rewards import reward_named, token_credit, total_reward
 from sarlab.tasks import Task
 from sarlab.types import StepRecord
 from sarlab.update import (
@@ -64,6 +64,8 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         group_ids = batch.rollouts.group_ids
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
         advantages = group_advantages(rewards, group_ids, divide_by_std=config.loss == "grpo")
+        credit = token_credit(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        token_advantages = advantages if credit is None else advantages[:, None] + credit
         clock = Clock()
         logps_reference = reference_logps(policy, batch, config)
         clock.lap("reference")
@@ -72,7 +74,7 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         for _ in range(config.epochs):
             for rows in mini_batches(group_ids, config.mini_batches):
                 numbers = update_policy(
-                    state, rate, batch, rows, advantages, logps_reference, config
+                    state, rate, batch, rows, token_advantages, logps_reference, config
                 )
                 updates.append(numbers)
         clock.lap("update")
@@ -112,6 +114,9 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
         values_old = critic_values(critic, batch, config)
         clock.lap("values")
         token_rewards = reward_on_last_token(rewards, mask)
+        credit = token_credit(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        if credit is not None:
+            token_rewards = token_rewards + credit / mask.sum(dim=1, keepdim=True)
         advantages, returns = gae(
             token_rewards, values_old, mask, gamma=config.gamma, lam=config.lam
         )

@@ -298,3 +298,120 @@ def test_a_reward_that_lacks_what_it_declares_says_so(name: str) -> None:
 def test_there_are_at_least_25_designs() -> None:
     assert len(REWARDS) >= 25
     assert all(reward.about for reward in REWARDS.values())
+
+
+def dense(inputs_: Any) -> torch.Tensor:
+    """v per token: the plainest dense bonus."""
+    return inputs_.logps_conditioned - inputs_.logps_standalone
+
+
+def test_a_dense_bonus_moves_credit_within_an_answer_only(monkeypatch) -> None:
+    from sarlab.rewards import Reward, token_credit
+
+    monkeypatch.setitem(REWARDS, "dense", Reward(dense, True, "v per token"))
+    conditioned = torch.tensor([[-1.0, -3.0, -2.0], [-1.0, -2.0, 99.0]])
+    given = inputs(
+        [3, 2],
+        [1, 0],
+        logps_conditioned=conditioned,
+        logps_standalone=torch.full_like(conditioned, -2.0),
+    )
+    # v = 1, −1, 0 (mean 0) and 1, 0 (mean ½).
+    assert total_reward(given, "dense", 0.5).tolist() == [1.0, 0.25]
+    credit = token_credit(given, "dense", 0.5)
+    assert credit is not None
+    assert credit.tolist() == [[0.5, -0.5, 0.0], [0.25, -0.25, 0.0]]
+    assert token_credit(given, "sar", 0.5) is None
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_both_loops_train_on_a_dense_bonus(algorithm, monkeypatch) -> None:
+    """A dense bonus that is equal on all tokens is the same run as one value per answer."""
+    from sarlab import add_lora, load_policy, load_task
+    from sarlab.config import preset
+    from sarlab.rewards import Reward
+    from sarlab.train import grpo_steps, ppo_steps
+    from sarlab.update import add_critic, start
+
+    def per_answer(given: Any) -> torch.Tensor:
+        return -given.lengths / 100
+
+    def per_token(given: Any) -> torch.Tensor:
+        return per_answer(given)[:, None].expand(given.answer_mask.shape)
+
+    monkeypatch.setitem(REWARDS, "per_answer", Reward(per_answer, False, "short"))
+    monkeypatch.setitem(REWARDS, "per_token", Reward(per_token, False, "short"))
+    ends = []
+    for reward in ("per_answer", "per_token"):
+        size = {"group_size": 4, "questions": 2} if algorithm == "grpo" else {"questions": 8}
+        config = preset("lora", algorithm=algorithm, reward=reward, steps=2, **size)
+        state = start(add_lora(load_policy("tiny"), rank=config.lora_rank), config)
+        if algorithm == "ppo":
+            add_critic(state, config)
+        loop = grpo_steps if algorithm == "grpo" else ppo_steps
+        records = list(loop(state, load_task("word_problems"), config))
+        ends.append([r.metrics["loss"] for r in records])
+    assert ends[0] == pytest.approx(ends[1], rel=1e-5)
+
+
+def test_a_reward_pays_only_for_its_own_passes(tiny, monkeypatch) -> None:
+    """Each reward's fields are there, and nothing that it does not declare is computed."""
+    import sarlab.reward_needs as module
+    from sarlab import TrainConfig, load_task
+    from sarlab.experience import collect
+
+    calls: list[str] = []
+    for name in ("_copied", "_lines", "_statistics", "gold_logps"):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
+        )
+    expected = {
+        "sar": [],
+        "kimi": [],
+        "majority": [],
+        "sar_masked": ["_copied"],
+        "entropy": ["_statistics"],
+        "intuitor": ["_statistics"],
+        "rlpr": ["gold_logps"],
+        "filler_share": ["_lines"],
+    }
+    for reward, passes in expected.items():
+        calls.clear()
+        config = TrainConfig(reward=reward, max_answer_tokens=64)
+        questions = load_task("word_problems").train_batch(1, 1, 0)
+        batch = collect(tiny, questions, config, seed="x", group_size=2)
+        assert calls == passes, reward
+        assert total_reward(batch.inputs, reward, 0.2).isfinite().all()
+
+
+def test_the_golds_probability_is_that_of_a_plain_forward(tiny) -> None:
+    """After the reasoning and without it, row by row, the marker not counted."""
+    from sarlab import TrainConfig, load_task
+    from sarlab.experience import collect
+
+    config = TrainConfig(reward="latro", max_answer_tokens=120)
+    questions = load_task("word_problems").train_batch(1, 2, 0)
+    batch = collect(tiny, questions, config, seed="x", group_size=2)
+    marker = tiny.tokenizer("Answer:", add_special_tokens=False)["input_ids"]
+    for row, text in enumerate(batch.rollouts.texts):
+        question = questions[int(batch.rollouts.group_ids[row])]
+        prefix = list(batch.prefixes[int(batch.rollouts.group_ids[row])].ids)
+        whole = tiny.tokenizer(f"Answer: {question.gold}", add_special_tokens=False)["input_ids"]
+        value = [*whole[len(marker) :], tiny.end_id]
+        answer = batch.rollouts.answer_ids[row, batch.rollouts.answer_mask[row]].tolist()
+        position = next(
+            (i for i in range(len(answer)) if answer[i : i + len(marker)] == marker), None
+        )
+        if position is None:
+            continue
+        assert text.count("Answer:") == 1
+        for field, context in (
+            ("gold_logps", [*prefix, *answer[:position], *marker]),
+            ("gold_logps_without", [*prefix, *marker]),
+        ):
+            logits = tiny.model(torch.tensor([context + value])).logits[0].log_softmax(-1)
+            plain = [float(logits[len(context) - 1 + i, token]) for i, token in enumerate(value)]
+            mask = batch.inputs.gold_mask[row]
+            found = getattr(batch.inputs, field)[row][mask].tolist()
+            assert found == pytest.approx(plain, abs=1e-4)

@@ -51,7 +51,10 @@ AlphaSchedule = Literal["constant", "linear_up", "linear_down"]
 
 @dataclass(frozen=True)
 class Reward:
-    """A bonus beside (or instead of) correctness, and what it needs to be computed."""
+    """A bonus beside (or instead of) correctness, and what it needs to be computed.
+
+    ``bonus`` returns one value per answer [B], or one per token [B, T] (dense credit).
+    """
 
     bonus: Callable[[RewardInputs], Tensor]
     needs_standalone: bool
@@ -309,17 +312,40 @@ def alpha_at(alpha: float, schedule: AlphaSchedule, progress: float) -> float:
     )
 
 
+def answer_bonus(inputs: RewardInputs, name: str) -> Tensor:
+    """The bonus per answer [B]; a dense one [B, T] counts with its mean over the answer."""
+    bonus = reward_named(name).bonus(inputs)
+    if bonus.shape == inputs.answer_mask.shape and bonus.dim() == 2:
+        return mean_logp(bonus, inputs.answer_mask)
+    if bonus.shape != inputs.correct.shape:
+        raise ValueError(
+            f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
+            f"{len(inputs.correct)} answers. Return one value per answer [B] or per token [B, T]."
+        )
+    return bonus
+
+
 def total_reward(
     inputs: RewardInputs, name: str, alpha: float, schedule: AlphaSchedule = "constant"
 ) -> Tensor:
     """R = R_VR + α·bonus [B]; for a reward that is not verifiable the bonus alone."""
-    reward = reward_named(name)
-    bonus = reward.bonus(inputs)
-    if bonus.shape != inputs.correct.shape:
-        raise ValueError(
-            f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
-            f"{len(inputs.correct)} answers. Return one value per answer."
-        )
-    if not reward.verifiable:
+    bonus = answer_bonus(inputs, name)
+    if not reward_named(name).verifiable:
         return bonus
     return inputs.correct + alpha_at(alpha, schedule, inputs.progress) * bonus
+
+
+def token_credit(
+    inputs: RewardInputs, name: str, alpha: float, schedule: AlphaSchedule = "constant"
+) -> Tensor | None:
+    """α·(b_t − the answer's mean b) [B, T] of a dense bonus, 0 on padding; None for any other.
+
+    Added to an answer's advantage it moves credit between the answer's tokens and leaves their
+    mean as it is.
+    """
+    bonus = reward_named(name).bonus(inputs)
+    if bonus.dim() != 2:
+        return None
+    weight = alpha_at(alpha, schedule, inputs.progress) if reward_named(name).verifiable else 1.0
+    apart = bonus - mean_logp(bonus, inputs.answer_mask)[:, None]
+    return weight * apart.masked_fill(~inputs.answer_mask, 0.0)

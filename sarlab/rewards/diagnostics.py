@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarlab.rewards import reward_named
 from sarlab.types import RewardInputs
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -130,7 +129,7 @@ def matched_alpha(
     """
     strengths = []
     for name in (like[0], reward):
-        found = bonus_diagnostics(reward_named(name).bonus(inputs), inputs)
+        found = bonus_diagnostics(answer_bonus(inputs, name), inputs)
         slope, sd = found["bonus_slope"], found["bonus_sd"]
         if by == "sd":
             strengths.append(sd or 0.0)

@@ -15,7 +15,7 @@ from sarlab.answers import score_answers
 from sarlab.losses import group_advantages
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext
-from sarlab.rewards import REWARDS, reward_named, total_reward
+from sarlab.rewards import REWARDS, answer_bonus, total_reward
 from sarlab.rewards.diagnostics import bonus_diagnostics, reward_inputs
 from sarlab.tasks import judge_all
 from sarlab.types import Question
@@ -137,7 +137,8 @@ def rewards_paid(
     Only groups count in which every answer is scored and judged. Table: mean bonus, what it pays
     for (:func:`sarlab.rewards.diagnostics.bonus_diagnostics`), and ``flips``, the share of
     answers whose advantage has another sign than under the logged reward. ``names``: default,
-    all designs that need nothing beyond both log-probs. Raises ValueError where no group can be used.
+    all designs that need nothing beyond both log-probs. Raises ValueError where no group can be
+    used.
     """
     usable = scored[scored["sar"].notna() & scored["correct"].notna()]
     whole = usable.groupby("group_id")["answer"].transform("size")
@@ -154,7 +155,7 @@ def rewards_paid(
     logged_advantages = group_advantages(logged, inputs.group_ids)
     table, advantages = [], usable[["group_id", "source"]].copy()
     for name in names:
-        bonus = reward_named(name).bonus(inputs)
+        bonus = answer_bonus(inputs, name)
         paid = total_reward(inputs, name, alpha)
         own = group_advantages(paid.double(), inputs.group_ids)
         advantages[name] = own.tolist()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sarlab.rewards import answer_bonus
 from sarlab.types import RewardInputs
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from sarlab.config import TrainConfig
 from sarlab.models import Policy
-from sarlab.prompts import conditioned_ids, standalone_ids
+from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.reward_needs import reward_extras
-from sarlab.rewards import alpha_at, answer_bonus
+from sarlab.rewards import alpha_at, answer_bonus, reward_named
 from sarlab.rewards.diagnostics import bonus_diagnostics
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, answer_logps, compute_prefixes
+from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
 from sarlab.tasks import Verdict, judge_all
 from sarlab.types import Question, RewardInputs, Rollouts
 
@@ -93,6 +93,36 @@ def collect(
         **extras,
     )
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
+
+
+def inputs_of_texts(
+    policy: Policy,
+    question: Question,
+    texts: Sequence[str],
+    verdicts: Sequence[Verdict],
+    reward: str,
+    budget: int = 256,
+) -> RewardInputs:
+    """Typed answers to one question, scored and prepared as the reward needs them; one group."""
+    ids = [encode_answer(policy.tokenizer, text, policy.end_id) for text in texts]
+    block, mask = answer_block(ids)
+    prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, question.text, policy.prompt)))
+    alone = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
+    conditioned = answer_logps(policy, prefix, block, mask).cpu()
+    group = torch.zeros(len(texts), dtype=torch.long)
+    rollouts = Rollouts(block, mask, conditioned, group, group.bool(), tuple(texts))
+    standalone = None
+    if reward_named(reward).needs_standalone:
+        standalone = answer_logps(policy, alone, block, mask).cpu()
+    return RewardInputs(
+        correct=torch.tensor([float(v.correct) for v in verdicts]),
+        group_ids=group,
+        answer_mask=mask,
+        logps_conditioned=conditioned,
+        logps_standalone=standalone,
+        budget=budget,
+        **reward_extras(policy, reward, [question], [prefix], rollouts, conditioned, verdicts),
+    )
 
 
 def conditioned_logps(

@@ -49,6 +49,7 @@ ORDER = (
     "launch",
     "widgets",
     "validity",
+    "audit",
 )
 PURE = {"sar", "rewards", "losses"}
 PURE_MAY_IMPORT = {

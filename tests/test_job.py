@@ -15,7 +15,7 @@ from sarlab.experience import collect
 from sarlab.job import watchers
 from sarlab.job.logbook import Guard
 from sarlab.job.training import check_training_questions_fit, run_training
-from sarlab.job.watchers import LineView, View
+from sarlab.job.watchers import LineView, RunStopped, View
 from sarlab.models import export_policy, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.rewards import REWARDS, Reward
@@ -193,6 +193,47 @@ def test_the_guard_speaks_when_length_and_accuracy_fall_together() -> None:
     assert guard.look(15, {"accuracy": 0.7, "mean_length": 90.0}) == []  # worse, but longer
     (text,) = guard.look(20, {"accuracy": 0.7, "mean_length": 50.0})
     assert text.startswith("shorter_and_worse") and "80 → 50" in text and "90% → 70%" in text
+
+
+class StopAt(View):
+    """Ends the run at once, in the midst of the answers that are written for ``where``."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        if text == self.where and done:
+            raise RunStopped
+
+
+PLACES = {
+    "held-out test, base policy": (0, 0),  # where, steps done, steps logged
+    "validation at step 0": (0, 0),
+    "step 1": (0, 0),
+    "step 3": (2, 2),
+    "validation at step 2": (2, 1),
+    "probe questions at step 2": (2, 1),
+    "held-out test": (4, 4),
+}
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_run_that_ends_at_once_goes_on_to_the_same_end(
+    finished: Path, tmp_path: Path, where: str
+) -> None:
+    folder = tmp_path / "stopped"
+    summary = run_training(CONFIG, folder, view=StopAt(where))
+    done, logged = PLACES[where]
+    assert summary["steps"] == done and "trained" not in summary
+    run = json.loads((folder / "run.json").read_text())
+    assert (run["status"], run["steps_done"]) == ("stopped", done)
+    assert len(read_metrics(folder)) == logged
+    assert not (folder / "summary.json").exists()
+    run_training(CONFIG, folder, resume=True)
+    assert timeless(folder) == timeless(finished)
+    adapter = "adapter/adapter_model.safetensors"
+    assert (folder / adapter).read_bytes() == (finished / adapter).read_bytes()
+    assert table(folder) == table(finished)
 
 
 def test_the_guard_speaks_when_training_accuracy_alone_falls() -> None:

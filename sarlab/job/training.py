@@ -5,9 +5,11 @@ What notebook 02 calls in one line, and what the command line calls without a no
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sarlab.evaluation.judge import evaluate_policy, summarise
 from sarlab.experience import answer_rows, collect
 from sarlab.job.logbook import (
     Logbook,
+    hardware,
     origins,
     recording,
     resumed_config,
@@ -24,19 +27,20 @@ from sarlab.job.logbook import (
     seconds_so_far,
     summarise_run,
 )
-from sarlab.job.watchers import QUIET_SECONDS, LineView, TrackerLog, View
+from sarlab.job.watchers import QUIET_SECONDS, LineView, RunStopped, TrackerLog, View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.rewards import total_reward
 from sarlab.runs.atomic import replace_folder, write_json
-from sarlab.runs.folder import Run, holds_nothing, refuse_existing
+from sarlab.runs.folder import Run, holds_nothing, read_metrics, refuse_existing
 from sarlab.tasks import FiniteTask, GeneratedTask, Task, load_task
 from sarlab.train import grpo_steps, ppo_steps
-from sarlab.types import Question
+from sarlab.types import Question, StepRecord
 from sarlab.update import TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4
+_UNLOGGED = "unlogged.json"  # in a checkpoint: a step whose validation was broken off
 SEED_OF_SPLIT = {"heldout_base": "heldout", "heldout_trained": "heldout", "validation": "validat"}
 """Seeds of the evaluations: base and trained policy draw the same random numbers, in pairs."""
 
@@ -57,8 +61,9 @@ def run_training(
 
     Everything that can be wrong is looked at before the folder is made. With ``resume`` an
     existing run goes on from its last good checkpoint. ``view.wants_stop()`` is asked between
-    steps; a stopped run is evaluated and can be resumed. Without a view a line is printed every
-    30 seconds.
+    steps; a run that is stopped so is evaluated. Where ``view.phase`` raises :class:`RunStopped`
+    the run ends at once: its summary has no ``trained`` and is not written. Both can be resumed.
+    Without a view a line is printed every 30 seconds.
     """
     folder = Path(folder)
     view = view or LineView(every_seconds=QUIET_SECONDS)
@@ -143,11 +148,36 @@ def _train_and_judge(
     log: Logbook, state: TrainState, task: Task, heldout: HeldOut
 ) -> dict[str, Any]:
     run, config, view, policy = log.run, log.config, log.view, state.policy
-    with policy.as_reference():  # the untrained policy, also where a run is resumed
-        if not run.part(0, "heldout_base").exists():
-            _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
-        if not run.part(0, "probe").exists():
-            probe(run, policy, heldout.probes, config, 0)
+    try:
+        with policy.as_reference():  # the untrained policy, also where a run is resumed
+            if not run.part(0, "heldout_base").exists():
+                _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
+            if not run.part(0, "probe").exists():
+                probe(run, policy, heldout.probes, config, 0, view)
+        seconds, stopped = _train(log, state, task, heldout)
+        _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
+    except RunStopped:
+        run.update(status="stopped", steps_done=state.step)
+        seconds = round(seconds_so_far(run), 1)
+        unjudged = {"steps": state.step, "train_seconds": seconds, "hardware": hardware()}
+        log.finish(unjudged)
+        return unjudged
+    _tell_memory(run, view, state.step)
+    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
+    summary = summarise_run(run.folder, config, state.step, seconds)
+    write_json(run.folder / "summary.json", summary)
+    run.update(
+        status="stopped" if stopped else "finished",
+        steps_done=state.step,
+        train_seconds=round(seconds, 1),
+    )
+    log.finish(summary)
+    return summary
+
+
+def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tuple[float, bool]:
+    """All steps with log, validations and checkpoints: their seconds, whether it was stopped."""
+    run, config, view, policy = log.run, log.config, log.view, state.policy
     began, before = time.perf_counter(), seconds_so_far(run)
     view.begin(config, state.step)
     if heldout.validation and not run.part(0, "validation").exists():
@@ -155,40 +185,54 @@ def _train_and_judge(
             _judge(run, policy, heldout.validation, config, "validation", 0, view)
     log.replay()
     _tell_memory(run, view, state.step)
-    stopped = view.wants_stop()
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
-    for record in steps(state, task, config) if not stopped else ():
-        step = record.step
-        last = step == config.steps
-        validation = None
-        if log.evaluates(step):
-            if heldout.validation:
-                validation = _judge(
-                    run, policy, heldout.validation, config, "validation", step, view
-                )
-            probe(run, policy, heldout.probes, config, step)
-        _tell_memory(run, view, step)
-        written = log.step(record, validation, lambda folder: save_adapter(policy, folder))
-        if step % config.checkpoint_every == 0 or last:
-            run.save_checkpoint(step, state.save)
-        view.step(written)
-        if view.wants_stop() and not last:
-            run.save_checkpoint(step, state.save)
-            stopped = True
-            break
-    trained_seconds = before + time.perf_counter() - began
-    _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
-    _tell_memory(run, view, state.step)
-    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
-    summary = summarise_run(run.folder, config, state.step, trained_seconds)
-    write_json(run.folder / "summary.json", summary)
-    run.update(
-        status="stopped" if stopped else "finished",
-        steps_done=state.step,
-        train_seconds=round(trained_seconds, 1),
-    )
-    log.finish(summary)
-    return summary
+
+    def tell(done: int, total: int) -> None:
+        view.phase(f"step {state.step + 1}", done, total)
+
+    unlogged = None  # a step that is done, but whose validation is not
+    stopped = view.wants_stop()
+    records = itertools.chain(_unlogged(run, state.step), steps(state, task, config, tell))
+    try:
+        for record in records if not stopped else ():
+            unlogged, step = record, record.step
+            last = step == config.steps
+            validation = None
+            if log.evaluates(step):
+                if heldout.validation:
+                    validation = _judge(
+                        run, policy, heldout.validation, config, "validation", step, view
+                    )
+                probe(run, policy, heldout.probes, config, step, view)
+            _tell_memory(run, view, step)
+            written = log.step(record, validation, lambda folder: save_adapter(policy, folder))
+            unlogged = None
+            if step % config.checkpoint_every == 0 or last:
+                run.save_checkpoint(step, state.save)
+            view.step(written)
+            if view.wants_stop() and not last:
+                run.save_checkpoint(step, state.save)
+                stopped = True
+                break
+    except RunStopped:
+        if state.step:
+            run.save_checkpoint(state.step, lambda folder: _save_midway(state, unlogged, folder))
+        raise
+    return before + time.perf_counter() - began, stopped
+
+
+def _save_midway(state: TrainState, unlogged: StepRecord | None, folder: Path) -> None:
+    state.save(folder)
+    if unlogged is not None:
+        (folder / _UNLOGGED).write_text(json.dumps(asdict(unlogged)), encoding="utf-8")
+
+
+def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:
+    """The step that a resumed run starts from, where it was stopped before that step was logged."""
+    path = run.folder / "checkpoints" / f"step-{step:06d}" / _UNLOGGED
+    if path.exists() and all(m["step"] != step for m in read_metrics(run.folder)):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        yield StepRecord(step, found["metrics"], tuple(found["rows"]), tuple(found["messages"]))
 
 
 def _judge(
@@ -205,6 +249,7 @@ def _judge(
     def tell(done: int, total: int) -> None:
         view.phase(label.get(split, f"validation at step {step}"), done, total)
 
+    tell(0, len(questions))
     rows = evaluate_policy(
         policy, questions, config, split=split, step=step, seed=SEED_OF_SPLIT[split], on_answer=tell
     )
@@ -213,13 +258,29 @@ def _judge(
 
 
 def probe(
-    run: Run, policy: Policy, questions: Sequence[Question], config: TrainConfig, step: int
+    run: Run,
+    policy: Policy,
+    questions: Sequence[Question],
+    config: TrainConfig,
+    step: int,
+    view: View | None = None,
 ) -> None:
     """Sample the probe questions, so that answers to one question can be followed."""
     if not questions:
         return
+
+    def tell(done: int, total: int) -> None:
+        if view is not None:
+            view.phase(f"probe questions at step {step}", done, total)
+
     batch = collect(
-        policy, questions, config, seed=f"probe {step}", group_size=PROBE_SAMPLES, progress=1.0
+        policy,
+        questions,
+        config,
+        seed=f"probe {step}",
+        group_size=PROBE_SAMPLES,
+        progress=1.0,
+        on_token=tell,
     )
     rewards = total_reward(batch.inputs, config.reward, config.alpha)
     run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))

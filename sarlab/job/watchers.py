@@ -23,6 +23,10 @@ VALIDATION_COLUMNS = ("accuracy", "mean_length", "sar", "mean_reward")
 """Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``."""
 
 
+class RunStopped(Exception):
+    """Raised by a view's ``phase``: end the run at once, and drop the phase that is going on."""
+
+
 class View:
     """Follows a run; this one says nothing and never stops it. Override what you want to see."""
 
@@ -30,7 +34,10 @@ class View:
         """Training starts after ``done`` steps."""
 
     def phase(self, text: str, done: int, total: int) -> None:
-        """An evaluation has answered ``done`` of ``total`` questions."""
+        """A step or an evaluation has written ``done`` of ``total`` answers; after each token.
+
+        It may raise :class:`RunStopped`.
+        """
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -42,7 +49,7 @@ class View:
         """A warning."""
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """The run has ended and its summary is written."""
+        """The run has ended. A run that ended at once has no ``trained`` in its summary."""
 
     def wants_stop(self) -> bool:
         """Whether the run shall end after the present step."""
@@ -67,7 +74,7 @@ class LineView(View):
             self._say(f"training from step {done} to {config.steps}")
 
     def phase(self, text: str, done: int, total: int) -> None:
-        """How far an evaluation is."""
+        """How far a step or an evaluation is."""
         if time.monotonic() - self._printed >= QUIET_SECONDS:
             self._say(f"{text}: {done} of {total} answers")
 
@@ -136,12 +143,13 @@ class TrackerLog:
             self.tracker.log(numbers, step=step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Base against trained on the held-out test; then the tracker is closed."""
+        """Base against trained on the held-out test, if it was made; the tracker is closed."""
         if self.tracker is None:
             return
         ends = {
             f"test_{who}_{name}": summary[who][name]
             for who in ("base", "trained")
+            if who in summary
             for name in ("accuracy", "mean_length", "sar")
         }
         self.log(summary["steps"], ends)

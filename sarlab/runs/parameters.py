@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sarlab.config import TrainConfig
-from sarlab.models import REPOSITORY
 from sarlab.runs.atomic import read_json, write_json
 from sarlab.runs.folder import check_run_name, now, stamp
 
@@ -60,13 +59,23 @@ def check_types(settings: Any) -> None:
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """Parameters of the training notebook: (configuration, run folder, whether to resume).
 
-    ``out`` is seen from the repository's root, wherever the kernel runs. Raises ValueError for
-    an unknown or senseless parameter, before anything is made.
+    ``out`` is relative to :func:`project_folder`. Raises ValueError for an unknown or senseless
+    parameter, before anything is made.
     """
     config, folder, resume = run_request(notebook_parameters(namespace))
     if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
         record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
     return config, folder, resume
+
+
+def project_folder() -> Path:
+    """The folder that relative paths of a notebook start from, wherever sarlab is installed.
+
+    JupyterLab runs a kernel in its notebook's folder: where that is called ``notebooks`` it is the
+    folder above. A batch runs where it is started, and so does a command.
+    """
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" else here
 
 
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
@@ -84,7 +93,7 @@ def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]
     if resume and not name:
         raise ValueError("resume=True needs the name of the run to go on with.")
     name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
-    return config, Path(REPOSITORY, str(out) or "runs", name), resume
+    return config, project_folder() / (str(out) or "runs") / name, resume
 
 
 def record_failing_cells(folder: Path) -> None:

@@ -61,6 +61,7 @@ class TrainConfig:
     questions: int = _OF_ALGORITHM  # per step
     group_size: int = _OF_ALGORITHM  # answers per question
     max_answer_tokens: int = 256
+    length_budget: int = 0  # tokens that rewards with a budget aim at; 0: max_answer_tokens
     mini_batches: int = _OF_ALGORITHM  # optimiser updates per epoch
     epochs: int = 1  # passes over a step's answers
     learning_rate: float = _OF_ALGORITHM
@@ -137,7 +138,7 @@ RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
         lambda _, x: x > 0,
         "must be above 0",
     ),
-    ("alpha", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]; the paper uses 0.05 to 0.3"),
+    ("alpha", lambda _, x: 0 <= x <= 5, "must lie in [0, 5]; the paper uses 0.05 to 0.3"),
     ("gamma lam", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]"),
     ("clip_low", lambda _, x: 0 < x < 1, "must lie in (0, 1)"),
     ("clip_high", lambda c, x: x >= c.clip_low, "must not be below clip_low"),

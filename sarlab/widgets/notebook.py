@@ -101,8 +101,8 @@ def score_with_progress(policy: Policy, drafts: Sequence[Draft]) -> list[Candida
     source = f", {stored} of them stored" if stored else ""
     line.update(
         HTML(
-            f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under {plain(policy.reference)}"
-            f"{source}: {seconds:.1f} s.{closing}"
+            f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
+            f"{plain(policy.reference)}{source}: {seconds:.1f} s.{closing}"
         )
     )
     return scored

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import traitlets
 
 from sarlab.display.text import plain
-from sarlab.widgets.live import status
+from sarlab.widgets.live import button, show, status
 
 Report = Callable[[int, int, str], None]
 """``report(done, total, words)``: shows progress; raises :class:`Stopped` once stop was asked."""
@@ -33,15 +33,12 @@ class JobBar(widgets.HBox):
     def __init__(self) -> None:
         self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
         self.words = status()
-        self.stop_button = widgets.Button(
-            description="Stop", icon="stop", layout=widgets.Layout(width="auto")
-        )
+        self.stop_button = button("Stop", "stop", self.stop)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._title = ""
         self.closing = ""  # what the last work ended with: "", "Stopped." or an error
         self.error: Exception | None = None
-        self.stop_button.on_click(lambda _: self.stop())
         super().__init__([self.bar, self.stop_button, self.words])
         self.add_class("sarlab-job")
         self._idle()
@@ -61,13 +58,10 @@ class JobBar(widgets.HBox):
         self.error = None
         self.bar.value, self.bar.max = 0, 1
         self.words.value = plain(words)
-        self._show(True)
-        self.layout.display = None
+        for part in (self, self.bar, self.stop_button):
+            show(part, True)
         self.busy = True
-        # The thread takes the caller's context along, so that ipykernel knows whose output it is.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=lambda: context.run(self._run, work), daemon=True)
-        self._thread.start()
+        self._thread = in_thread(self._run, work)
         if wait:
             self.wait()
 
@@ -107,12 +101,17 @@ class JobBar(widgets.HBox):
             raise Stopped
 
     def _idle(self, words: str = "") -> None:
-        self._show(False)
-        self.layout.display = None if words else "none"  # an empty bar would leave a gap
+        for part in (self.bar, self.stop_button):
+            show(part, False)
+        show(self, bool(words))  # an empty bar would leave a gap
         self.closing = words
         self.words.value = plain(words)
         self.busy = False
 
-    def _show(self, running: bool) -> None:
-        for part in (self.bar, self.stop_button):
-            part.layout.display = None if running else "none"
+
+def in_thread(work: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    """Start ``work`` in a thread; the caller's context tells ipykernel whose output it is."""
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True)
+    thread.start()
+    return thread

@@ -7,7 +7,8 @@ nothing else. They draw strings that :mod:`sarlab.display.token_view` made, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import ipywidgets as widgets
 import traitlets
 
 from sarlab.answers import AnswerScore
+from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view, legend, payload
 
 _STATIC = Path(__file__).parent / "static"
@@ -60,9 +62,56 @@ class TokenPanel(anywidget.AnyWidget):
 
 def status(text: str = "") -> widgets.HTML:
     """A line that says what happened; a screen reader speaks it when it changes."""
-    line = widgets.HTML(text)
-    line.add_class("sarlab-status")
-    return line
+    return widgets.HTML(text).add_class("sarlab-status")
+
+
+def button(text: str, icon: str = "", action: Callable[[], Any] | None = None, **more: Any) -> Any:
+    """A button as wide as its text; ``action`` is called without arguments."""
+    layout = widgets.Layout(width="auto", flex="0 0 auto", align_self="flex-start")
+    made = widgets.Button(description=text, icon=icon, layout=layout, **more)
+    if action is not None:
+        made.on_click(lambda _: action())
+    return made
+
+
+def row(*parts: widgets.Widget) -> widgets.HBox:
+    """Parts beside each other, on a new line where the page is narrow."""
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+
+def show(part: widgets.Widget, visible: bool) -> None:
+    """Show or hide a part."""
+    part.layout.display = None if visible else "none"
+
+
+def choices(names: Mapping[str, str], *tooltips: str) -> widgets.ToggleButtons:
+    """Buttons of which one is pressed: text to value."""
+    style = {"button_width": "auto"}
+    return widgets.ToggleButtons(options=list(names.items()), tooltips=tooltips, style=style)
+
+
+def fill(box: Any, options: Sequence[Any], chosen: Any, handler: Callable[[Any], Any]) -> None:
+    """Give a box other options; ``handler``, which observes its value, is not called.
+
+    ``chosen`` is the value where it is one of them, the first option where not.
+    """
+    with contextlib.suppress(ValueError):  # not observed yet
+        box.unobserve(handler, "value")
+    box.options = options
+    values = [option[1] if isinstance(option, tuple) else option for option in options]
+    box.value = chosen if chosen in values else next(iter(values), None)
+    box.observe(handler, "value")
+
+
+def attempt(line: widgets.HTML, action: Callable[[], Any]) -> bool:
+    """Do it, and whether it was done; a mistake of the reader is shown in a status line."""
+    line.value = ""
+    try:
+        action()
+    except (ValueError, RuntimeError, OSError) as error:
+        line.value = f"<b>{type(error).__name__}</b>: {plain(str(error))}"
+        return False
+    return True
 
 
 class Access(anywidget.AnyWidget):
@@ -86,16 +135,8 @@ class ChoiceTable(anywidget.AnyWidget):
     name = traitlets.Unicode("Answers").tag(sync=True)
 
     def show(
-        self,
-        header: Sequence[str],
-        align: str,
-        rows: Sequence[Sequence[str]],
-        keys: Sequence[int] | None = None,
+        self, header: Sequence[str], align: str, rows: list[list[str]], keys: Sequence[int] = ()
     ) -> None:
         """Draw rows of plain text; ``align`` has a letter per column: l, r, or t (long text)."""
-        self.content = {
-            "header": list(header),
-            "align": align,
-            "rows": [list(row) for row in rows],
-            "keys": list(keys if keys is not None else range(len(rows))),
-        }
+        keys = list(keys or range(len(rows)))
+        self.content = {"header": list(header), "align": align, "rows": rows, "keys": keys}

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json
-
 import ipywidgets as widgets
 import plotly.graph_objects as go
 from IPython.display import HTML, Image, display
 
-from sarlab.display.figures import draw_png, mimebundle
+from sarlab.display.figures import mimebundle
 from sarlab.widgets.export import picture
-
-_PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
@@ -20,24 +15,15 @@ def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
 
     Its ``outputs`` are assigned, not captured: capturing is unsafe off the main thread.
     """
-    if figure is None:
-        output.outputs = ()
-        return
-    data = {_PLOTLY: {**json.loads(figure.to_json()), "config": {"displayModeBar": False}}}
-    output.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
+    shown = {"output_type": "display_data", "metadata": {}}
+    output.outputs = () if figure is None else ({**shown, "data": mimebundle(figure, png=False)},)
 
 
 def show_figure(figure: go.Figure, *, width: int = 900) -> None:
-    """Display a figure: interactive where plotly's renderer is, and a PNG beneath it elsewhere.
-
-    One output with both forms, so that a reader on a code-hosting page sees the picture.
-    """
+    """Display a figure: interactive in JupyterLab, with a PNG ``width`` pixels wide elsewhere."""
     bundle = mimebundle(figure, png=False)
-    bundle[_PLOTLY]["config"] = {"displayModeBar": False}
-    image = draw_png(go.Figure(figure).update_layout(width=width))
-    if image is not None:
-        bundle["image/png"] = base64.b64encode(image).decode("ascii")
-    display(bundle, raw=True)
+    wide = go.Figure(figure).update_layout(width=width)
+    display({**mimebundle(wide), **bundle}, raw=True)
 
 
 def show_html(body: str) -> None:

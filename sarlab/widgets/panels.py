@@ -6,14 +6,15 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from sarlab.display.text import number, one_line, plain, signed
+from sarlab.display.text import plain, signed
+from sarlab.display.token_view import out_of_depth
 from sarlab.models import Policy
-from sarlab.widgets.candidates import judged, out_of_depth, ranked, verdict_text
+from sarlab.widgets.candidates import judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.export import write_html, write_png
 from sarlab.widgets.figures import designs_figure
-from sarlab.widgets.html import designs_html, legend_html
-from sarlab.widgets.live import ChoiceTable, TokenPanel, status
+from sarlab.widgets.html import RANKING_HEADER, designs_html, legend_html, ranking_rows
+from sarlab.widgets.live import ChoiceTable, TokenPanel, attempt, button, choices, row, status
 from sarlab.widgets.outputs import put_figure
 from sarlab.widgets.snapshot import workbench_html
 from sarlab.widgets.source import load_in_job, model_box
@@ -39,24 +40,7 @@ class RankingPanel(widgets.VBox):
 
     def _draw(self, _: Any = None) -> None:
         answers = self.bench.answers
-        order = ranked(answers)
-        rows = []
-        for place, i in enumerate(order, start=1):
-            score = answers[i].score
-            rows.append(
-                [
-                    str(place),
-                    one_line(answers[i].label),
-                    signed(score.sar),
-                    number(score.ppl_conditioned),
-                    number(score.ppl_standalone),
-                    str(score.length),
-                    verdict_text(answers[i].correct, answers[i].truncated),
-                    one_line(score.answer, 140),
-                ]
-            )
-        header = ("", "label", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "", "answer")
-        self.table.show(header, "rlrrrrlt", rows, order)
+        self.table.show(RANKING_HEADER, "rlrrrrlt", ranking_rows(answers), ranked(answers))
         self.note.value = self._note()
         self._mark()
 
@@ -84,16 +68,10 @@ class TokensTab(widgets.VBox):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.panel = TokenPanel(editable=True)
-        self.keep = widgets.Button(
-            description="Keep as new answer", icon="plus", layout=widgets.Layout(width="auto")
-        )
-        self.reset = widgets.Button(
-            description="Undo edits", icon="undo", layout=widgets.Layout(width="auto")
-        )
-        super().__init__([self.panel, widgets.HBox([self.keep, self.reset])])
+        self.keep = button("Keep as new answer", "plus", bench.keep_edit)
+        self.reset = button("Undo edits", "undo", self._undo)
+        super().__init__([self.panel, row(self.keep, self.reset)])
         self._seq = 0
-        self.keep.on_click(lambda _: bench.keep_edit())
-        self.reset.on_click(self._undo)
         self.panel.observe(self._draft, "draft")
         self.panel.observe(lambda c: setattr(bench, "selection", tuple(c["new"])), "selection")
         bench.observe(self._draw, ["opened", "gold"])
@@ -117,21 +95,18 @@ class TokensTab(widgets.VBox):
             if total >= _PROGRESS_FROM:
                 self.panel.message = f"Scoring: token {done} of {total} …"
 
+        message = ""
         try:
-            if (
-                self.bench.question
-                and self.bench.edit(str(draft.get("text", "")), on_tokens=on_tokens) is None
-            ):
+            text = str(draft.get("text", ""))
+            if self.bench.question and self.bench.edit(text, on_tokens=on_tokens) is None:
                 self.panel.show(None, self._seq)
-                self.panel.message = "The answer is empty: there is nothing to score."
-            else:
-                self.panel.message = ""
+                message = "The answer is empty: there is nothing to score."
         except ValueError as error:
-            self.panel.message = str(error)
+            message = str(error)
         finally:
-            self.panel.acknowledged = self._seq
+            self.panel.message, self.panel.acknowledged = message, self._seq
 
-    def _undo(self, _: Any) -> None:
+    def _undo(self) -> None:
         self.panel.text = ""  # so that the box takes the old text even where it was its last
         self.bench.undo_edit()
 
@@ -143,25 +118,16 @@ class TokensTab(widgets.VBox):
             return
         assert self.bench.opened is not None
         start, stop = self.bench.selection
-        sar, (left_out, deleted) = self.bench.opened.sar, pair
+        sar, count = self.bench.opened.sar, stop - start
         nats = sum(self.bench.opened.values[start:stop])
-        count = stop - start
+        which = f"{count} token{'s' if count > 1 else ''} ({start + 1}–{stop})"
+        names = ("left out of the mean", "deleted, the rest scored again")
         self.panel.span = [
-            [
-                f"Selected: {count} token{'s' if count > 1 else ''} ({start + 1}–{stop}): Δ log p",
-                f"{signed(nats, 2)} nats",
-                "",
-            ],
-            [
-                "SAR with the span left out of the mean",
-                signed(left_out),
-                f"({signed(left_out - sar)})",
-            ],
-            [
-                "SAR with the span deleted, the rest scored again",
-                signed(deleted),
-                f"({signed(deleted - sar)})",
-            ],
+            [f"Selected: {which}: Δ log p", f"{signed(nats, 2)} nats", ""],
+            *(
+                [f"SAR with the span {name}", signed(new), f"({signed(new - sar)})"]
+                for name, new in zip(names, pair, strict=True)
+            ),
         ]
 
     def _buttons(self, _: Any = None) -> None:
@@ -181,16 +147,10 @@ class PairTab(widgets.VBox):
         self.labels = (widgets.HTML(), widgets.HTML())
         self.views = (TokenPanel(compact=True), TokenPanel(compact=True))
         half = widgets.Layout(flex="1 1 300px", min_width="0", padding="0 12px 0 0")
-        sides = widgets.HBox(
-            [
-                widgets.VBox([label, view], layout=half)
-                for label, view in zip(self.labels, self.views, strict=True)
-            ]
-        )
-        sides.layout.flex_flow = "row wrap"
-        super().__init__(
-            [widgets.HBox([self.model, self.hint]), sides, widgets.HTML(legend_html())]
-        )
+        pairs = zip(self.labels, self.views, strict=True)
+        sides = row(*(widgets.VBox(pair, layout=half) for pair in pairs))
+        legend = widgets.HTML(legend_html())
+        super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
         self.model.observe(self._load, "value")
         bench.observe(self._draw, ["pinned", "answers", "policy_b", "policy"])
         self._draw()
@@ -201,22 +161,18 @@ class PairTab(widgets.VBox):
         if not reference:
             self.bench.policy_b = None
             return
-        try:
-            load_in_job(self.bench, reference, self._use)
-        except RuntimeError as error:
-            self.hint.value = plain(str(error))
+        attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
 
     def _use(self, policy: Policy | None) -> None:
         if policy is None:
             self.hint.value = plain(self.bench.job.closing)
-            return
-        if policy.tokenizer.get_vocab() != self.bench.policy.tokenizer.get_vocab():
+        elif policy.tokenizer.get_vocab() != self.bench.policy.tokenizer.get_vocab():
             self.hint.value = plain(
                 f"{policy.reference} has another tokenizer than {self.bench.policy.reference}, so "
                 "tokens can't be compared one by one. Choose a model of the same family."
             )
-            return
-        self.bench.policy_b = policy
+        else:
+            self.bench.policy_b = policy
 
     def _draw(self, _: Any = None) -> None:
         scores = {label[0]: (label, score) for label, score in self.bench.pinned_scores()}
@@ -234,20 +190,15 @@ class DesignsPanel(widgets.VBox):
         self.alpha = widgets.FloatSlider(
             value=bench.alpha, min=0, max=1, step=0.01, description="α", continuous_update=False
         )
-        self.measure = widgets.ToggleButtons(
-            options=[("advantages", "advantage"), ("rewards", "reward")],
-            tooltips=["Reward minus the group's mean", "Correctness plus α times the bonus"],
-            style={"button_width": "auto"},
+        self.measure = choices(
+            {"advantages": "advantage", "rewards": "reward"},
+            *("Reward minus the group's mean", "Correctness plus α times the bonus"),
         )
-        self.scope = widgets.ToggleButtons(
-            options=[("this question", "one"), ("all questions, by label", "all")],
-            style={"button_width": "auto"},
-        )
+        self.scope = choices({"this question": "one", "all questions, by label": "all"})
         self.message = status()
         self.table = widgets.HTML()
         self.figure = widgets.Output()
-        top = widgets.HBox([self.alpha, self.measure, self.scope])
-        top.layout.flex_flow = "row wrap"
+        top = row(self.alpha, self.measure, self.scope)
         super().__init__([top, self.message, self.figure, self.table])
         self.add_class("sarlab-designs")
         self.alpha.observe(lambda c: setattr(bench, "alpha", c["new"]), "value")
@@ -258,12 +209,9 @@ class DesignsPanel(widgets.VBox):
         self._draw()
 
     def _choose_scope(self, _: Any) -> None:
-        if self.scope.value == "all" and any(self.bench.drafts.values()):
-            try:
-                self.bench.score_waiting()  # one click: score what is missing, then draw
-            except RuntimeError as error:
-                self.message.value = plain(str(error))
         self._draw()
+        if self.scope.value == "all":  # one click: what is missing is scored, then drawn
+            attempt(self.message, self.bench.score_waiting)
 
     def _finished(self, change: Any) -> None:
         if not change["new"] and self.scope.value == "all":
@@ -309,23 +257,18 @@ class SamplePanel(widgets.VBox):
         self.count = widgets.BoundedIntText(4, 1, 64, description="Answers", layout=narrow)
         self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
         self.seed = widgets.IntText(0, description="Seed", layout=narrow)
-        self.button = widgets.Button(description="Sample", icon="play", button_style="primary")
+        self.button = button("Sample", "play", self._sample, button_style="primary")
         self.message = status(
             "Sampled at temperature 1 from the whole distribution, as in training. Answers join "
             "the table as they come; a stop loses only those in flight."
         )
-        row = widgets.HBox([self.count, self.limit, self.seed, self.button])
-        row.layout.flex_flow = "row wrap"
-        super().__init__([row, self.message])
-        self.button.on_click(self._sample)
+        super().__init__([row(self.count, self.limit, self.seed, self.button), self.message])
         bench.job.observe(lambda c: setattr(self.button, "disabled", c["new"]), "busy")
 
-    def _sample(self, _: Any) -> None:
-        try:
-            self.bench.sample(self.count.value, self.limit.value, self.seed.value)
+    def _sample(self) -> None:
+        settings = (self.count.value, self.limit.value, self.seed.value)
+        if attempt(self.message, lambda: self.bench.sample(*settings)):
             self.seed.value += 1  # the next click draws other answers
-        except (ValueError, RuntimeError) as error:
-            self.message.value = plain(str(error))
 
 
 class ExportPanel(widgets.VBox):
@@ -334,28 +277,23 @@ class ExportPanel(widgets.VBox):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.name = widgets.Text("exports/answers", description="File")
-        self.html = widgets.Button(
-            description="HTML", icon="file-code-o", tooltip="Write an HTML file without scripts"
-        )
-        self.png = widgets.Button(
-            description="PNG", icon="picture-o", tooltip="Write a picture; needs Chromium or Chrome"
-        )
+        tooltips = ("Write an HTML file without scripts", "Write a picture; needs Chromium")
+        self.html = button("HTML", "file-code-o", self._html, tooltip=tooltips[0])
+        self.png = button("PNG", "picture-o", self._png, tooltip=tooltips[1])
         self.message = status(
             "The ranking, the opened answer, the pinned pair and the reward designs: one HTML "
             "file without scripts, or a picture of it."
         )
-        row = widgets.HBox([self.name, self.html, self.png])
-        row.layout.flex_flow = "row wrap"
-        super().__init__([row, self.message])
-        self.html.on_click(lambda _: self._write(".html", write_html))
-        self.png.on_click(lambda _: self._write(".png", write_png))
+        super().__init__([row(self.name, self.html, self.png), self.message])
+
+    def _html(self) -> None:
+        attempt(self.message, lambda: self._write(".html", write_html))
+
+    def _png(self) -> None:
+        attempt(self.message, lambda: self._write(".png", write_png))
 
     def _write(self, suffix: str, write: Any) -> None:
         self.message.value = "Writing …"
-        try:
-            path = write(
-                self.name.value.strip() + suffix, self.bench.question, workbench_html(self.bench)
-            )
-            self.message.value = f"Written: <code>{plain(str(path))}</code>"
-        except (ValueError, RuntimeError, OSError) as error:
-            self.message.value = f"<b>{type(error).__name__}</b>: {plain(str(error))}"
+        name = self.name.value.strip() + suffix
+        path = write(name, self.bench.question, workbench_html(self.bench))
+        self.message.value = f"Written: <code>{plain(str(path))}</code>"

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -21,10 +21,6 @@ import pyarrow.parquet as pq
 
 from sarlab.answers import AnswerScore, token_pieces
 
-_LIGHT = (
-    *("step", "split", "group_id", "question_id", "question", "gold", "answer", "length"),
-    *("truncated", "correct", "ppl_conditioned", "ppl_standalone", "sar", "reward", "advantage"),
-)
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
 
 
@@ -54,6 +50,9 @@ class AuditRow:
     place: int
 
 
+_LIGHT = [field.name for field in fields(AuditRow)][:-2]  # all but part and place
+
+
 def read_audit(folder: str | Path) -> list[AuditRow]:
     """The logged answers of a run, by step. Raises ValueError where there are none."""
     parts = sorted((Path(folder) / "rollouts.parquet").glob("*.parquet"))
@@ -62,10 +61,10 @@ def read_audit(folder: str | Path) -> list[AuditRow]:
     rows = []
     for part in parts:
         try:
-            table = pq.read_table(part, columns=list(_LIGHT))
+            table = pq.read_table(part, columns=_LIGHT)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{part} cannot be read as a part of a run: {error}.") from error
-        if table.column_names != list(_LIGHT):
+        if table.column_names != _LIGHT:
             raise ValueError(
                 f"{part} has columns of another version of sarlab. Read it with that version."
             )

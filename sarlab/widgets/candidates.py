@@ -13,7 +13,6 @@ from statistics import fmean
 
 from sarlab.answers import AnswerScore, score_answers
 from sarlab.models import DATA, Policy
-from sarlab.prompts import StandaloneContext
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 
@@ -114,7 +113,6 @@ def score_candidates(
     policy: Policy,
     drafts: Sequence[Draft],
     *,
-    standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     on_question: Callable[[int, int], None] | None = None,
 ) -> list[Candidate]:
     """Score drafts, question by question, in their order.
@@ -126,7 +124,7 @@ def score_candidates(
     for done, question in enumerate(questions, start=1):
         group = {i: draft for i, draft in enumerate(drafts) if draft.question == question}
         texts = [draft.answer for draft in group.values()]
-        scores = score_answers(policy, question, texts, standalone=standalone)
+        scores = score_answers(policy, question, texts)
         pairs = zip(scores, group.values(), strict=True)
         scored.update(zip(group, (judged_score(*pair) for pair in pairs), strict=True))
         if on_question is not None:

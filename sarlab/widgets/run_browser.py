@@ -37,11 +37,11 @@ from sarlab.widgets.live import (
     button,
     choices,
     fill,
+    put_figure,
     row,
     show,
     status,
 )
-from sarlab.widgets.outputs import put_figure
 
 ROW_HEADER = ("step", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "reward", "verdict", "answer")
 _AUDIT_ROWS = 50
@@ -274,9 +274,9 @@ class RunBrowser(widgets.VBox):
             self.length.value, self.sar.value = wider
 
     def _hand_on(self) -> None:
-        if self._on_open is not None and self._opened is not None:
-            row = self._opened
-            attempt(self.note, lambda: self._on_open(row.question, row.gold, row.answer))
+        on_open, row = self._on_open, self._opened
+        if on_open is not None and row is not None:
+            attempt(self.note, lambda: on_open(row.question, row.gold, row.answer))
 
     @property
     def _opened(self) -> AuditRow | None:

@@ -8,8 +8,8 @@ from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.widgets.candidates import judged, ranked
 from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.export import show_html, show_picture
 from sarlab.widgets.html import answer_html, designs_html, pair_html, ranking_html, rows_html
-from sarlab.widgets.outputs import show_html, show_picture
 from sarlab.widgets.run_browser import ROW_HEADER, RunBrowser, cells_of
 from sarlab.widgets.state import Bench
 

@@ -14,8 +14,7 @@ from sarlab.models import Policy, load_policy
 from sarlab.runs.folder import find_runs
 from sarlab.tasks import load_task
 from sarlab.widgets.candidates import pasted_answers, read_answers
-from sarlab.widgets.jobs import Report
-from sarlab.widgets.live import attempt, button, fill, row, show, status
+from sarlab.widgets.live import Report, attempt, button, fill, row, show, status
 from sarlab.widgets.state import Bench
 
 _WIDE = widgets.Layout(width="100%")
@@ -188,14 +187,4 @@ def load_in_job(bench: Bench, reference: str, use: Callable[[Policy | None], Non
         report(0, 1, f"Loading {reference} …")
         loaded.append(load_policy(reference))
 
-    def then(change: Any) -> None:
-        if not change["new"]:
-            bench.job.unobserve(then, "busy")
-            use(loaded[0] if loaded else None)
-
-    bench.job.observe(then, "busy")
-    try:
-        bench.job.start(f"Loading {reference} …", work)
-    except RuntimeError:
-        bench.job.unobserve(then, "busy")
-        raise
+    bench.job.start(f"Loading {reference} …", work, then=lambda: use(loaded[0] if loaded else None))

@@ -6,7 +6,6 @@ Long work runs in a thread; edits are answered in the thread in which they arriv
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,8 +20,8 @@ from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
 from sarlab.rollout import sample as sample_answers
-from sarlab.widgets.candidates import Candidate, Draft, is_correct, rejudged
-from sarlab.widgets.jobs import JobBar, Report
+from sarlab.widgets.candidates import Candidate, Draft, is_correct, judged_score, rejudged
+from sarlab.widgets.live import JobBar, Report, in_thread
 from sarlab.widgets.stored import stored_scores
 
 _SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
@@ -319,8 +318,7 @@ class Bench(widgets.VBox):
 
     def _judged(self, score: AnswerScore, draft: Draft) -> Candidate:
         gold = draft.gold or self.golds.get(draft.question) or None
-        correct = is_correct(score.answer, gold)
-        return Candidate(score, correct, gold, draft.label, draft.truncated)
+        return judged_score(score, replace(draft, gold=gold))
 
     def _append(self, question: str, candidate: Candidate) -> None:
         self.scored.setdefault(question, []).append(candidate)
@@ -361,10 +359,7 @@ class Bench(widgets.VBox):
             if self.opened is score and self.policy is policy:
                 self.opened = replace(detailed, answer=score.answer)
 
-        # The thread takes the caller's context along, so that ipykernel knows whose output it is.
-        context = contextvars.copy_context()
-        self._details = threading.Thread(target=lambda: context.run(work), daemon=True)
-        self._details.start()
+        self._details = in_thread(work)
 
     @traitlets.observe("gold")
     def _judge_again(self, _: Any) -> None:
@@ -390,14 +385,8 @@ class Bench(widgets.VBox):
         self._detailed = {}
         for question, group in self.scored.items():
             self.drafts.setdefault(question, [])[:0] = [
-                Draft(
-                    question,
-                    c.score.token_ids if same else c.score.answer,
-                    c.gold,
-                    c.label,
-                    c.truncated,
-                )
-                for c in group
+                Draft(question, c.score.token_ids if same else text, c.gold, c.label, c.truncated)
+                for c, text in ((c, c.score.answer) for c in group)
             ]
         self.scored = {}
         self.open_question(self.question)

@@ -71,7 +71,7 @@ def put_notebook(root: Path, name: str, model: str, questions: int) -> str:
             cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = (
-                f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\n'
+                f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\npatience = 900.0\n'
                 f'runs = "{(root / "runs").as_posix()}"\n'
             )
     nbformat.write(notebook, root / "notebooks" / name)

@@ -20,7 +20,7 @@ from trl_arm import trainer_of
 from sarlab.config import TrainConfig
 from sarlab.prompts import conditioned_ids
 from sarlab.sar import self_aligned_reward
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_logps
 from sarlab.train import grpo_steps
 
 # Questions, answers each, tokens each, and the three per-device batch sizes offered to TRL.
@@ -92,8 +92,8 @@ def check(policy: Any, config: TrainConfig, asked: list[Any], seen: dict[str, An
     ids = torch.tensor(seen["answers"])
     mask = torch.ones_like(ids, dtype=torch.bool)
     prefixes = [Prefix(tuple(p)) for p in seen["prompts"]]
-    conditioned = score(policy, prefixes, ids, mask, prefix_index=torch.arange(len(ids))).logps
-    alone = score(policy, Prefix(tuple(seen["alone"])), ids, mask).logps
+    conditioned = answer_logps(policy, prefixes, ids, mask, prefix_index=torch.arange(len(ids)))
+    alone = answer_logps(policy, Prefix(tuple(seen["alone"])), ids, mask)
     assert conditioned is not None and alone is not None
     difference = (self_aligned_reward(conditioned, alone, mask) - seen["sar"]).abs().max().item()
     assert difference < 1e-3, f"the two rewards differ by {difference}"

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import sarlab.train
+import sarlab.experience
 from sarlab import plan
 from sarlab.config import TrainConfig
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.tasks import Task, load_task
-from sarlab.train import TrainState, start
 from sarlab.types import Question
+from sarlab.update import TrainState, start
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # On a machine that is busy with other work, BENCH_CLOCK=cpu with OMP_NUM_THREADS=1 counts this
@@ -32,7 +32,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 ON_CPU_TIME = os.environ.get("BENCH_CLOCK") == "cpu"
 now = time.process_time if ON_CPU_TIME else time.perf_counter
 if ON_CPU_TIME:
-    sarlab.train.time = SimpleNamespace(perf_counter=now)  # the seconds by phase of a step
+    sarlab.experience.time = SimpleNamespace(perf_counter=now)  # the seconds by phase of a step
 NO_TOKEN = (1_000_000_000,)  # an end token that is in no vocabulary
 
 

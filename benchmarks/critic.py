@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from sarlab._engine.micro_batches import plan_batches
 from sarlab.config import preset
+from sarlab.experience import Batch, collect
+from sarlab.losses import explained_variance
 from sarlab.models import Policy, add_lora, load_policy
-from sarlab.ppo import explained_variance
 from sarlab.rewards import total_reward
-from sarlab.scoring import Prefix, score, token_budget_for
+from sarlab.scoring import answer_states, token_budget_for
 from sarlab.tasks import load_task
-from sarlab.train import Batch, collect, mini_batches
+from sarlab.update import mini_batches
 
 CONFIG = preset("lora", "ppo")
 
@@ -34,17 +35,14 @@ def hidden_states(policy: Policy, batch: Batch, rows: Tensor, grad: bool) -> Ten
     """States [B, T, H] that stand before each token of the answers ``rows``."""
     rollouts = batch.rollouts
     width = int(rollouts.lengths[rows].max())
-    found = score(
+    return answer_states(
         policy,
-        [Prefix(p.ids) for p in batch.prefixes],
+        batch.prefixes,
         rollouts.answer_ids[rows, :width],
         rollouts.answer_mask[rows, :width],
         prefix_index=rollouts.group_ids[rows],
         grad=grad,
-        outputs=("hidden",),
-    ).hidden
-    assert found is not None
-    return found
+    )
 
 
 def measure(

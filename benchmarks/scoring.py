@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sarlab import plan
 from sarlab.models import Policy, load_policy
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_logps
 
 ANSWERS, QUESTION, EMPTY_TURN, ANSWER = 16, 93, 36, 60
 LENGTHS = (30, 300, 1_000)
@@ -29,7 +29,7 @@ TARGET = 1.8
 
 def ours(policy: Policy, contexts: list[tuple[int, ...]], answers: Tensor) -> list[Tensor]:
     mask = torch.ones_like(answers, dtype=torch.bool)
-    found = [score(policy, Prefix(context), answers, mask).logps for context in contexts]
+    found = [answer_logps(policy, Prefix(context), answers, mask) for context in contexts]
     return [f for f in found if f is not None]
 
 

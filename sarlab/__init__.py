@@ -1,22 +1,41 @@
 """sarlab: a workbench for self-aligned reward (SAR) in reinforcement learning of reasoning models.
 
-The calls that a notebook types; everything else lives in the modules, in the order in which data
-flows through them (see CONTRIBUTING.md).
+The calls that a notebook types, each loaded when it is first used: `import sarlab` itself loads
+neither transformers nor PEFT nor SciPy. Everything else lives in the modules, in the order in
+which data flows through them (CONTRIBUTING.md has the map).
 """
 
-from sarlab import plan
-from sarlab.answers import AnswerScore, score_answers
-from sarlab.config import TrainConfig, preset
-from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
-from sarlab.job.training import run_training
-from sarlab.models import Policy, add_lora, export_policy, load_policy
-from sarlab.plan.calibration import Calibration, check_calibration
-from sarlab.prompts import PromptFormat, StandaloneContext
-from sarlab.rewards import REWARDS, Reward
-from sarlab.tasks import Task, load_task, verify
-from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sarlab import plan
+    from sarlab.answers import AnswerScore, score_answers
+    from sarlab.config import TrainConfig, preset
+    from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
+    from sarlab.job.training import run_training
+    from sarlab.models import Policy, add_lora, export_policy, load_policy
+    from sarlab.plan.calibration import Calibration, check_calibration
+    from sarlab.prompts import PromptFormat, StandaloneContext
+    from sarlab.rewards import REWARDS, Reward
+    from sarlab.tasks import Task, load_task, verify
+    from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
 __version__ = "0.1.0"
+
+_MODULE_OF = {
+    "plan": "plan",
+    **dict.fromkeys(("AnswerScore", "score_answers"), "answers"),
+    **dict.fromkeys(("TrainConfig", "preset"), "config"),
+    **dict.fromkeys(("evaluate_policy", "paired_difference", "summarise"), "evaluation.judge"),
+    "run_training": "job.training",
+    **dict.fromkeys(("Policy", "add_lora", "export_policy", "load_policy"), "models"),
+    **dict.fromkeys(("Calibration", "check_calibration"), "plan.calibration"),
+    **dict.fromkeys(("PromptFormat", "StandaloneContext"), "prompts"),
+    **dict.fromkeys(("REWARDS", "Reward"), "rewards"),
+    **dict.fromkeys(("Task", "load_task", "verify"), "tasks"),
+    **dict.fromkeys(("Question", "RewardInputs", "Rollouts", "StepRecord"), "types"),
+}
 
 __all__ = [
     "REWARDS",
@@ -46,3 +65,16 @@ __all__ = [
     "summarise",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'sarlab' has no attribute {name!r}")
+    module = importlib.import_module(f"sarlab.{_MODULE_OF[name]}")
+    value = module if name == "plan" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

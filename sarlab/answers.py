@@ -1,4 +1,4 @@
-"""Score typed or sampled answers to one question, token by token: what the workbench looks at."""
+"""Scores of typed or sampled answers to one question, token by token, also while one is edited."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from torch import Tensor
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
 from sarlab.sar import leave_out, perplexity, self_aligned_reward, token_shares, token_values
-from sarlab.scoring import Prefix, Scores, score
+from sarlab.scoring import (
+    ComputedPrefix,
+    Prefix,
+    TokenReport,
+    answer_block,
+    answer_logps,
+    compute_prefixes,
+    extend_prefixes,
+    report_of_states,
+    token_report,
+)
 
 _REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True)
 class TokenAlternatives:
-    """What a context would rather have seen at one token: rank from 1, and the likeliest five."""
+    """One token's rank under a context (1 is the likeliest), and the context's top 5 tokens."""
 
     rank: int
     top: tuple[tuple[str, float], ...]  # (token, log-prob in nats)
@@ -27,7 +37,7 @@ class TokenAlternatives:
 
 @dataclass(frozen=True)
 class AnswerScore:
-    """One answer under both contexts. Log-probs in nats, one number a token in each tuple.
+    """One answer under both contexts. Log-probs in nats, one value per token in each tuple.
 
     ``tokens`` are the pieces of text that the ids stand for; joined they are the answer. A
     character that takes several ids stands with the last of them, the others are "".
@@ -62,11 +72,7 @@ class AnswerScore:
 
     def sar_without(self, start: int, stop: int) -> float:
         """SAR with the tokens [start, stop) left out of the mean, nothing scored again."""
-        if not 0 <= start < stop <= self.length or stop - start >= self.length:
-            raise ValueError(
-                f"The span [{start}, {stop}) must lie in an answer of {self.length} tokens and "
-                "leave at least one of them."
-            )
+        _refuse_span(start, stop, self.length)
         span = torch.zeros(1, self.length, dtype=torch.bool)
         span[0, start:stop] = True
         return leave_out(*self._logps(), self._mask(), span).item()
@@ -91,61 +97,29 @@ def score_answers(
     """Score answers to one question with it and without it.
 
     An answer is a text (tokenised alone; the end token is appended if ``append_eos``) or a
-    sequence of ids (sampled; taken as it is). ``alternatives`` adds ranks and the five likeliest
-    tokens under both contexts. ``prefixes`` (conditioned, standalone) saves their forward pass
-    when they were computed before. Raises ValueError for an empty question or answer.
+    sequence of ids (sampled; taken as they are). ``alternatives`` adds ranks and the five
+    likeliest tokens under both contexts. ``prefixes`` (conditioned, standalone) are reused where
+    they are given. Raises ValueError for an empty question or answer.
     """
-    if not question.strip():
-        raise ValueError(
-            f"The question is empty ({question!r}); with nothing to condition on SAR is 0."
-        )
+    _refuse_empty(question)
     if not answers:
         return []
-    conditioned, alone = prefixes or question_prefixes(policy, question, standalone)
-    ids = [
-        encode_answer(policy.tokenizer, a, policy.end_id, append_eos=append_eos)
-        if isinstance(a, str)
-        else [int(i) for i in a]
-        for a in answers
-    ]
+    ids = [_encode(policy, answer, append_eos) for answer in answers]
     block, mask = answer_block(ids)
-    outputs = ("logps", "ranks", "top") if alternatives else ("logps",)
-    with_question = score(policy, conditioned, block, mask, outputs=outputs)
-    without = score(policy, alone, block, mask, outputs=outputs)
+    contexts = prefixes or question_prefixes(policy, question, standalone)
+    if not alternatives:
+        conditioned, alone = (answer_logps(policy, p, block, mask) for p in contexts)
+        return [
+            _answer_score(policy, question, answer, token_ids, conditioned[row], alone[row])
+            for row, (answer, token_ids) in enumerate(zip(answers, ids, strict=True))
+        ]
+    reports = [token_report(policy, p, block, mask) for p in contexts]
     return [
-        answer_score(policy, question, answer, own, with_question, without, row)
-        for row, (answer, own) in enumerate(zip(answers, ids, strict=True))
+        _reported_score(
+            policy, question, answer, token_ids, *(_row(report, row) for report in reports)
+        )
+        for row, (answer, token_ids) in enumerate(zip(answers, ids, strict=True))
     ]
-
-
-def answer_score(
-    policy: Policy,
-    question: str,
-    answer: str | Sequence[int],
-    ids: Sequence[int],
-    with_question: Scores,
-    without: Scores,
-    row: int = 0,
-) -> AnswerScore:
-    """The record of one answer, from a row of both contexts' scores."""
-    assert with_question.logps is not None and without.logps is not None
-    n = len(ids)
-    logps = with_question.logps[row : row + 1, :n].cpu()
-    logps_alone = without.logps[row : row + 1, :n].cpu()
-    mask = torch.ones(1, n, dtype=torch.bool)
-    return AnswerScore(
-        question=question,
-        answer=answer if isinstance(answer, str) else policy.text(list(ids)),
-        token_ids=tuple(ids),
-        tokens=tuple(token_pieces(policy.tokenizer, ids)),
-        logps_conditioned=tuple(logps[0].tolist()),
-        logps_standalone=tuple(logps_alone[0].tolist()),
-        sar=self_aligned_reward(logps, logps_alone, mask).item(),
-        ppl_conditioned=perplexity(logps, mask).item(),
-        ppl_standalone=perplexity(logps_alone, mask).item(),
-        alternatives_conditioned=_alternatives(policy, with_question, row, n),
-        alternatives_standalone=_alternatives(policy, without, row, n),
-    )
 
 
 def question_prefixes(
@@ -158,6 +132,175 @@ def question_prefixes(
         Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt))),
         Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt, standalone))),
     )
+
+
+class Rescorer:
+    """Scores answers to one question, each as an edit of the one before it.
+
+    It holds the key-value caches of both contexts with the last answer on top. An answer that
+    shares its first k tokens with the last one costs a forward pass of the others only. Scores
+    equal those of :func:`score_answers` up to float32 rounding.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        question: str,
+        *,
+        standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
+    ) -> None:
+        _refuse_empty(question)
+        self.policy = policy
+        self.question = question
+        self._prefixes = compute_prefixes(policy, question_prefixes(policy, question, standalone))
+        self._starts = [len(prefix.ids) for prefix in self._prefixes]
+        self._ids: tuple[int, ...] = ()
+        self._report: TokenReport | None = None  # [2, T], conditioned and standalone
+
+    @property
+    def conditioned(self) -> Prefix:
+        """The prefix with the question, computed, without an answer on top."""
+        return self._prefixes[0].cut(self._starts[0])
+
+    def score(self, answer: str | Sequence[int], *, append_eos: bool = True) -> AnswerScore:
+        """Score a text (tokenised alone, end token appended) or ids, and keep it for the next."""
+        ids = tuple(_encode(self.policy, answer, append_eos))
+        if not ids:
+            raise ValueError("The answer has no tokens; perplexity is undefined.")
+        longest = max(self._starts) + len(ids)
+        if longest > self.policy.context_length:
+            raise ValueError(
+                f"The question with its answer is {longest} tokens long, "
+                f"{self.policy.reference!r} takes at most {self.policy.context_length}. "
+                "Shorten the answer."
+            )
+        self._prefixes, self._report = self._extended(ids)
+        self._ids = ids
+        return self._record(answer, ids, self._report)
+
+    def score_deleted(self, start: int, stop: int) -> AnswerScore:
+        """The last answer with the tokens [start, stop) deleted and those after scored again.
+
+        The other tokens keep their ids: nothing is decoded and encoded again. Raises ValueError
+        for a span that leaves nothing, or where no answer was scored yet.
+        """
+        _refuse_span(start, stop, len(self._ids))
+        ids = (*self._ids[:start], *self._ids[stop:])
+        return self._record(ids, ids, self._extended(ids)[1])
+
+    def _extended(self, ids: tuple[int, ...]) -> tuple[list[ComputedPrefix], TokenReport]:
+        """Both contexts with the answer on top; the tokens it shares with the last are reused."""
+        same = 0
+        while same < min(len(ids), len(self._ids)) and ids[same] == self._ids[same]:
+            same += 1
+        prefixes = [
+            prefix.cut(start + same)
+            for prefix, start in zip(self._prefixes, self._starts, strict=True)
+        ]
+        new_ids = ids[same:]
+        before = self._report and TokenReport(*(block[:, :same] for block in self._report))
+        if before is not None and not new_ids:  # nothing is new, or only the end was cut off
+            return prefixes, before
+        extended = extend_prefixes(self.policy, prefixes, new_ids)
+        # The state at a position predicts the next one, so the states start one token earlier.
+        states = torch.stack(
+            [
+                prefix.hidden[start + same - 1 : start + len(ids) - 1]
+                for prefix, start in zip(extended, self._starts, strict=True)
+            ]
+        )
+        targets = torch.tensor([new_ids, new_ids], device=states.device)
+        report = report_of_states(self.policy, states, targets, torch.ones_like(targets).bool())
+        if before is not None:
+            report = TokenReport(*(torch.cat(x, dim=1) for x in zip(before, report, strict=True)))
+        return extended, report
+
+    def _record(
+        self, answer: str | Sequence[int], ids: Sequence[int], report: TokenReport
+    ) -> AnswerScore:
+        contexts = (_row(report, 0), _row(report, 1))
+        return _reported_score(self.policy, self.question, answer, ids, *contexts)
+
+
+def _answer_score(
+    policy: Policy,
+    question: str,
+    answer: str | Sequence[int],
+    ids: Sequence[int],
+    logps_conditioned: Tensor,
+    logps_standalone: Tensor,
+    alternatives: tuple[tuple[TokenAlternatives, ...], tuple[TokenAlternatives, ...]] = ((), ()),
+) -> AnswerScore:
+    """The record of one answer from its log-probs [T] under both contexts."""
+    conditioned = logps_conditioned[None, : len(ids)].cpu()
+    alone = logps_standalone[None, : len(ids)].cpu()
+    mask = torch.ones(1, len(ids), dtype=torch.bool)
+    return AnswerScore(
+        question=question,
+        answer=answer if isinstance(answer, str) else policy.text(list(ids)),
+        token_ids=tuple(ids),
+        tokens=tuple(token_pieces(policy.tokenizer, ids)),
+        logps_conditioned=tuple(conditioned[0].tolist()),
+        logps_standalone=tuple(alone[0].tolist()),
+        sar=self_aligned_reward(conditioned, alone, mask).item(),
+        ppl_conditioned=perplexity(conditioned, mask).item(),
+        ppl_standalone=perplexity(alone, mask).item(),
+        alternatives_conditioned=alternatives[0],
+        alternatives_standalone=alternatives[1],
+    )
+
+
+def _reported_score(
+    policy: Policy,
+    question: str,
+    answer: str | Sequence[int],
+    ids: Sequence[int],
+    conditioned: TokenReport,
+    alone: TokenReport,
+) -> AnswerScore:
+    """The same with alternatives, from one row [T] of both contexts' reports."""
+    n = len(ids)
+    alternatives = (_alternatives(policy, conditioned, n), _alternatives(policy, alone, n))
+    logps = (conditioned.logps, alone.logps)
+    return _answer_score(policy, question, answer, ids, *logps, alternatives)
+
+
+def _row(report: TokenReport, row: int) -> TokenReport:
+    return TokenReport(*(block[row] for block in report))
+
+
+def _alternatives(
+    policy: Policy, report: TokenReport, length: int
+) -> tuple[TokenAlternatives, ...]:
+    ranks = report.ranks[:length].tolist()
+    ids = report.top_ids[:length].tolist()
+    logps = report.top_logps[:length].tolist()
+    names = {i: token_name(policy.tokenizer, i) for i in {i for five in ids for i in five}}
+    return tuple(
+        TokenAlternatives(rank, tuple((names[i], p) for i, p in zip(five, values, strict=True)))
+        for rank, five, values in zip(ranks, ids, logps, strict=True)
+    )
+
+
+def _encode(policy: Policy, answer: str | Sequence[int], append_eos: bool) -> list[int]:
+    if isinstance(answer, str):
+        return encode_answer(policy.tokenizer, answer, policy.end_id, append_eos=append_eos)
+    return [int(i) for i in answer]
+
+
+def _refuse_empty(question: str) -> None:
+    if not question.strip():
+        raise ValueError(
+            f"The question is empty ({question!r}); with nothing to condition on SAR is 0."
+        )
+
+
+def _refuse_span(start: int, stop: int, length: int) -> None:
+    if not 0 <= start < stop <= length or stop - start >= length:
+        raise ValueError(
+            f"The span [{start}, {stop}) must lie in an answer of {length} tokens and leave at "
+            "least one of them."
+        )
 
 
 def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -180,9 +323,9 @@ def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def token_name(tokenizer: Any, token_id: int) -> str:
-    """The text of one id by itself, its leading space kept.
+    """The text of one id by itself, with its leading space.
 
-    An id that holds only a part of a character gives the vocabulary's own entry.
+    An id that holds only a part of a character gives the vocabulary's entry.
     """
     # Decoded alone, an id of SentencePiece's kind loses its space; behind another it keeps it.
     before = tokenizer.decode([token_id], skip_special_tokens=False)
@@ -191,32 +334,3 @@ def token_name(tokenizer: Any, token_id: int) -> str:
     if not name or _REPLACEMENT in name:
         return str(tokenizer.convert_ids_to_tokens(token_id))
     return name
-
-
-def _alternatives(
-    policy: Policy, scores: Scores, row: int, length: int
-) -> tuple[TokenAlternatives, ...]:
-    if scores.ranks is None or scores.top_ids is None or scores.top_logps is None:
-        return ()
-    ranks = scores.ranks[row, :length].tolist()
-    ids = scores.top_ids[row, :length].tolist()
-    logps = scores.top_logps[row, :length].tolist()
-    names = {i: token_name(policy.tokenizer, i) for i in {i for five in ids for i in five}}
-    return tuple(
-        TokenAlternatives(rank, tuple((names[i], p) for i, p in zip(five, values, strict=True)))
-        for rank, five, values in zip(ranks, ids, logps, strict=True)
-    )
-
-
-def answer_block(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids [B, T] and their answer_mask. ValueError for an answer without tokens."""
-    for row, answer in enumerate(ids):
-        if not answer:
-            raise ValueError(f"Answer {row} has no tokens; perplexity is undefined.")
-    width = max(map(len, ids))
-    block = torch.zeros(len(ids), width, dtype=torch.long)
-    mask = torch.zeros(len(ids), width, dtype=torch.bool)
-    for row, answer in enumerate(ids):
-        block[row, : len(answer)] = torch.tensor(list(answer))
-        mask[row, : len(answer)] = True
-    return block, mask

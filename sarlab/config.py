@@ -1,11 +1,11 @@
-"""What a training run is told. A configuration that makes no sense cannot be made."""
+"""Training configuration and presets. Values that make no sense raise ValueError."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -15,7 +15,6 @@ from sarlab.rewards import AlphaSchedule, reward_named
 
 Algorithm = Literal["grpo", "ppo"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
-MIN_GROUP = 2
 
 
 @dataclass(frozen=True)
@@ -67,79 +66,75 @@ class TrainConfig:
     tracker: Tracker = "none"  # a copy of the log for TensorBoard, Weights & Biases or trackio
 
     def __post_init__(self) -> None:
-        types = get_type_hints(TrainConfig)
-        for name, kind in types.items():
+        for name, kind in get_type_hints(TrainConfig).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
         reward_named(self.reward)
-        positive = (
-            "steps questions group_size max_answer_tokens mini_batches epochs lora_rank "
-            "lora_alpha eval_every eval_questions checkpoint_every"
-        )
-        for name in positive.split():
-            _require(self, name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("warmup_steps", "seed", "validation_questions", "token_budget"):
-            _require(self, name, getattr(self, name) >= 0, "must be 0 or more")
-        for name in ("learning_rate", "critic_learning_rate", "grad_clip"):
-            _require(self, name, getattr(self, name) > 0, "must be above 0")
-        _require(
-            self, "alpha", 0 <= self.alpha <= 1, "must lie in [0, 1]; the paper uses 0.05 to 0.3"
-        )
-        for name in ("beta", "weight_decay"):
-            _require(self, name, getattr(self, name) >= 0, "must be 0 or more")
-        for name in ("gamma", "lam"):
-            _require(self, name, 0 <= getattr(self, name) <= 1, "must lie in [0, 1]")
-        _require(self, "clip_low", 0 < self.clip_low < 1, "must lie in (0, 1)")
-        _require(self, "clip_high", self.clip_high >= self.clip_low, "must not be below clip_low")
-        _require(
-            self, "dual_clip", self.dual_clip > 1 + self.clip_high, "must exceed 1 + clip_high"
-        )
-        _require(self, "value_clip", self.value_clip > 0, "must be above 0")
-        if self.algorithm == "grpo":
-            _require(
-                self,
-                "group_size",
-                self.group_size >= MIN_GROUP,
-                "must be at least 2 for GRPO, whose advantage is relative to the group; "
-                "or use algorithm='ppo'",
-            )
-        else:
-            _require(
-                self,
-                "group_size",
-                self.group_size == 1,
-                "must be 1 for PPO, which has a critic instead of a group",
-            )
-            _require(
-                self,
-                "reward",
-                not reward_named(self.reward).needs_group,
-                "compares the answers to one question, and PPO has one answer each; use GRPO",
-            )
-        _require(
-            self,
-            "mini_batches",
-            self.mini_batches <= self.questions,
-            f"must not exceed questions ({self.questions})",
-        )
+        for names, holds, rule in RULES:
+            for name in names.split():
+                if not holds(self, getattr(self, name)):
+                    rule = rule.format(questions=self.questions)
+                    raise ValueError(f"{name} is {getattr(self, name)!r}; it {rule}.")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> TrainConfig:
         """A configuration from notebook or file parameters; an unknown name is an error.
 
-        What is not told comes from the algorithm's part of ``preset`` (default `lora`).
+        Fields without a parameter take the algorithm's values in ``preset`` (default `lora`).
         """
         parameters = dict(parameters)
         refuse_unknown(parameters, [*(f.name for f in dataclasses.fields(cls)), "preset"])
-        named = parameters.pop("preset", "lora")
+        name = parameters.pop("preset", "lora")
         algorithm = parameters.get("algorithm", "grpo")
-        if named not in PRESETS:
-            raise ValueError(f"Unknown preset {named!r}; choose one of {', '.join(PRESETS)}.")
-        return cls(**{**PRESETS[named].get(algorithm, {}), **parameters})
+        if name not in PRESETS:
+            raise ValueError(f"Unknown preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name].get(algorithm, {}), **parameters})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as written to config.json."""
         return {k: getattr(v, "value", v) for k, v in dataclasses.asdict(self).items()}
 
+
+# Which values make sense, in the order in which they are checked: fields, test, rule.
+RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
+    (
+        "steps questions group_size max_answer_tokens mini_batches epochs lora_rank lora_alpha "
+        "eval_every eval_questions checkpoint_every",
+        lambda _, x: x >= 1,
+        "must be at least 1",
+    ),
+    (
+        "warmup_steps seed validation_questions token_budget beta weight_decay",
+        lambda _, x: x >= 0,
+        "must be 0 or more",
+    ),
+    (
+        "learning_rate critic_learning_rate grad_clip value_clip",
+        lambda _, x: x > 0,
+        "must be above 0",
+    ),
+    ("alpha", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]; the paper uses 0.05 to 0.3"),
+    ("gamma lam", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]"),
+    ("clip_low", lambda _, x: 0 < x < 1, "must lie in (0, 1)"),
+    ("clip_high", lambda c, x: x >= c.clip_low, "must not be below clip_low"),
+    ("dual_clip", lambda c, x: x > 1 + c.clip_high, "must exceed 1 + clip_high"),
+    (
+        "group_size",
+        lambda c, x: c.algorithm != "grpo" or x >= 2,
+        "must be at least 2 for GRPO, whose advantage is relative to the group; or use "
+        "algorithm='ppo'",
+    ),
+    (
+        "group_size",
+        lambda c, x: c.algorithm != "ppo" or x == 1,
+        "must be 1 for PPO, which has a critic instead of a group",
+    ),
+    (
+        "reward",
+        lambda c, x: c.algorithm != "ppo" or not reward_named(x).needs_group,
+        "compares the answers to one question, and PPO has one answer each; use GRPO",
+    ),
+    ("mini_batches", lambda c, x: x <= c.questions, "must not exceed questions ({questions})"),
+)
 
 # The authors' settings, for full fine-tuning of models of 1B and more.
 _PAPER: dict[str, dict[str, Any]] = {
@@ -151,20 +146,15 @@ _PAPER: dict[str, dict[str, Any]] = {
         "steps": 500,
         "max_answer_tokens": 4096,
         "beta": 0.001,
-    },
-    "ppo": {
-        "questions": 128,
-        "group_size": 1,
-        "mini_batches": 2,
-        "learning_rate": 1e-6,
-        "critic_learning_rate": 2e-6,
-        "steps": 500,
-        "max_answer_tokens": 4096,
-        "loss": "dapo",
-        "beta": 0.0,
-    },
+    }
 }
-
+_PAPER["ppo"] = {
+    **_PAPER["grpo"],
+    "group_size": 1,
+    "critic_learning_rate": 2e-6,
+    "loss": "dapo",
+    "beta": 0.0,
+}
 
 # At most 10,000 questions of each source, as in the paper; copies of one question count once.
 PAPER_DATA = "gsm8k+math+numinamath?limit=10000"
@@ -175,17 +165,12 @@ def _paper_model(model: str, **changes: Any) -> dict[str, dict[str, Any]]:
 
     The rates are ten times those of full fine-tuning, the rule of thumb for a LoRA; none of the
     four has been trained here. The authors draw at random from each source and keep short
-    numeric answers of NuminaMath only; here it is the first rows with an answer to check.
+    numeric answers of NuminaMath only; here the first rows with a checkable answer are taken.
     """
     task = {"model": model, "task": PAPER_DATA, "alpha": 0.2, "reward": "sar", **changes}
     return {
         "grpo": {**_PAPER["grpo"], **task, "learning_rate": 1e-5},
-        "ppo": {
-            **_PAPER["ppo"],
-            **task,
-            "learning_rate": 1e-5,
-            "critic_learning_rate": 2e-5,
-        },
+        "ppo": {**_PAPER["ppo"], **task, "learning_rate": 1e-5, "critic_learning_rate": 2e-5},
     }
 
 
@@ -228,11 +213,6 @@ def refuse_unknown(parameters: Iterable[str], known: Sequence[str]) -> None:
             raise ValueError(
                 f"Unknown parameter {name!r}.{hint} Known ones: {', '.join(sorted(known))}."
             )
-
-
-def _require(config: TrainConfig, name: str, holds: bool, rule: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {getattr(config, name)!r}; it {rule}.")
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Load a policy from one string, add LoRA, switch it off for the reference.
+"""The policy: a model with its tokenizer, loaded from one string, with or without a LoRA.
 
 A model reference is ``tiny``, ``smollm2-135m``, a hub id, a folder, a ``.gguf`` file, a folder
 with a PEFT adapter, or a run folder of this project (its base with its trained adapter).
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from sarlab._engine.folded_lora import folded
-from sarlab._engine.weights import DATA, REPOSITORY, no_weights, resolve
+from sarlab._engine.weights import DATA, REPOSITORY, load_weights
 from sarlab.prompts import PromptFormat, end_token_id
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "load_policy",
     "wrap_policy",
 ]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -77,9 +77,9 @@ class Policy:
     def context_length(self) -> int:
         """Longest sequence in tokens that the model was made for.
 
-        LongRoPE (Phi-3.5) turns *all* positions by other angles as soon as a sequence is longer
-        than ``original_max_position_embeddings``, so keys that were computed before no longer fit:
-        there that length is the limit.
+        LongRoPE (Phi-3.5) rotates *all* positions by other angles once a sequence is longer than
+        ``original_max_position_embeddings``, so that cached keys no longer fit: there that length
+        is the limit.
         """
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or {}
@@ -89,7 +89,7 @@ class Policy:
 
     @property
     def has_sliding_window(self) -> bool:
-        """Whether some layer sees a window only (padding inside a row would shorten it)."""
+        """Whether some layer attends to a window only (padding inside a row would shorten it)."""
         config = self.model.config.get_text_config()
         kinds = getattr(config, "layer_types", None)
         if kinds is not None:
@@ -139,7 +139,7 @@ class Policy:
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
-        """Within the block the policy is its own reference: the adapter is switched off."""
+        """Within the block the adapter is switched off: the policy before training."""
         if not hasattr(self.model, "disable_adapter"):
             raise ValueError(
                 f"Policy {self.reference!r} has no adapter, so switching it off gives no "
@@ -150,11 +150,11 @@ class Policy:
 
     @contextlib.contextmanager
     def folded(self) -> Iterator[None]:
-        """Within the block, without gradients, the adapter is added into the weights it adapts.
+        """Within the block, without gradients, the adapter is merged into the base weights.
 
-        The same policy up to rounding (1e-6 nats), with a third of the matrix products: sampling
+        The same policy up to rounding (1e-6 nats) with a third of the matrix products: sampling
         and scoring with a small model are a quarter faster. Does nothing where the sum would be
-        rounded (weights below float32), where the adapter is switched off, or where it is no
+        rounded (weights below float32), where the adapter is switched off, or where it is not a
         plain LoRA. With gradients: :func:`sarlab._engine.folded_lora.folded`.
         """
         with torch.no_grad(), folded(self.model):
@@ -185,27 +185,12 @@ def load_policy(
         raise ValueError("The model reference is empty. Name one: 'tiny', 'smollm2-135m', …")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if dtype == "auto":
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    elif isinstance(dtype, str):
-        if dtype not in ("float32", "bfloat16"):
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    if isinstance(dtype, str):
+        if dtype not in _DTYPES:
             raise ValueError(f"dtype {dtype!r} is unknown. Choose auto, float32 or bfloat16.")
-        dtype = getattr(torch, dtype)
-    source, adapter = resolve(name, adapter)
-    options: dict[str, Any] = {"trust_remote_code": False}
-    folder = source
-    if source.endswith(".gguf"):
-        folder, options["gguf_file"] = os.path.split(source)
-        folder = folder or "."
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-    except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
-        raise ValueError(_cannot_load(name, error)) from error
-    _refuse_made_up(name, report)
-    if adapter is not None:
-        model = _with_adapter(model, tokenizer, Path(adapter), name)
+        dtype = _DTYPES[dtype]
+    model, tokenizer, folder = load_weights(name, adapter, dtype)
     model.to(device).eval()
     return wrap_policy(model, tokenizer, name, prompt=_prompt_format(folder))
 
@@ -213,7 +198,7 @@ def load_policy(
 def wrap_policy(
     model: Any, tokenizer: Any, reference: str, prompt: PromptFormat | None = None
 ) -> Policy:
-    """Make a :class:`Policy` of a loaded transformers model and its tokenizer."""
+    """A :class:`Policy` from a loaded transformers model and its tokenizer."""
     eos_ids = _eos_ids(model, tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -242,7 +227,7 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
         raise ValueError(f"Policy {policy.reference!r} has an adapter already.")
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        # PEFT asks transformers for a property under its old name; nothing a user could mend.
+        # PEFT asks transformers for a property under its old name; nothing that a user can change.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
         model = get_peft_model(policy.model, lora_config(rank, alpha))
@@ -288,85 +273,18 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
 
 
 def save_prompt_format(policy: Policy, folder: Path) -> None:
-    """Write how the policy wants to be asked beside its weights, where loading looks for it."""
+    """Write the policy's prompt format beside its weights, where loading looks for it."""
     prompt = {"system": policy.prompt.system, "instruction": policy.prompt.instruction}
     (folder / "sarlab.json").write_text(json.dumps({"prompt": prompt}, indent=1) + "\n")
 
 
-def _cannot_load(name: str, error: Exception) -> str:
-    said = (str(error).strip() or repr(error)).splitlines()[0][:300]
-    if "trust_remote_code" in str(error) or "custom code" in str(error):
-        return (
-            f"Model {name!r} would run code that comes with it, and sarlab never does "
-            "(trust_remote_code stays off). Take a model whose architecture transformers has."
-        )
-    return (
-        f"Model {name!r} could not be loaded. A reference is 'tiny', 'smollm2-135m', a hub "
-        f"id, a folder with safetensors, or a .gguf file; without a network only local ones "
-        f"work. The loader said: {type(error).__name__}: {said}"
-    )
-
-
-def _refuse_made_up(name: str, report: Any) -> None:
-    """A weight that the files lack is filled with random numbers by transformers; not here."""
-    missing = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(
-            f"The files of model {name!r} lack the weights {', '.join(missing[:3])}{more}, which "
-            "would be random numbers. Fetch them again, or correct config.json: they are cut, or "
-            "not those of a causal language model."
-        )
-
-
-def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
-    """The model with a PEFT adapter on top; ValueError where the two do not belong together."""
-    from peft import PeftModel
-
-    if not (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            f"{folder} holds no adapter (no adapter_config.json). Name a PEFT folder, or a run "
-            "that has been trained to its end."
-        )
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(no_weights(folder))
-    if (folder / "tokenizer.json").is_file():
-        try:
-            own = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
-            raise ValueError(_cannot_load(str(folder), error)) from error
-        if own.get_vocab() != tokenizer.get_vocab():
-            raise ValueError(
-                f"The adapter {folder} was trained with another vocabulary ({len(own)} tokens) "
-                f"than that of {name!r} ({len(tokenizer)}). Put it on the base it was made for."
-            )
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except Exception as error:  # PEFT's, safetensors', torch's; re-raised with a remedy
-        text = (str(error).strip() or repr(error)).splitlines()
-        raise ValueError(
-            f"The adapter {folder} does not fit the model {name!r}, or is damaged. Put it on the "
-            f"base it was made for. The loader said: {type(error).__name__}: "
-            f"{' '.join(text[:2])[:300]}"
-        ) from error
-    lacking = [w for w in said if "missing adapter keys" in str(w.message)]
-    if lacking:
-        raise ValueError(
-            f"The adapter {folder} lacks weights for {name!r}: {str(lacking[0].message)[:300]}. "
-            "Put it on the base it was made for."
-        )
-    return wrapped
-
-
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every end token that the tokenizer or the model's own configuration names."""
-    found: list[int] = []
+    candidates: list[int | None] = []
     generation = getattr(model, "generation_config", None) or GenerationConfig()
     for value in (tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id):
-        found += value if isinstance(value, list | tuple) else [value]
-    ids = tuple(dict.fromkeys(int(i) for i in found if i is not None))
+        candidates += value if isinstance(value, list | tuple) else [value]
+    ids = tuple(dict.fromkeys(int(i) for i in candidates if i is not None))
     if not ids:
         raise ValueError(
             "Neither the tokenizer nor the model names an end token, so answers could not end. "
@@ -376,7 +294,7 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _prompt_format(folder: str) -> PromptFormat:
-    """How a model wants to be asked: its folder's sarlab.json, or the default."""
+    """The prompt format in a model folder's sarlab.json, or the default."""
     path = Path(folder) / "sarlab.json"
     if not path.exists():
         return PromptFormat()

@@ -1,14 +1,13 @@
-"""A question becomes the ids of its two prefixes: with the question, and without it.
+"""Prompts: a question to the token ids of its two prefixes, with and without the question.
 
 "Without the question" is a choice (:class:`StandaloneContext`). The default keeps the chat
 template and the system prompt and leaves the user turn empty, as the authors of self-aligned
 reward do.
 
-Where the instruction "end with `Answer: X`" stands matters more than it seems. In the user turn
-it vanishes together with the question, and the reward then pays for obeying it: on smollm2-135m
-the bare line "Answer: 17" scores +0.9, above every worked answer. In the system turn, the
-default, it stands in both contexts, only the question makes the difference, and the same line
-scores −0.7.
+The instruction "end with `Answer: X`" belongs in the system turn (the default), so that it is part
+of both contexts and only the question makes the difference. In the user turn it vanishes with the
+question, and the reward then pays for obeying it: on smollm2-135m the bare line "Answer: 17" scores
++0.9 there, above every worked answer, and −0.7 with the default.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _SENTINEL = "sarlab5entinel"  # one word that no template and no system prompt c
 
 
 class StandaloneContext(StrEnum):
-    """What stands before the answer when it is scored without its question."""
+    """The context of an answer that is scored without its question."""
 
     EMPTY_TURN = "empty_turn"  # the whole template around an empty user turn
     BARE = "bare"  # the beginning-of-text token alone (the end token where there is none)
@@ -32,7 +31,7 @@ class StandaloneContext(StrEnum):
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """The system turn (in both contexts), and what follows the question in the user turn."""
+    """The system turn (in both contexts), and the instruction after the question."""
 
     system: str | None = DEFAULT_INSTRUCTION
     instruction: str = ""
@@ -65,7 +64,7 @@ def standalone_ids(
 
 
 def encode_answer(tokenizer: Any, text: str, end_id: int, *, append_eos: bool = True) -> list[int]:
-    """Ids of a typed answer, tokenised alone; ``end_id`` is appended unless told otherwise.
+    """Ids of a typed answer, tokenised alone; ``end_id`` follows if ``append_eos``.
 
     Special tokens spelled out in the text are encoded as plain text: an answer that merely
     *mentions* an end token must not end there.
@@ -107,7 +106,7 @@ def _render(tokenizer: Any, user_text: str, system: str | None) -> list[int]:
 
 
 def chat_turns(tokenizer: Any, user_text: str, system: str | None) -> list[dict[str, str]]:
-    """The messages of a prompt; a system text that the template has no role for goes first."""
+    """The messages of a prompt; without a system role its text goes first in the user turn."""
     if system and not _has_system_role(tokenizer):
         user_text, system = f"{system}\n\n{user_text}" if user_text else system, None
     turns = [{"role": "system", "content": system}] if system else []

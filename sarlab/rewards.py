@@ -1,13 +1,13 @@
-"""Rewards: what an answer earns. Pure functions from :class:`RewardInputs` to one number each.
+"""Rewards: pure functions from :class:`RewardInputs` to one value per answer.
 
 R = R_VR + α·bonus, R_VR = 1 for a right answer and 0 for any other. ``REWARDS`` is the table of
-what is on offer. A reward of your own is one function and one entry:
+all rewards. To add one, write a function and an entry:
 
     def short(inputs):                       # RewardInputs → Tensor [B]
         return -inputs.lengths / 100
 
     REWARDS["short"] = Reward(short, needs_standalone=False, about="fewer tokens are better")
-    GRPOConfig(reward="short", alpha=0.1, …)
+    TrainConfig(reward="short", alpha=0.1)
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sarlab.groups import group_mean
 from sarlab.sar import mean_logp, self_aligned_reward
 from sarlab.types import RewardInputs
 
@@ -28,7 +27,7 @@ AlphaSchedule = Literal["constant", "linear_up", "linear_down"]
 
 @dataclass(frozen=True)
 class Reward:
-    """A bonus beside (or instead of) correctness, and what it needs to be computed."""
+    """A bonus beside (or instead of) correctness, and the inputs that it needs."""
 
     bonus: Callable[[RewardInputs], Tensor]
     needs_standalone: bool
@@ -37,8 +36,25 @@ class Reward:
     needs_group: bool = False  # compares answers to one question, so there must be several
 
 
-def nothing(inputs: RewardInputs) -> Tensor:
-    """No bonus: plain GRPO and PPO [B]."""
+def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
+    """Each answer's group mean [B]; a group is the answers to one question."""
+    _, index = torch.unique(group_ids, return_inverse=True)
+    size = int(index.max()) + 1
+    sums = values.new_zeros(size).index_add_(0, index, values)
+    counts = values.new_zeros(size).index_add_(0, index, torch.ones_like(values))
+    return (sums / counts)[index]
+
+
+def group_std(values: Tensor, group_ids: Tensor) -> Tensor:
+    """Unbiased standard deviation of each answer's group [B]; 0 for a group of one."""
+    squares = (values - group_mean(values, group_ids)).square()
+    _, index, counts = torch.unique(group_ids, return_inverse=True, return_counts=True)
+    n = counts[index].to(values.dtype)
+    return (group_mean(squares, group_ids) * n / (n - 1).clamp(min=1)).sqrt()
+
+
+def no_bonus(inputs: RewardInputs) -> Tensor:
+    """0 [B]: plain GRPO and PPO."""
     return torch.zeros_like(inputs.correct)
 
 
@@ -62,8 +78,8 @@ def o1_pruner(inputs: RewardInputs) -> Tensor:
 def efficient_reasoning(inputs: RewardInputs) -> Tensor:
     """ER [B]: −(2σ((len − mean)/std) − 1) among the group's right answers, 0 for all others.
 
-    Mean and (unbiased) standard deviation are over the right answers of the group; 0 where at
-    most one is right or all have one length.
+    Mean and (unbiased) standard deviation are over the group's right answers; 0 where at most
+    one is right or all have one length.
     """
     bonus = torch.zeros_like(inputs.correct)
     right = inputs.correct > 0
@@ -82,7 +98,7 @@ def confidence(inputs: RewardInputs) -> Tensor:
 
 
 REWARDS: dict[str, Reward] = {
-    "correct": Reward(nothing, False, "right or wrong, nothing else"),
+    "correct": Reward(no_bonus, False, "right or wrong, nothing else"),
     "sar": Reward(sar, True, "right, and what the question gives to the answer"),
     "o1_pruner": Reward(o1_pruner, False, "right, and shorter than its siblings", needs_group=True),
     "er": Reward(
@@ -94,7 +110,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def reward_named(name: str) -> Reward:
-    """The table's entry, or a ValueError that lists what there is."""
+    """The reward of that name; ValueError with the list of names for an unknown one."""
     if name not in REWARDS:
         raise ValueError(
             f"Unknown reward {name!r}. Choose one of {', '.join(REWARDS)}, or add your own to "
@@ -104,7 +120,7 @@ def reward_named(name: str) -> Reward:
 
 
 def alpha_at(alpha: float, schedule: AlphaSchedule, progress: float) -> float:
-    """α at a share of training: constant, rising from 0, or falling to 0."""
+    """α at ``progress`` (a share of training): constant, rising from 0, or falling to 0."""
     if schedule == "constant":
         return alpha
     if schedule == "linear_up":
@@ -125,7 +141,7 @@ def total_reward(
     if bonus.shape != inputs.correct.shape:
         raise ValueError(
             f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
-            f"{len(inputs.correct)} answers. Return one number an answer."
+            f"{len(inputs.correct)} answers. Return one value per answer."
         )
     if not reward.verifiable:
         return bonus

@@ -1,9 +1,8 @@
-"""Sampling: G answers a question from the policy itself, at temperature 1, nothing cut off.
+"""Sampling: G answers per question from the policy itself, at temperature 1, without truncation.
 
-The loop is our own since three things are wanted that `generate` does not offer together: each
-question's prefix is computed once for its whole group, finished answers leave the batch, and the
-log-probs that come back are those of scoring (float32, temperature 1, whole vocabulary), so an
-on-policy step need not compute them again.
+`generate` is not used: here each question's prefix is computed once for its whole group, finished
+answers leave the batch, and the log-probs are those of scoring (float32, temperature 1, whole
+vocabulary), so an on-policy step need not compute them again.
 """
 
 from __future__ import annotations
@@ -13,50 +12,16 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from sarlab._engine.micro_batches import run_in_batches
+from sarlab._engine.caches import growing_cache
+from sarlab._engine.head import draw_tokens
+from sarlab._engine.micro_batches import batch_attempts
 from sarlab.models import Policy
-from sarlab.scoring import Prefix, compute_prefixes
+from sarlab.scoring import ComputedPrefix, Prefix, compute_prefixes
 from sarlab.types import Rollouts
 
-_BLOCK = 64  # slots by which the cache grows
-_FLAT_LAW = 4_096  # up to this vocabulary the law is summed token by token at once
-_LAW_BLOCK = 128
 _COMPACT_BELOW = 0.8  # finished rows leave once so few are live: each time copies the cache
-
-
-class _GrowingLayer(DynamicLayer):
-    """A cache layer with room ahead, so that a new token does not copy the whole past."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.length = 0
-        self._room: tuple[Tensor, Tensor] | None = None
-        self.update(keys, values)
-
-    def update(self, key_states, value_states, *args, **kwargs):  # type: ignore[no-untyped-def]
-        end = self.length + key_states.shape[2]
-        if self._room is None or self._room[0].shape[2] < end:
-            shape = (*key_states.shape[:2], end + _BLOCK, key_states.shape[3])
-            room = (key_states.new_empty(shape), value_states.new_empty(shape))
-            if self._room is not None:
-                for new, old in zip(room, self._room, strict=True):
-                    new[:, :, : self.length] = old[:, :, : self.length]
-            self._room = room
-        self._room[0][:, :, self.length : end] = key_states
-        self._room[1][:, :, self.length : end] = value_states
-        self.length = end
-        self.keys, self.values = (x[:, :, :end] for x in self._room)
-        return self.keys, self.values
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
-        assert self._room is not None
-        self._room = (self._room[0][rows], self._room[1][rows])
-        self.keys, self.values = (x[:, :, : self.length] for x in self._room)
+OnToken = Callable[[int, int], None]  # (answers finished, answers in all)
 
 
 def sample(
@@ -68,15 +33,15 @@ def sample(
     seed: str,
     greedy: bool = False,
     token_budget: int = 65_536,
-    on_token: Callable[[int, int], None] | None = None,
+    on_token: OnToken | None = None,
 ) -> Rollouts:
     """Sample ``group_size`` answers on each prefix; rows of a group stand together.
 
     The same ``seed`` gives the same answers on the same machine. ``greedy=True`` takes the
-    likeliest token instead. ``on_token(done, total)`` is called after each token position with
-    the answers finished so far; it may raise to stop. Answers are run in batches of at most
-    ``token_budget`` cache slots; a batch that does not fit into memory is drawn anew in smaller
-    ones. Raises ValueError where a prompt leaves no room for an answer.
+    likeliest token instead. ``on_token(finished, total)`` is called after each token position; it
+    may raise to stop. Batches hold at most ``token_budget`` cache slots; one that does not fit
+    into memory is drawn anew in smaller ones. Raises ValueError where a prompt leaves no room for
+    an answer.
     """
     if group_size < 1 or max_answer_tokens < 1:
         raise ValueError(
@@ -91,46 +56,33 @@ def sample(
             )
     generator = torch.Generator(device=policy.device)
     generator.manual_seed(seed_of(seed))
+    generator_state = generator.get_state()
     rows = len(prefixes) * group_size
     ids = torch.zeros(rows, max_answer_tokens, dtype=torch.long)
     logps = torch.zeros(rows, max_answer_tokens)
     lengths = torch.zeros(rows, dtype=torch.long)
     ended = torch.zeros(rows, dtype=torch.bool)
+    finished = 0
     with torch.no_grad():
         computed = compute_prefixes(policy, prefixes)
-        prefix_lengths = torch.tensor([len(p.ids) for p in prefixes])
-        totals = (prefix_lengths + max_answer_tokens).repeat_interleave(group_size)
+        totals = torch.tensor([len(p.ids) + max_answer_tokens for p in prefixes])
+        totals = totals.repeat_interleave(group_size)
         groups = totals if policy.has_sliding_window else None
-        finished = 0
-
-        def run(chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            nonlocal finished
-            before, state = finished, generator.get_state()
-
-            def report(done: int) -> None:
-                if on_token is not None:
-                    on_token(before + done, rows)
-
-            part = [computed[i // group_size] for i in chosen.tolist()]
-            try:
-                found = _decode(policy, part, max_answer_tokens, generator, greedy, report)
-            except RuntimeError:
-                generator.set_state(state)  # out of memory: the smaller batches draw from here
-                raise
-            finished += len(chosen)
-            return found
-
-        parts = run_in_batches(
-            policy.device, totals, token_budget, run, groups=groups, kind="sampling"
-        )
-        for chosen, found in parts:
-            for block, piece in zip((ids, logps, lengths, ended), found, strict=True):
-                block[chosen] = piece
+        for attempt in batch_attempts(policy.device, totals, token_budget, groups, kind="sampling"):
+            generator.set_state(generator_state)  # a smaller batch draws what the failed one drew
+            with attempt as chosen:
+                part = [computed[i // group_size] for i in chosen.tolist()]
+                drawn = _decode(
+                    policy, part, max_answer_tokens, generator, greedy, on_token, finished, rows
+                )
+                for block, piece in zip((ids, logps, lengths, ended), drawn, strict=True):
+                    block[chosen] = piece
+                finished += len(chosen)
+                generator_state = generator.get_state()
     width = int(lengths.max())
-    mask = torch.arange(width)[None] < lengths[:, None]
     return Rollouts(
         answer_ids=ids[:, :width],
-        answer_mask=mask,
+        answer_mask=torch.arange(width)[None] < lengths[:, None],
         logps=logps[:, :width],
         group_ids=torch.arange(len(prefixes)).repeat_interleave(group_size),
         truncated=~ended,
@@ -147,11 +99,13 @@ def seed_of(text: str) -> int:
 
 def _decode(
     policy: Policy,
-    prefixes: Sequence[Prefix],
+    prefixes: Sequence[ComputedPrefix],
     limit: int,
     generator: torch.Generator,
     greedy: bool,
-    report: Callable[[int], None],
+    on_token: OnToken | None,
+    finished: int,
+    total: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ids and log-probs [B, limit], lengths [B] and whether the answer ended by itself [B]."""
     device, rows = policy.device, len(prefixes)
@@ -161,8 +115,8 @@ def _decode(
     ended = torch.zeros(rows, dtype=torch.bool)
     starts = torch.tensor([len(p.ids) for p in prefixes], device=device)
     width = int(starts.max())
-    cache = _stacked(prefixes, width)
-    hidden = torch.stack([p.hidden[-1] for p in prefixes])  # type: ignore[index]
+    cache = growing_cache([p.cache for p in prefixes], width)
+    hidden = torch.stack([p.hidden[-1] for p in prefixes])
     mask = torch.zeros(rows, width + limit, dtype=torch.long, device=device)
     mask[:, :width] = torch.arange(width, device=device)[None] < starts[:, None]
     mask[:, width:] = 1
@@ -170,18 +124,16 @@ def _decode(
     live = torch.ones(rows, dtype=torch.bool, device=device)  # rows not finished yet
     eos = torch.tensor(policy.eos_ids, device=device)
     for t in range(limit):
-        logits = torch.log_softmax(policy.logits(hidden).float(), dim=-1)
-        if greedy:
-            tokens = logits.argmax(dim=-1)
-        else:
-            tokens = _draw(logits, generator)
+        all_logps = torch.log_softmax(policy.logits(hidden).float(), dim=-1)
+        tokens = all_logps.argmax(dim=-1) if greedy else draw_tokens(all_logps, generator)
         now = live.cpu()
         ids[active[now], t] = tokens.cpu()[now]
-        logps[active[now], t] = logits.gather(-1, tokens[:, None])[:, 0].cpu()[now]
+        logps[active[now], t] = all_logps.gather(-1, tokens[:, None])[:, 0].cpu()[now]
         lengths[active[now]] = t + 1
         live = live & ~torch.isin(tokens, eos)
         ended[active[now & ~live.cpu()]] = True
-        report(int(ended.sum()))
+        if on_token is not None:
+            on_token(finished + int(ended.sum()), total)
         remaining = int(live.sum())
         if not remaining or t + 1 == limit:
             break
@@ -200,56 +152,3 @@ def _decode(
         )
         hidden = out.last_hidden_state[:, -1]
     return ids, logps, lengths, ended
-
-
-def _draw(logps: Tensor, generator: torch.Generator) -> Tensor:
-    """One token a row [B] from log-probs [B, V]: one random number a row against the summed law.
-
-    Sums are in float64, since 50,000 float32 terms would not add up to 1; several times faster
-    than `torch.multinomial`, which draws a number for every entry of the vocabulary. A large
-    vocabulary is summed in blocks, and only the block that is hit token by token.
-    """
-    size = logps.shape[1]
-    at = torch.rand(len(logps), 1, generator=generator, device=logps.device, dtype=torch.float64)
-    if size <= _FLAT_LAW:
-        law = logps.double().exp().cumsum(dim=-1)
-        found = torch.searchsorted(law, at * law[:, -1:], right=True)
-        return found[:, 0].clamp(max=size - 1)
-    law = torch.nn.functional.pad(logps.exp(), (0, -size % _LAW_BLOCK))
-    law = law.view(len(law), -1, _LAW_BLOCK)
-    blocks = law.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-    hit, left = _invert(blocks, at)
-    inside = law[torch.arange(len(law), device=law.device), hit[:, 0]].double().cumsum(dim=-1)
-    token, _ = _invert(inside, left)
-    return (hit * _LAW_BLOCK + token)[:, 0]
-
-
-def _invert(sums: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Where running sums [B, K] pass the share ``at`` [B, 1] of their total, and how far into it.
-
-    Both are [B, 1], the second a share of the entry in [0, 1]. An entry of 0 is never hit.
-    """
-    total = sums[:, -1:]
-    mark = torch.minimum(at * total, torch.nextafter(total, torch.zeros_like(total)))
-    found = torch.searchsorted(sums, mark, right=True)
-    before = torch.where(found > 0, sums.gather(1, (found - 1).clamp(min=0)), 0.0)
-    return found, ((mark - before) / (sums.gather(1, found) - before)).clamp(0.0, 1.0)
-
-
-def _stacked(prefixes: Sequence[Prefix], width: int) -> DynamicCache:
-    """One growing cache from the prefixes' own, right-padded to ``width``."""
-    cache = DynamicCache()
-    layers = []
-    for depth in range(len(prefixes[0].cache or ())):
-        keys, values = (
-            torch.cat(
-                [
-                    torch.nn.functional.pad(p.cache[depth][side], (0, 0, 0, width - len(p.ids)))  # type: ignore[index]
-                    for p in prefixes
-                ]
-            )
-            for side in (0, 1)
-        )
-        layers.append(_GrowingLayer(keys, values))
-    cache.layers = layers
-    return cache

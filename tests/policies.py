@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 
 from sarlab.models import DATA, Policy, wrap_policy
 from sarlab.prompts import PromptFormat
+from sarlab.scoring import Prefix, answer_block, answer_logps
 
 ARCHITECTURES = ("llama", "qwen3", "phi3", "gemma3")
 
@@ -58,6 +60,12 @@ def random_policy(architecture: str, seed: int = 0, **changes) -> Policy:
         if parameter.dim() > 1:
             parameter.data.mul_(3.0)
     return wrap_policy(model.eval(), tokenizer, architecture, PromptFormat(None, ""))
+
+
+def logps_of(policy: Policy, prefix: Prefix, ids: Sequence[int], **options) -> torch.Tensor:
+    """Log-probs [T] of one answer, given as a list of ids, on a prefix."""
+    block, mask = answer_block([ids])
+    return answer_logps(policy, prefix, block, mask, **options)[0]
 
 
 # How chat templates treat a system turn, written with the embedded tokenizer's special tokens.

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, save_paper_model
+from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, save_paper_model
 
 from sarlab.config import PRESETS, TrainConfig, preset
 from sarlab.job.training import save_adapter
 from sarlab.launch.trl import SARTrainer, grpo_config
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
-from sarlab.scoring import Prefix, score, score_ids
+from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
-from sarlab.train import grpo_steps, start
+from sarlab.train import grpo_steps
+from sarlab.update import start
 
 LINEAR = {
     "qwen3": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
@@ -99,13 +100,13 @@ def test_it_loads_with_its_end_tokens_and_scores_as_one_plain_forward_does(folde
     answers = torch.tensor([[50, 51, 52, 60, 2], [70, 71, 77, 0, 0]])
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     prompts = [conditioned_ids(policy.tokenizer, q, PROMPT) for q in ("3 and 4?", "And 5, then 6?")]
-    found = score(
+    found = answer_logps(
         policy,
         [Prefix(tuple(ids)) for ids in prompts],
         answers,
         mask,
         prefix_index=torch.tensor([0, 1]),
-    ).logps
+    )
     for row, prompt in enumerate(prompts):
         ids = answers[row][mask[row]].tolist()
         torch.testing.assert_close(
@@ -119,13 +120,13 @@ def test_a_long_rope_model_is_limited_to_where_its_angles_change(tmp_path: Path)
     assert not policy.has_sliding_window  # its window is longer than that
     prefix, answer = [5] * 250, [30, 31, 32, 33, 34, 35]
     torch.testing.assert_close(
-        score_ids(policy, Prefix(tuple(prefix)), answer).logps[0],
+        logps_of(policy, Prefix(tuple(prefix)), answer),
         plain_logps(policy, prefix, answer),
         atol=1e-5,
         rtol=1e-5,
     )
     with pytest.raises(ValueError, match="at most 256"):
-        score_ids(policy, Prefix(tuple(prefix)), [*answer, 36])
+        logps_of(policy, Prefix(tuple(prefix)), [*answer, 36])
 
 
 def test_the_workbench_takes_one_step_and_keeps_it(folder: Path, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_the_workbench_takes_one_step_and_keeps_it(folder: Path, tmp_path: Path)
     prefix = Prefix(tuple(standalone_ids(policy.tokenizer, PROMPT)))
     for one, other in ((again, policy), (base, policy)):
         near = torch.allclose(
-            score_ids(one, prefix, [50, 51, 2]).logps, score_ids(other, prefix, [50, 51, 2]).logps
+            logps_of(one, prefix, [50, 51, 2]), logps_of(other, prefix, [50, 51, 2])
         )
         assert near == (one is again)
 
@@ -181,7 +182,7 @@ def test_trl_takes_one_step_and_keeps_it(folder: Path, tmp_path: Path) -> None:
     again = load_policy(tmp_path / "adapter", dtype="float32", device="cpu")
     prefix = Prefix(tuple(standalone_ids(base.tokenizer, PROMPT)))
     torch.testing.assert_close(
-        score_ids(again, prefix, [50, 51, 2]).logps, score_ids(live, prefix, [50, 51, 2]).logps
+        logps_of(again, prefix, [50, 51, 2]), logps_of(live, prefix, [50, 51, 2])
     )
 
 

@@ -51,14 +51,13 @@ def test_a_batch_that_moves_sar_is_warned_about(monkeypatch) -> None:
     """A scorer that adds the number of rows to every log-prob of the first context."""
     import sarlab.plan.calibration as module
 
-    real = module.score
+    real = module.answer_logps
 
     def leaning(policy, prefixes, ids, mask, **options):
-        found = real(policy, prefixes, ids, mask, **options)
         shift = 0.0 if "prefix_index" not in options else 0.05 * (len(ids) - 1)
-        return type(found)(logps=found.logps + shift)
+        return real(policy, prefixes, ids, mask, **options) + shift
 
-    monkeypatch.setattr(module, "score", leaning)
+    monkeypatch.setattr(module, "answer_logps", leaning)
     policy = random_policy("llama")
     with pytest.warns(UserWarning, match="The batch moves SAR by up to"):
         found = check_calibration(policy, ["1 + 1?", "2 + 2?"], ["2", "4 I say"])

@@ -127,9 +127,15 @@ KILLS: dict[str, dict[str, Any]] = {
         "function": "sarlab.job.training:probe",
         "when": "before",
     },
-    "sampling": {"function": "sarlab.rollout:_draw", "lines": 2, "skip": 5},
-    "scoring without the question": {"function": "sarlab.train:_logps", "lines": 2},
-    "scoring under the reference": {"function": "sarlab.train:_logps", "lines": 2, "skip": 1},
+    "sampling": {"function": "sarlab.rollout:draw_tokens", "lines": 2, "skip": 5},
+    "scoring without the question": {
+        "function": "sarlab.experience:standalone_logps",
+        "lines": 2,
+    },
+    "scoring under the reference": {
+        "function": "sarlab.experience:conditioned_logps",
+        "lines": 2,
+    },
     "updating, gradient known": {
         "function": "torch.optim:AdamW.step",
         "lines": 2,
@@ -152,7 +158,7 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "writing a checkpoint, half of it": {
-        "function": "sarlab.train:save_optimizer",
+        "function": "sarlab.update:save_optimizer",
         "lines": 2,
         "when": "half",
     },
@@ -206,7 +212,7 @@ def test_killed_while_metrics_are_written(lab: Lab, whole: dict, tmp_path: Path)
 
 def test_killed_again_while_it_takes_up_where_it_was(lab: Lab, whole: dict, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert lab.run(folder, function="sarlab.train:_logps", lines=3) == KILLED
+    assert lab.run(folder, function="sarlab.experience:standalone_logps", lines=3) == KILLED
     again = {"function": "sarlab.runs.atomic:os.replace", "path": "writing-best", "skip": 1}
     again["when"] = "before"  # the first call moves the old one aside
     assert lab.run(folder, resume=True, **again) == KILLED
@@ -217,7 +223,7 @@ def test_killed_again_while_it_takes_up_where_it_was(lab: Lab, whole: dict, tmp_
 
 def test_an_interrupt_from_the_keyboard(lab: Lab, whole: dict, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    trap = {"function": "sarlab.rollout:_draw", "lines": 2, "skip": 5, "raises": "interrupt"}
+    trap = {"function": "sarlab.rollout:draw_tokens", "lines": 2, "skip": 5, "raises": "interrupt"}
     assert lab.run(folder, **trap) == 1
     assert lab.errors.read_text().startswith("KeyboardInterrupt")
     assert facts(folder)["status"] == "interrupted" and facts(folder)["steps_done"] == 2
@@ -228,7 +234,7 @@ def test_an_interrupt_from_the_keyboard(lab: Lab, whole: dict, tmp_path: Path) -
 FULL = {
     "metrics": {"function": "sarlab.runs.folder:os.fsync", "lines": 3, "path": ""},
     "rollouts": {"function": "sarlab.runs.folder:pq.write_table", "lines": 2},
-    "checkpoint": {"function": "sarlab.train:save_optimizer", "lines": 4},
+    "checkpoint": {"function": "sarlab.update:save_optimizer", "lines": 4},
     "best": {"function": "sarlab.job.training:_keep_best", "lines": 1},
 }
 

@@ -23,7 +23,7 @@ from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.runs.folder import read_metrics, read_rollouts
 from sarlab.runs.parameters import command_parameters
 from sarlab.sar import self_aligned_reward
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
 
 CONFIGS = REPOSITORY / "configs" / "accelerate"
@@ -76,9 +76,9 @@ def test_the_sar_of_every_completion_is_sarlabs_own(two: Path) -> None:
             Prefix(tuple(conditioned_ids(policy.tokenizer, r["question"], policy.prompt)))
             for r in rows
         ]
-        asked = score(policy, prefixes, ids, mask, prefix_index=torch.arange(16)).logps
+        asked = answer_logps(policy, prefixes, ids, mask, prefix_index=torch.arange(16))
         prefix = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
-        alone = score(policy, prefix, ids, mask).logps
+        alone = answer_logps(policy, prefix, ids, mask)
         wanted = self_aligned_reward(asked, alone, mask)
         for row, sar, logps in zip(rows, wanted.tolist(), asked, strict=True):
             assert row["sar"] == pytest.approx(sar, abs=1e-4)

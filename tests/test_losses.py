@@ -7,9 +7,18 @@ import math
 import pytest
 import torch
 
-from sarlab.advantages import gae, group_advantages, share_without_signal, whiten
-from sarlab.groups import group_std
-from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss, value_loss
+from sarlab.losses import (
+    clip_fraction,
+    gae,
+    group_advantages,
+    kl_estimate,
+    reduce_tokens,
+    share_without_signal,
+    surrogate_loss,
+    value_loss,
+    whiten,
+)
+from sarlab.rewards import group_std
 
 MASK = torch.tensor([[True, True, False], [True, True, True]])
 TOTALS = {"total_answers": 2, "total_tokens": 5, "max_answer_tokens": 10}

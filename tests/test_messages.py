@@ -13,20 +13,28 @@ import torch
 from crash_lab import CONFIG
 from policies import random_policy
 
-import sarlab.ppo as ppo
 import sarlab.rollout as rollout
-import sarlab.train as train
+import sarlab.update as update
 from sarlab._engine import micro_batches as batches
 from sarlab.config import TrainConfig
+from sarlab.experience import collect
 from sarlab.job import training as job
 from sarlab.job.training import run_training
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rollout import sample
 from sarlab.runs.folder import read_metrics
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
-from sarlab.train import TrainingError, collect, grpo_steps, start, update_policy
+from sarlab.train import grpo_steps
 from sarlab.types import Question
+from sarlab.update import (
+    TrainingError,
+    add_critic,
+    critic_values,
+    start,
+    update_critic,
+    update_policy,
+)
 
 SHORT = replace(CONFIG, steps=3, checkpoint_every=1, eval_every=3, validation_questions=0)
 QUESTIONS = [Question(f"{i} and {i}?", str(2 * i)) for i in (11, 12, 13, 14)]
@@ -38,7 +46,7 @@ def facts(folder: Path) -> dict:
 
 def broken_loss(value: float):
     """The surrogate loss, but one of its entries is ``value`` from the third update on."""
-    real, calls = train.surrogate_loss, []
+    real, calls = update.surrogate_loss, []
 
     def loss(*args, **options):
         calls.append(1)
@@ -62,10 +70,10 @@ def test_what_would_ruin_the_adapter_stops_the_run(name: str, tmp_path: Path, mo
     where, value, kind, text = STOPS[name]
     folder = tmp_path / "run"
     if where == "surrogate_loss":
-        monkeypatch.setattr(train, where, broken_loss(value))
+        monkeypatch.setattr(update, where, broken_loss(value))
     else:
         run_training(replace(SHORT, steps=2), folder)
-        monkeypatch.setattr(train, where, value)
+        monkeypatch.setattr(update, where, value)
     with pytest.raises(TrainingError, match=text) as error:
         run_training(SHORT, folder, resume=folder.exists())
     assert error.value.kind == kind
@@ -176,7 +184,7 @@ def one_update(budget: int) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
 def test_an_update_short_of_memory_has_the_same_gradient(after: int, monkeypatch) -> None:
     budget = 200 if after else 100_000  # several micro-batches: the first goes well
     wanted, logged = one_update(100_000)
-    real = train.score
+    real = update.answer_logps
     passed = []
 
     def tight(policy, prefixes, ids, *args, grad=False, **options):
@@ -186,7 +194,7 @@ def test_an_update_short_of_memory_has_the_same_gradient(after: int, monkeypatch
                 raise torch.OutOfMemoryError("fake")
         return real(policy, prefixes, ids, *args, grad=grad, **options)
 
-    monkeypatch.setattr(train, "score", tight)
+    monkeypatch.setattr(update, "answer_logps", tight)
     with pytest.warns(UserWarning, match=r"Out of memory at \d+ tokens .*\(update\)"):
         found, again = one_update(budget)
     assert passed[0] > 2 and max(passed[-4:]) <= 2
@@ -203,29 +211,29 @@ def test_an_update_short_of_memory_has_the_same_gradient(after: int, monkeypatch
 def test_a_critic_short_of_memory_has_the_same_gradient(monkeypatch) -> None:
     config = replace(SMALL, algorithm="ppo", group_size=1, questions=4, loss="dapo", beta=0.0)
 
-    def update() -> list[torch.Tensor]:
+    def gradients() -> list[torch.Tensor]:
         state = start(add_lora(random_policy("llama"), rank=4), config)
-        critic = ppo.add_critic(state, config)
+        critic = add_critic(state, config)
         torch.nn.init.constant_(critic.head.weight, 0.02)
         batch = collect(state.policy, QUESTIONS, config, seed="b", group_size=1)
-        values = ppo._values(critic, batch, config)
+        values = critic_values(critic, batch, config)
         critic.optimizer.step = lambda: None  # type: ignore[method-assign]
         rows = torch.arange(4)
-        ppo._update_critic(state, 0.0, batch, rows, values, values + 1.0, config)
+        update_critic(state, 0.0, batch, rows, values, values + 1.0, config)
         params = critic.optimizer.param_groups[0]["params"]
         return [p.grad for p in params if p.grad is not None]
 
-    wanted = update()
-    real = ppo.score
+    wanted = gradients()
+    real = update.answer_states
 
     def tight(policy, prefixes, ids, *args, grad=False, **options):
         if grad and len(ids) > 1:
             raise torch.OutOfMemoryError("fake")
         return real(policy, prefixes, ids, *args, grad=grad, **options)
 
-    monkeypatch.setattr(ppo, "score", tight)
+    monkeypatch.setattr(update, "answer_states", tight)
     with pytest.warns(UserWarning, match=r"\(critic update\)"):
-        found = update()
+        found = gradients()
     assert len(found) == len(wanted) > 0
     for one, two in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
@@ -248,9 +256,9 @@ def test_sampling_short_of_memory_goes_on_in_smaller_batches(monkeypatch) -> Non
         found = sample(policy, prefixes, group_size=5, max_answer_tokens=20, seed="s")
     assert len(said) == 2 and sizes[:2] == [10, 5] and max(sizes[2:]) <= 3  # 10, 5, then 2
     assert found.group_ids.tolist() == [0] * 5 + [1] * 5
-    scored = score(
+    scored = answer_logps(
         policy, prefixes, found.answer_ids, found.answer_mask, prefix_index=found.group_ids
-    ).logps
+    )
     torch.testing.assert_close(found.logps, scored, atol=1e-4, rtol=0)
     assert (found.lengths > 0).all()
     monkeypatch.setattr(batches, "_budgets", {})
@@ -265,7 +273,7 @@ def test_one_answer_that_does_not_fit_is_an_error(monkeypatch) -> None:
     def never(*args, **options):
         raise torch.OutOfMemoryError("too large")
 
-    monkeypatch.setattr(train, "score", never)
+    monkeypatch.setattr(update, "answer_logps", never)
     state = start(add_lora(random_policy("llama"), rank=4), SMALL)
     steps = grpo_steps(state, load_task("word_problems"), SMALL)
     with pytest.raises(torch.OutOfMemoryError, match="too large"):
@@ -279,21 +287,21 @@ def test_another_runtime_error_is_no_lack_of_memory(monkeypatch) -> None:
     def broken(*args, **options):
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(train, "score", broken)
+    monkeypatch.setattr(update, "answer_logps", broken)
     state = start(add_lora(random_policy("llama"), rank=4), SMALL)
     with pytest.raises(RuntimeError, match="shapes"):
         next(grpo_steps(state, load_task("word_problems"), SMALL))
 
 
 def test_memory_that_ran_out_stands_in_run_json(tmp_path: Path, monkeypatch) -> None:
-    real = train.score
+    real = update.answer_logps
 
     def tight(policy, prefixes, ids, *args, grad=False, **options):
         if grad and len(ids) > 1:
             raise torch.OutOfMemoryError("fake")
         return real(policy, prefixes, ids, *args, grad=grad, **options)
 
-    monkeypatch.setattr(train, "score", tight)
+    monkeypatch.setattr(update, "answer_logps", tight)
     with pytest.warns(UserWarning, match="Out of memory"):
         run_training(replace(SHORT, steps=2), tmp_path / "run")
     events = [m for m in facts(tmp_path / "run")["messages"] if "at" in m]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from policies import ARCHITECTURES, random_policy
+from policies import ARCHITECTURES, logps_of, random_policy
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import sarlab._engine.weights as model_files
 import sarlab.models as models
 from sarlab.models import add_lora, export_policy, load_policy, wrap_policy
-from sarlab.scoring import Prefix, score_ids
-from sarlab.train import TrainState
+from sarlab.scoring import Prefix
+from sarlab.update import TrainState
 
 PREFIX, ANSWER = Prefix((1, 3, 40, 41, 4)), [50, 51, 52, 2]
 
@@ -26,9 +26,7 @@ def test_a_folder_loads_as_it_was_saved(architecture: str, tmp_path: Path) -> No
     policy.model.save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
     again = load_policy(tmp_path, dtype="float32")
-    torch.testing.assert_close(
-        score_ids(again, PREFIX, ANSWER).logps, score_ids(policy, PREFIX, ANSWER).logps
-    )
+    torch.testing.assert_close(logps_of(again, PREFIX, ANSWER), logps_of(policy, PREFIX, ANSWER))
     assert again.eos_ids == policy.eos_ids
 
 
@@ -36,17 +34,17 @@ def test_an_adapter_goes_on_top_of_its_base_and_off_again(tmp_path: Path) -> Non
     base = random_policy("llama")
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
-    plain = score_ids(base, PREFIX, ANSWER).logps
+    plain = logps_of(base, PREFIX, ANSWER)
     policy = add_lora(load_policy(tmp_path / "base"), rank=4)
     for name, parameter in policy.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    trained = score_ids(policy, PREFIX, ANSWER).logps
+    trained = logps_of(policy, PREFIX, ANSWER)
     export_policy(policy, tmp_path / "adapter")
     loaded = load_policy(tmp_path / "adapter")  # names its base, which is loaded with it
-    torch.testing.assert_close(score_ids(loaded, PREFIX, ANSWER).logps, trained)
+    torch.testing.assert_close(logps_of(loaded, PREFIX, ANSWER), trained)
     with loaded.as_reference():
-        torch.testing.assert_close(score_ids(loaded, PREFIX, ANSWER).logps, plain)
+        torch.testing.assert_close(logps_of(loaded, PREFIX, ANSWER), plain)
     assert (trained - plain).abs().max() > 1e-3
 
 
@@ -57,26 +55,26 @@ def test_folding_the_adapter_changes_neither_scores_nor_weights(architecture: st
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     before = {k: v.clone() for k, v in policy.model.state_dict().items()}
-    wanted = score_ids(policy, PREFIX, ANSWER).logps
+    wanted = logps_of(policy, PREFIX, ANSWER)
     with policy.folded():
-        found = score_ids(policy, PREFIX, ANSWER, grad=True).logps
+        found = logps_of(policy, PREFIX, ANSWER, grad=True)
         assert not found.requires_grad  # a gradient taken here would miss the adapter
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     after = policy.model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert torch.equal(score_ids(policy, PREFIX, ANSWER).logps, wanted)
+    assert torch.equal(logps_of(policy, PREFIX, ANSWER), wanted)
     with policy.as_reference():  # where the adapter is off, folding must not switch it on
-        plain = score_ids(policy, PREFIX, ANSWER).logps
+        plain = logps_of(policy, PREFIX, ANSWER)
         with policy.folded():
-            assert torch.equal(score_ids(policy, PREFIX, ANSWER).logps, plain)
-        assert torch.equal(score_ids(policy, PREFIX, ANSWER).logps, plain)
+            assert torch.equal(logps_of(policy, PREFIX, ANSWER), plain)
+        assert torch.equal(logps_of(policy, PREFIX, ANSWER), plain)
     assert (plain - wanted).abs().max() > 1e-3
 
 
 def test_bfloat16_weights_give_float32_scores_near_those_of_float32(tiny) -> None:
     rough = load_policy("tiny", dtype="bfloat16")
     assert rough.dtype == torch.bfloat16
-    found, wanted = score_ids(rough, PREFIX, ANSWER).logps, score_ids(tiny, PREFIX, ANSWER).logps
+    found, wanted = logps_of(rough, PREFIX, ANSWER), logps_of(tiny, PREFIX, ANSWER)
     assert found.dtype == torch.float32
     # Relative to nats: bfloat16 keeps about 3 digits of every activation.
     torch.testing.assert_close(found, wanted, atol=0.2, rtol=0.05)

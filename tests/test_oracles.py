@@ -8,7 +8,7 @@ from policies import random_policy
 
 from sarlab.losses import kl_estimate, reduce_tokens, surrogate_loss
 from sarlab.sar import perplexity
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_logps
 
 PREFIX = (1, 3, 40, 41, 42, 43, 4)
 LENGTHS = (6, 3, 5, 1)
@@ -28,7 +28,7 @@ def answers() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def logps_of(policy, answers) -> torch.Tensor:
-    found = score(policy, Prefix(PREFIX), *answers).logps
+    found = answer_logps(policy, Prefix(PREFIX), *answers)
     assert found is not None
     return found
 

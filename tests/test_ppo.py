@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from policies import random_policy
+from policies import logps_of, random_policy
 
 from sarlab.config import TrainConfig, preset
 from sarlab.job.training import run_training
+from sarlab.losses import explained_variance, reward_on_last_token
 from sarlab.models import add_lora
-from sarlab.ppo import _on_last_token, add_critic, explained_variance, ppo_steps
 from sarlab.runs.folder import read_metrics, read_rollouts
 from sarlab.tasks import load_task
-from sarlab.train import start
+from sarlab.train import ppo_steps
+from sarlab.update import add_critic, start
 
 SMALL = preset(
     "lora", "ppo", steps=2, questions=6, max_answer_tokens=12, mini_batches=2, warmup_steps=0
@@ -37,7 +38,7 @@ def adapter(state, name: str) -> dict[str, torch.Tensor]:
 
 def test_the_reward_stands_on_the_last_token() -> None:
     mask = torch.tensor([[True, True, False], [True, True, True], [True, False, False]])
-    found = _on_last_token(torch.tensor([1.0, 2.0, 3.0]), mask)
+    found = reward_on_last_token(torch.tensor([1.0, 2.0, 3.0]), mask)
     assert found.tolist() == [[0, 1, 0], [0, 0, 2], [3, 0, 0]]
 
 
@@ -82,15 +83,15 @@ def test_the_critic_learns_a_constant_return(state) -> None:
 
 
 def test_a_reference_and_the_critic_leave_the_policy_as_it_was(state) -> None:
-    from sarlab.scoring import Prefix, score_ids
+    from sarlab.scoring import Prefix
 
     policy, prefix = state.policy, Prefix((1, 3, 40, 4))
     for parameter in (p for n, p in policy.model.named_parameters() if "lora_B" in n):
         torch.nn.init.normal_(parameter, std=0.05)
-    before = score_ids(policy, prefix, [50, 51, 2]).logps
-    with state.critic.on():
-        other = score_ids(policy, prefix, [50, 51, 2]).logps
-    after = score_ids(policy, Prefix(prefix.ids), [50, 51, 2]).logps
+    before = logps_of(policy, prefix, [50, 51, 2])
+    with state.critic.active():
+        other = logps_of(policy, prefix, [50, 51, 2])
+    after = logps_of(policy, Prefix(prefix.ids), [50, 51, 2])
     assert torch.equal(before, after)
     assert (before - other).abs().max() > 1e-4
 

@@ -15,6 +15,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import sarlab
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sarlab"
 
@@ -22,9 +24,7 @@ PACKAGE = ROOT / "sarlab"
 ORDER = (
     "types",
     "sar",
-    "groups",
     "rewards",
-    "advantages",
     "losses",
     "tasks",
     "_engine",
@@ -33,12 +33,12 @@ ORDER = (
     "scoring",
     "rollout",
     "answers",
-    "rescoring",
     "config",
     "plan",
     "runs",
+    "experience",
+    "update",
     "train",
-    "ppo",
     "display",
     "evaluation",
     "summary",
@@ -47,9 +47,17 @@ ORDER = (
     "widgets",
     "validity",
 )
-PURE = {"sar", "groups", "rewards", "advantages", "losses"}
-PURE_MAY_IMPORT = {"torch", "sarlab.types", "sarlab.sar", "sarlab.groups"} | sys.stdlib_module_names
-HEAVY = ("ipywidgets", "anywidget", "plotly", "kaleido", "reasoning_gym", "datasets", "trl")
+PURE = {"sar", "rewards", "losses"}
+PURE_MAY_IMPORT = {
+    "torch",
+    "sarlab.types",
+    "sarlab.sar",
+    "sarlab.rewards",
+} | sys.stdlib_module_names
+HEAVY = (
+    *("ipywidgets", "anywidget", "plotly", "kaleido", "reasoning_gym", "datasets", "trl"),
+    *("peft", "scipy", "transformers"),
+)
 
 
 def sources() -> list[Path]:
@@ -181,13 +189,41 @@ def test_pure_modules_import_only_torch_types_and_sar():
     assert not wrong, "\n".join(wrong)
 
 
-def test_importing_sarlab_loads_no_widgets_figures_or_data_sets():
+def test_only_the_policy_and_its_forward_know_how_it_is_made_fast():
+    """And the job, which writes down where memory ran out."""
+    users = {
+        module_of(path)
+        for path in sources()
+        for _, name in imports(path)
+        if f"{name}.".startswith("sarlab._engine.")
+    }
+    assert users - {"_engine", "job"} == {"models", "scoring", "rollout", "update"}
+
+
+def test_the_package_level_stays_small():
+    names = {module_of(p) for p in sources()} - {"__init__"}
+    assert len(names) < 25, sorted(names)
+
+
+def test_importing_sarlab_loads_no_heavy_package():
     code = f"import sarlab, sys; print(*(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_every_public_name_is_there_and_the_one_of_its_module():
+    assert set(sarlab.__all__) == set(sarlab._MODULE_OF) <= set(dir(sarlab))
+    for name in sarlab.__all__:
+        value = getattr(sarlab, name)
+        home = getattr(value, "__module__", None)  # a table has none, and a module is its own
+        assert home in (None, f"sarlab.{sarlab._MODULE_OF[name]}") or home.startswith(
+            f"sarlab.{sarlab._MODULE_OF[name]}."
+        ), name
+    with pytest.raises(AttributeError, match="no attribute 'train_everything'"):
+        _ = sarlab.train_everything
 
 
 # --- safety -------------------------------------------------------------------------------------

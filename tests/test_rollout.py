@@ -7,8 +7,9 @@ import torch
 from policies import ARCHITECTURES, random_policy
 from scipy import stats
 
-from sarlab.rollout import _draw, sample, seed_of
-from sarlab.scoring import Prefix, score
+from sarlab._engine.head import draw_tokens
+from sarlab.rollout import sample, seed_of
+from sarlab.scoring import Prefix, answer_logps
 
 PREFIXES = [Prefix((1, 3, 40, 41, 42, 4)), Prefix((1, 3, 50, 4)), Prefix((1, 3, 60, 61, 62, 63, 4))]
 
@@ -17,17 +18,17 @@ PREFIXES = [Prefix((1, 3, 40, 41, 42, 4)), Prefix((1, 3, 50, 4)), Prefix((1, 3, 
 def test_log_probs_of_sampling_equal_the_scored_ones(architecture: str) -> None:
     policy = random_policy(architecture)
     found = sample(policy, PREFIXES, group_size=5, max_answer_tokens=30, seed="s")
-    scored = score(
+    scored = answer_logps(
         policy, PREFIXES, found.answer_ids, found.answer_mask, prefix_index=found.group_ids
-    ).logps
+    )
     torch.testing.assert_close(found.logps, scored, atol=1e-4, rtol=0)
 
 
 def test_on_the_embedded_policy_too(frozen_tiny) -> None:
     found = sample(frozen_tiny, PREFIXES, group_size=8, max_answer_tokens=120, seed="t")
-    scored = score(
+    scored = answer_logps(
         frozen_tiny, PREFIXES, found.answer_ids, found.answer_mask, prefix_index=found.group_ids
-    ).logps
+    )
     torch.testing.assert_close(found.logps, scored, atol=1e-4, rtol=0)
     assert len(set(found.lengths.tolist())) > 3  # rows did leave the batch at different times
 
@@ -53,7 +54,7 @@ def test_draws_follow_the_law_the_whole_of_it() -> None:
     """A chi-square test against known probabilities: nothing is cut off, nothing sharpened."""
     law = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.04, 0.01])
     generator = torch.Generator().manual_seed(3)
-    drawn = _draw(law.log().expand(20_000, -1), generator)
+    drawn = draw_tokens(law.log().expand(20_000, -1), generator)
     counts = torch.bincount(drawn, minlength=6).numpy()
     assert (
         stats.chisquare(counts, 20_000 * law.double().numpy() / law.double().sum().item()).pvalue
@@ -65,18 +66,18 @@ def test_draws_follow_the_law_the_whole_of_it() -> None:
 def test_impossible_tokens_are_never_drawn(size: int) -> None:
     law = torch.zeros(size)
     law[[1, size - 2]] = 0.5  # in the first and in the last block, both of which end in zeros
-    drawn = _draw(law.log().expand(2_000, -1), torch.Generator().manual_seed(0))
+    drawn = draw_tokens(law.log().expand(2_000, -1), torch.Generator().manual_seed(0))
     assert set(drawn.tolist()) == {1, size - 2}
 
 
 def test_a_law_summed_in_blocks_draws_the_same_tokens(monkeypatch) -> None:
-    import sarlab.rollout as module
+    from sarlab._engine import head
 
     torch.manual_seed(0)
     logps = torch.log_softmax(4 * torch.randn(400, 5_003), dim=-1)  # 39 blocks and a rest of 11
-    in_blocks = _draw(logps, torch.Generator().manual_seed(1))
-    monkeypatch.setattr(module, "_FLAT_LAW", 10_000)
-    assert torch.equal(_draw(logps, torch.Generator().manual_seed(1)), in_blocks)
+    in_blocks = draw_tokens(logps, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(head, "_FLAT_VOCABULARY", 10_000)
+    assert torch.equal(draw_tokens(logps, torch.Generator().manual_seed(1)), in_blocks)
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_seed_others() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from policies import ARCHITECTURES, random_policy
+from policies import ARCHITECTURES, logps_of, random_policy
 
 from sarlab._engine.micro_batches import plan_batches
 from sarlab.models import add_lora
 from sarlab.scoring import (
     Prefix,
+    answer_block,
+    answer_logps,
     compute_prefixes,
-    extend_prefix,
-    score,
-    score_ids,
+    extend_prefixes,
+    logps_of_states,
+    token_report,
 )
 
 PREFIXES = [(1, 3, 40, 41, 42, 4), (1, 3, 50, 4), (1, 3, 60, 61, 62, 63, 64, 65, 66, 4)]
@@ -43,9 +45,9 @@ def plain_logps(policy, prefix: tuple[int, ...], answer: list[int]) -> torch.Ten
 def test_equals_one_plain_forward_per_row(architecture: str) -> None:
     policy = random_policy(architecture)
     ids, mask = block(ANSWERS)
-    found = score(
+    found = answer_logps(
         policy, [Prefix(p) for p in PREFIXES], ids, mask, prefix_index=torch.tensor(INDEX)
-    ).logps
+    )
     for row, answer in enumerate(ANSWERS):
         with torch.no_grad():
             wanted = plain_logps(policy, PREFIXES[INDEX[row]], answer)
@@ -66,14 +68,14 @@ def test_gradient_equals_that_of_plain_forwards(architecture: str) -> None:
     policy.model.zero_grad()
     windowed = groups if policy.has_sliding_window else None
     for chosen in plan_batches(lengths, 24, windowed):  # several micro-batches
-        part = score(
+        part = answer_logps(
             policy,
             [Prefix(p) for p in PREFIXES],
             ids[chosen],
             mask[chosen],
             prefix_index=torch.tensor(INDEX)[chosen],
             grad=True,
-        ).logps
+        )
         (part.sum(1) * weights[chosen]).sum().backward()
     fast = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
     policy.model.zero_grad()
@@ -90,10 +92,10 @@ def test_score_does_not_move_with_batch_padding_or_order() -> None:
     ids, mask = block(ANSWERS, width=20)
     index = torch.tensor(INDEX)
     prefixes = [Prefix(p) for p in PREFIXES]
-    whole = score(policy, prefixes, ids, mask, prefix_index=index).logps
-    small = score(policy, prefixes, ids, mask, prefix_index=index, token_budget=12).logps
+    whole = answer_logps(policy, prefixes, ids, mask, prefix_index=index)
+    small = answer_logps(policy, prefixes, ids, mask, prefix_index=index, token_budget=12)
     order = torch.tensor([3, 1, 4, 0, 2])
-    mixed = score(policy, prefixes, ids[order], mask[order], prefix_index=index[order]).logps
+    mixed = answer_logps(policy, prefixes, ids[order], mask[order], prefix_index=index[order])
     torch.testing.assert_close(small, whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(mixed, whole[order], atol=1e-5, rtol=0)
 
@@ -103,18 +105,18 @@ def test_what_stands_on_padded_positions_does_not_matter() -> None:
     ids, mask = block(ANSWERS)
     noisy = torch.where(mask, ids, torch.full_like(ids, 123))
     prefixes, index = [Prefix(p) for p in PREFIXES], torch.tensor(INDEX)
-    a = score(policy, prefixes, ids, mask, prefix_index=index).logps
-    b = score(policy, prefixes, noisy, mask, prefix_index=index).logps
+    a = answer_logps(policy, prefixes, ids, mask, prefix_index=index)
+    b = answer_logps(policy, prefixes, noisy, mask, prefix_index=index)
     torch.testing.assert_close(a, b, atol=0, rtol=0)
 
 
 def test_a_cut_and_extended_prefix_scores_the_rest_alike() -> None:
     policy = random_policy("llama")
     answer = [70, 71, 72, 73, 2]
-    whole = score_ids(policy, Prefix(PREFIXES[0]), answer).logps[0]
-    grown = extend_prefix(policy, Prefix(PREFIXES[0]), [70, 71, 99, 98])
+    whole = logps_of(policy, Prefix(PREFIXES[0]), answer)
+    (grown,) = extend_prefixes(policy, [Prefix(PREFIXES[0])], [70, 71, 99, 98])
     kept = grown.cut(len(PREFIXES[0]) + 2)  # the edit keeps 70 and 71
-    rest = score_ids(policy, kept, answer[2:]).logps[0]
+    rest = logps_of(policy, kept, answer[2:])
     torch.testing.assert_close(rest, whole[2:], atol=1e-5, rtol=0)
 
 
@@ -123,20 +125,20 @@ def test_a_stale_prefix_is_refused() -> None:
     (prefix,) = compute_prefixes(policy, [Prefix(PREFIXES[0])])
     policy.version += 1
     with pytest.raises(ValueError, match="version 0 of the policy, which is now at 1"):
-        score_ids(policy, prefix, [70, 2])
+        logps_of(policy, prefix, [70, 2])
 
 
 def test_too_long_a_sequence_is_refused() -> None:
     policy = random_policy("llama")
     with pytest.raises(ValueError, match=r"516 tokens long.*at most 512"):
-        score_ids(policy, Prefix(PREFIXES[0]), [70] * 510)
+        logps_of(policy, Prefix(PREFIXES[0]), [70] * 510)
 
 
 def test_an_answer_without_tokens_is_refused() -> None:
     policy = random_policy("llama")
     ids, mask = block([[70, 2], []])
     with pytest.raises(ValueError, match="no tokens"):
-        score(policy, Prefix(PREFIXES[0]), ids, mask)
+        answer_logps(policy, Prefix(PREFIXES[0]), ids, mask)
 
 
 class TestKnownLogits:
@@ -151,8 +153,7 @@ class TestKnownLogits:
         return policy
 
     def test_log_probs_ranks_entropy_and_alternatives(self, policy) -> None:
-        outputs = ("logps", "entropy", "ranks", "top")
-        found = score_ids(policy, Prefix((1, 3, 4)), [0, 1, 3], outputs=outputs)
+        found = token_report(policy, Prefix((1, 3, 4)), *answer_block([[0, 1, 3]]))
         ln2 = 0.6931472
         torch.testing.assert_close(found.logps[0], torch.tensor([-ln2, -2 * ln2, -3 * ln2]))
         assert found.ranks[0].tolist() == [1, 2, 3]
@@ -175,28 +176,28 @@ def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
 
     policy = random_policy("llama")
     ids, mask = block(ANSWERS)
-    wanted = score(
+    wanted = answer_logps(
         policy, [Prefix(p) for p in PREFIXES], ids, mask, prefix_index=torch.tensor(INDEX)
-    ).logps
-    real, sizes = module._answer_hidden, []
+    )
+    real, sizes = module._states, []
 
-    def small_memory(policy, prefixes, index, ids, mask):
-        sizes.append(len(ids))
-        if len(ids) > 2:
+    def small_memory(policy, answers):
+        sizes.append(len(answers.ids))
+        if len(answers.ids) > 2:
             raise torch.OutOfMemoryError("fake")
-        return real(policy, prefixes, index, ids, mask)
+        return real(policy, answers)
 
-    monkeypatch.setattr(module, "_answer_hidden", small_memory)
+    monkeypatch.setattr(module, "_states", small_memory)
     monkeypatch.setattr(batches, "_budgets", {})
     with pytest.warns(UserWarning, match=r"Out of memory at \d+ tokens.*\(scoring\)"):
-        found = score(
+        found = answer_logps(
             policy,
             [Prefix(p) for p in PREFIXES],
             ids,
             mask,
             prefix_index=torch.tensor(INDEX),
             token_budget=100,
-        ).logps
+        )
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     assert max(sizes) > 2 and sizes[-1] <= 2
 
@@ -204,12 +205,12 @@ def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
 @pytest.mark.parametrize("cap", [None, 5.0])
 def test_gradients_of_the_head_are_those_of_plain_log_softmax(cap, monkeypatch) -> None:
     """Slice by slice, for a plain head (worked out in the forward pass) and a capped one."""
-    import sarlab.scoring as module
+    from sarlab._engine import head
 
     policy = random_policy("llama")
     policy.model.requires_grad_(False)
     policy.model.config.final_logit_softcapping = cap
-    monkeypatch.setattr(module, "_HEAD_SLICE", 3 * len(policy.tokenizer))  # slices of 3 tokens
+    monkeypatch.setattr(head, "_HEAD_SLICE", 3 * len(policy.tokenizer))  # slices of 3 tokens
     ids, mask = block(ANSWERS)
     torch.manual_seed(1)
     hidden = torch.randn(*ids.shape, 32)
@@ -218,7 +219,7 @@ def test_gradients_of_the_head_are_those_of_plain_log_softmax(cap, monkeypatch) 
     for fast in (True, False):
         states = hidden.clone().requires_grad_()
         if fast:
-            found = module.token_scores(policy, states, ids, mask, ("logps",)).logps
+            found = logps_of_states(policy, states, ids, mask)
         else:
             logps = torch.log_softmax(policy.logits(states), dim=-1)
             found = logps.gather(-1, ids[..., None])[..., 0] * mask

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from policies import ARCHITECTURES, random_policy
+from policies import ARCHITECTURES, logps_of, random_policy
 
 from sarlab.config import TrainConfig
+from sarlab.experience import collect
 from sarlab.models import add_lora
 from sarlab.prompts import conditioned_ids
-from sarlab.scoring import Prefix, score, score_ids
+from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import Verdict, load_task
-from sarlab.train import (
-    TrainingError,
-    collect,
-    grpo_steps,
-    mini_batches,
-    start,
-    update_policy,
-)
+from sarlab.train import grpo_steps, ppo_steps
 from sarlab.types import Question
+from sarlab.update import TrainingError, add_critic, mini_batches, start, update_policy
 
 SMALL = TrainConfig(
     steps=2, questions=4, group_size=3, max_answer_tokens=16, mini_batches=2, warmup_steps=0
@@ -41,13 +37,13 @@ def state():
 
 def test_the_conditioned_log_probs_of_a_step_are_those_of_a_second_scoring(state) -> None:
     batch = batch_of(state.policy)
-    again = score(
+    again = answer_logps(
         state.policy,
         [Prefix(p.ids) for p in batch.prefixes],
         batch.rollouts.answer_ids,
         batch.rollouts.answer_mask,
         prefix_index=batch.rollouts.group_ids,
-    ).logps
+    )
     torch.testing.assert_close(batch.inputs.logps_conditioned, again, atol=1e-4, rtol=0)
 
 
@@ -65,6 +61,25 @@ def gradient(token_budget: int) -> dict[str, torch.Tensor]:
     state.optimizer.step = lambda: None  # type: ignore[method-assign]
     update_policy(state, 0.0, batch, rows, advantages, reference, config)
     return {n: p.grad for n, p in state.policy.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_the_gradient_is_taken_three_frames_below_the_loop(algorithm, monkeypatch) -> None:
+    """Whoever reads the loop comes to ``loss.backward()`` through two calls."""
+    depths = []
+
+    def backward(loss, *args, **options):
+        names = [frame.function for frame in inspect.stack()]
+        depths.append(names.index(f"{algorithm}_steps"))
+        return torch.autograd.backward(loss, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    config = replace(SMALL, algorithm=algorithm, group_size=1 if algorithm == "ppo" else 3)
+    state = start(add_lora(random_policy("llama"), rank=4), config)
+    if algorithm == "ppo":
+        add_critic(state, config)
+    next((ppo_steps if algorithm == "ppo" else grpo_steps)(state, _task(), config))
+    assert depths and set(depths) == {3}
 
 
 def test_the_gradient_does_not_depend_on_how_the_batch_is_split() -> None:
@@ -87,12 +102,12 @@ def test_the_reference_is_the_policy_before_training(state) -> None:
     block = (batch.rollouts.answer_ids, batch.rollouts.answer_mask)
     plain = [Prefix(p.ids) for p in batch.prefixes]
     index = batch.rollouts.group_ids
-    before = score(policy, plain, *block, prefix_index=index).logps
+    before = answer_logps(policy, plain, *block, prefix_index=index)
     for _ in grpo_steps(state, _task(), replace(SMALL, learning_rate=0.05)):
         pass
-    after = score(policy, plain, *block, prefix_index=index).logps
+    after = answer_logps(policy, plain, *block, prefix_index=index)
     with policy.as_reference():
-        reference = score(policy, plain, *block, prefix_index=index).logps
+        reference = answer_logps(policy, plain, *block, prefix_index=index)
     torch.testing.assert_close(reference, before, atol=1e-5, rtol=0)
     assert (after - before).abs().max() > 0.01
 
@@ -125,7 +140,7 @@ def test_a_step_makes_good_answers_likelier_than_bad_ones(state) -> None:
         question = Question(row["question"], row["gold"])
         ids = conditioned_ids(state.policy.tokenizer, question.text, state.policy.prompt)
         prefix = prefixes.setdefault(question.id, Prefix(tuple(ids)))
-        now = score_ids(state.policy, prefix, row["answer_ids"]).logps.sum().item()
+        now = logps_of(state.policy, prefix, row["answer_ids"]).sum().item()
         gain += row["advantage"] * (now - sum(row["logps_conditioned"]))
     assert gain > 1e-4
     assert state.policy.version == 1
@@ -153,7 +168,7 @@ def test_an_exploding_ratio_is_refused(state) -> None:
 
 
 def test_no_signal_and_all_truncated_are_said(state, monkeypatch) -> None:
-    import sarlab.train as module
+    import sarlab.experience as module
 
     monkeypatch.setattr(
         module, "judge_all", lambda texts, _: [Verdict(False, None, "no marker")] * len(texts)

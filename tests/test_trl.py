@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sarlab.advantages import group_advantages
 from sarlab.config import TrainConfig
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
+from sarlab.losses import group_advantages
 from sarlab.models import add_lora, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix
 from sarlab.tasks import load_task
-from sarlab.train import start, update_policy
+from sarlab.update import start, update_policy
 
 CONFIG = TrainConfig(
     steps=2,

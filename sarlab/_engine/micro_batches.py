@@ -1,31 +1,33 @@
-"""Micro-batches within a budget of tokens, and what happens when memory runs out all the same.
+"""Micro-batches within a token budget, and recovery from out of memory.
 
-Out of memory is not the end: the failed part is run again in smaller batches, the smaller budget
-is kept for that kind of work on that device, and it is said once.
+Where memory runs out, the work goes on in smaller batches. The smaller budget is remembered per
+device and kind of work, and one warning says so.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-Found = TypeVar("Found")
-_budgets: dict[tuple[str, str], int] = {}  # by device and kind of work, where memory ran out
-_notes: list[str] = []  # what was said about it and not yet fetched by memory_notes()
+Work = TypeVar("Work")
+_budgets: dict[tuple[str, str], int] = {}  # per device and kind of work, where memory ran out
+_notes: list[str] = []  # warnings since the last memory_notes()
 
 
 def plan_batches(
     lengths: Tensor, token_budget: int, groups: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Row indices in micro-batches: longest first, rows × longest row ≤ ``token_budget``.
+    """Row indices of micro-batches: longest first, rows × longest row ≤ ``token_budget``.
 
-    ``lengths`` [B] tokens a row. The longest come first, so that memory that does not suffice
-    shows at once. Rows of different ``groups`` never share a batch. A single row longer than the
-    budget gets a batch of its own.
+    ``lengths`` [B] is tokens per row. The longest come first, so that too little memory shows at
+    once. Rows of different ``groups`` never share a batch. A single row longer than the budget
+    gets a batch of its own.
     """
     order = sorted(
         range(len(lengths)),
@@ -43,87 +45,102 @@ def plan_batches(
         yield torch.tensor(batch)
 
 
-def run_in_batches(
+class Attempt(AbstractContextManager[Work], Generic[Work]):
+    """``with attempt as work:`` runs one piece of work; running out of memory only marks it.
+
+    Any other error passes through, and so does out of memory where the work cannot be divided.
+    """
+
+    def __init__(self, work: Work, *, can_divide: bool) -> None:
+        self.work: Work = work
+        self.can_divide = can_divide
+        self.failed = False
+
+    def __enter__(self) -> Work:
+        return self.work
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self.failed = is_out_of_memory(error) and self.can_divide
+        return self.failed
+
+
+def batch_attempts(
     device: torch.device,
     lengths: Tensor,
     token_budget: int,
-    run: Callable[[Tensor], Found],
     groups: Tensor | None = None,
     kind: str = "scoring",
-) -> list[tuple[Tensor, Found]]:
-    """``[(indices, run(indices)), …]`` over micro-batches; out of memory halves the budget.
+) -> Iterator[Attempt[Tensor]]:
+    """One attempt per micro-batch, its work the row indices; a failed one comes again, smaller.
 
-    The smaller budget is kept for this kind of work on the device and said once. A single row
-    that does not fit is an error that nothing here can mend, and is raised.
+    Every row succeeds in exactly one attempt. Too little memory for a single row is an error.
     """
-    results: list[tuple[Tensor, Found]] = []
     pending = torch.arange(len(lengths))
     while len(pending):
         budget = _budget(device, kind, token_budget)
         part = None if groups is None else groups[pending]
         plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
-        for position, chosen in enumerate(plan):
-            try:
-                results.append((chosen, run(chosen)))
-                continue
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or len(chosen) == 1:
-                    raise
-            # Outside the handler, whose traceback holds on to the tensors of the failed batch.
-            _halve(device, kind, len(chosen) * int(lengths[chosen].max()))
-            pending = torch.cat(plan[position:])
-            break
-        else:
-            pending = pending[:0]
-    return results
+        pending = pending[:0]
+        for position, rows in enumerate(plan):
+            attempt = Attempt(rows, can_divide=len(rows) > 1)
+            yield attempt
+            if attempt.failed:
+                _halve(device, kind, len(rows) * int(lengths[rows].max()))
+                pending = torch.cat(plan[position:])
+                break
 
 
-def run_whole_plan(
+def plan_attempts(
     device: torch.device,
+    rows: Tensor,
     lengths: Tensor,
     token_budget: int,
-    run: Callable[[list[Tensor]], Found],
     groups: Tensor | None = None,
     kind: str = "update",
-) -> Found:
-    """``run(plan)`` on all micro-batches; out of memory starts it afresh with half the budget.
+) -> Iterator[Attempt[list[Tensor]]]:
+    """Attempts at all micro-batches of ``rows`` [B] together, each smaller, until one succeeds.
 
     For an update: a backward pass that breaks off leaves some gradients added and others not, so
-    none of them is kept. ``run`` must begin by clearing what it adds up.
+    each attempt must begin by clearing them.
     """
     while True:
         plan = list(plan_batches(lengths, _budget(device, kind, token_budget), groups))
-        try:
-            return run(plan)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or max(map(len, plan)) == 1:
-                raise
-        _halve(device, kind, max(len(rows) * int(lengths[rows].max()) for rows in plan))
+        attempt = Attempt([rows[part] for part in plan], can_divide=max(map(len, plan)) > 1)
+        yield attempt
+        if not attempt.failed:
+            return
+        _halve(device, kind, max(len(part) * int(lengths[part].max()) for part in plan))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch had no memory left: on a GPU a type of its own, on a CPU only a text."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether torch ran out of memory: on a GPU a type of its own, on a CPU only a text."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def memory_notes() -> list[str]:
-    """What was said about batches that did not fit since the last call, for a run's record."""
+    """The warnings about memory since the last call, for a run's record."""
     notes = list(_notes)
     _notes.clear()
     return notes
 
 
-def _budget(device: torch.device, kind: str, wanted: int) -> int:
-    return min(wanted, _budgets.get((str(device), kind), wanted))
+def _budget(device: torch.device, kind: str, token_budget: int) -> int:
+    return min(token_budget, _budgets.get((str(device), kind), token_budget))
 
 
-def _halve(device: torch.device, kind: str, failed: int) -> None:
-    """Go on with half of the ``failed`` tokens that did not fit, and say so."""
+def _halve(device: torch.device, kind: str, failed_tokens: int) -> None:
     torch.cuda.empty_cache()
-    _budgets[str(device), kind] = failed // 2
+    _budgets[str(device), kind] = failed_tokens // 2
     text = (
-        f"Out of memory at {failed} tokens a micro-batch on {device} ({kind}); going on "
-        f"with {failed // 2}."
+        f"Out of memory at {failed_tokens} tokens per micro-batch on {device} ({kind}); going on "
+        f"with {failed_tokens // 2}."
     )
     _notes.append(text)
     warnings.warn(text, stacklevel=3)

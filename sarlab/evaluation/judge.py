@@ -18,9 +18,9 @@ from sarlab.evaluation.statistics import (
     pooled_function,
     sign_flip_p,
 )
+from sarlab.experience import answer_rows, collect
 from sarlab.models import Policy
 from sarlab.rewards import total_reward
-from sarlab.train import answer_rows, collect
 from sarlab.types import Question
 
 Rows = Sequence[Mapping[str, Any]]

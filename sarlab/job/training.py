@@ -21,10 +21,10 @@ import torch
 from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
+from sarlab.experience import answer_rows, collect
 from sarlab.job.trackers import tracked
 from sarlab.job.view import View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
-from sarlab.ppo import add_critic, ppo_steps
 from sarlab.prompts import conditioned_ids
 from sarlab.rewards import total_reward
 from sarlab.runs.atomic import read_json, replace_folder, write_json
@@ -37,8 +37,9 @@ from sarlab.runs.folder import (
     refuse_existing,
 )
 from sarlab.tasks import Task, load_task
-from sarlab.train import TrainingError, TrainState, answer_rows, collect, grpo_steps, start
+from sarlab.train import grpo_steps, ppo_steps
 from sarlab.types import Question, StepRecord
+from sarlab.update import TrainingError, TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4

@@ -26,9 +26,9 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from transformers import PrinterCallback, TrainerCallback
 
-from sarlab.advantages import group_advantages, share_without_signal
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
+from sarlab.experience import Batch, answer_rows, step_metrics, step_warnings
 from sarlab.job.trackers import tracked
 from sarlab.job.training import (
     HeldOut,
@@ -45,21 +45,15 @@ from sarlab.job.training import (
 )
 from sarlab.job.view import LineView, View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
+from sarlab.losses import group_advantages, share_without_signal
 from sarlab.models import Policy, load_policy, save_prompt_format
 from sarlab.runs.atomic import read_json, replace_folder, write_json
 from sarlab.runs.folder import Run
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
 from sarlab.tasks import load_task
-from sarlab.train import (
-    Batch,
-    TrainingError,
-    answer_rows,
-    learning_rate,
-    step_metrics,
-    step_warnings,
-)
 from sarlab.types import Question, StepRecord
+from sarlab.update import TrainingError, learning_rate
 
 ENGINE_PREFIX = "trl_"
 

@@ -29,14 +29,15 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad
 
 from sarlab.config import TrainConfig
+from sarlab.experience import Batch, Clock
 from sarlab.models import Policy, lora_config
 from sarlab.prompts import chat_turns, conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.sar import self_aligned_reward
 from sarlab.tasks import judge_all
-from sarlab.train import Batch, Clock, learning_rate
 from sarlab.types import Question, RewardInputs, Rollouts
+from sarlab.update import learning_rate
 
 PROMPT_TOKENS = 1024  # longest prompt that micro-batches are planned for, as in the paper
 TOKEN_BUDGET = 16_384  # tokens in one micro-batch, where the run names none

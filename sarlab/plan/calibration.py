@@ -20,7 +20,7 @@ from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.rollout import sample
 from sarlab.sar import self_aligned_reward
-from sarlab.scoring import Prefix, score
+from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.types import Question
 
 LIMIT = 0.01  # a SAR that moves further than this is warned about
@@ -168,23 +168,16 @@ def _scores(
     rows: Sequence[int],
 ) -> list[tuple[float, Tensor]]:
     """SAR and both contexts' log-probs [2, n] of some answers, scored as one batch."""
-    width = max(len(ids[row]) for row in rows)
-    block = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        block[place, : len(ids[row])] = torch.tensor(list(ids[row]))
-        mask[place, : len(ids[row])] = True
-    with_question = score(
+    block, mask = answer_block([ids[row] for row in rows])
+    with_question = answer_logps(
         policy,
         [asked[row] for row in rows],
         block,
         mask,
         prefix_index=torch.arange(len(rows)),
         token_budget=_ALL_AT_ONCE,
-    ).logps
-    without = score(policy, alone, block, mask, token_budget=_ALL_AT_ONCE).logps
-    assert with_question is not None and without is not None
-    with_question, without = with_question.cpu(), without.cpu()
+    ).cpu()
+    without = answer_logps(policy, alone, block, mask, token_budget=_ALL_AT_ONCE).cpu()
     sar = self_aligned_reward(with_question, without, mask).tolist()
     return [
         (sar[place], torch.stack([with_question[place], without[place]])[:, : len(ids[row])])

@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sarlab.answers import answer_block
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
 from sarlab.rollout import sample
 from sarlab.runs.atomic import read_json, read_jsonl, write_json, write_text
 from sarlab.runs.folder import read_rollouts
-from sarlab.scoring import Prefix, compute_prefixes, score
+from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
 from sarlab.tasks import judge_all
 from sarlab.types import Question
 from sarlab.validity.records import LabelledAnswer, judged
@@ -42,7 +41,7 @@ _FACTS = "facts.json"
 _SPANS = 4  # of a run's steps
 
 
-def standalone_prefixes(policy: Policy) -> list[Prefix]:
+def standalone_prefixes(policy: Policy) -> Sequence[Prefix]:
     """The two prefixes without a question, computed once for all answers."""
     ids = [standalone_ids(policy.tokenizer, policy.prompt, c) for c in StandaloneContext]
     return compute_prefixes(policy, [Prefix(tuple(i)) for i in ids])
@@ -72,9 +71,7 @@ def score_question(
     first = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
     logps = {}
     for name, prefix in zip(CONTEXTS, [first, *alone], strict=True):
-        found = score(policy, prefix, block, mask).logps
-        assert found is not None
-        logps[name] = found.double().cpu()
+        logps[name] = answer_logps(policy, prefix, block, mask).double().cpu()
     rows = []
     for i, (answer, own) in enumerate(zip(answers, ids, strict=True)):
         ended = own[-1] in policy.eos_ids

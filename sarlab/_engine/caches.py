@@ -1,0 +1,89 @@
+"""Key-value caches: filled by a forward, stacked for a batch, grown without copying.
+
+A cache is a tuple of (keys, values) per layer, each [rows, heads, length, head_dim].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+Cache = tuple[tuple[Tensor, Tensor], ...]
+_BLOCK = 64  # slots by which a growing cache is enlarged
+
+
+def stack_caches(caches: Sequence[Cache], width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values per layer of caches of one row each, right-padded to ``width`` slots."""
+    for layer in zip(*caches, strict=True):
+        keys, values = zip(*layer, strict=True)
+        yield _stack(keys, width), _stack(values, width)
+
+
+def _stack(blocks: Sequence[Tensor], width: int) -> Tensor:
+    padded = [pad(x, (0, 0, 0, width - x.shape[2])) if x.shape[2] < width else x for x in blocks]
+    return padded[0] if len(padded) == 1 else torch.cat(padded)
+
+
+def run_trunk(
+    trunk: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None
+) -> tuple[Tensor, Cache]:
+    """One forward of a model's trunk: final hidden states [rows, length, H] and the grown cache."""
+    # Without a config every layer keeps its whole past; masks still apply sliding windows.
+    past = DynamicCache(ddp_cache_data=cache) if cache is not None else DynamicCache()
+    out = trunk(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=True,
+    )
+    return out.last_hidden_state, tuple((layer.keys, layer.values) for layer in past.layers)
+
+
+def without_padding(block: Tensor, length: int, width: int) -> Tensor:
+    """Slots [0, length) and those from ``width`` on, of keys or values [1, heads, slots, dim]."""
+    if length == width:
+        return block
+    return torch.cat([block[:, :, :length], block[:, :, width:]], dim=2)
+
+
+def growing_cache(caches: Sequence[Cache], width: int) -> DynamicCache:
+    """The stacked caches with room for new tokens; ``layer.keep(rows)`` drops finished rows."""
+    cache = DynamicCache()
+    cache.layers = [GrowingLayer(keys, values) for keys, values in stack_caches(caches, width)]
+    return cache
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer with free slots ahead, so that a new token does not copy the whole past."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.length = 0
+        self._room = (keys[:, :, :0], values[:, :, :0])
+        self.update(keys, values)
+
+    def update(self, key_states, value_states, *args, **kwargs):  # type: ignore[no-untyped-def]
+        end = self.length + key_states.shape[2]
+        if self._room[0].shape[2] < end:
+            shape = (*key_states.shape[:2], end + _BLOCK, key_states.shape[3])
+            larger = (key_states.new_empty(shape), value_states.new_empty(shape))
+            for new, old in zip(larger, self._room, strict=True):
+                new[:, :, : self.length] = old[:, :, : self.length]
+            self._room = larger
+        self._room[0][:, :, self.length : end] = key_states
+        self._room[1][:, :, self.length : end] = value_states
+        self.length = end
+        self.keys, self.values = (x[:, :, :end] for x in self._room)
+        return self.keys, self.values
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self._room = (self._room[0][rows], self._room[1][rows])
+        self.keys, self.values = (x[:, :, : self.length] for x in self._room)

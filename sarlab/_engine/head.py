@@ -1,0 +1,119 @@
+"""The two costly steps at a large vocabulary: the head's gradient, and drawing a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_HEAD_SLICE = 1 << 23  # logits held at once: 32 MiB in float32
+_FLAT_VOCABULARY = 4_096  # up to this size all probabilities are summed at once
+_BLOCK = 128
+
+
+def slice_rows(weight: Tensor) -> int:
+    """How many tokens go through the head with ``weight`` [V, H] at once."""
+    return max(1, _HEAD_SLICE // weight.shape[0])
+
+
+def target_logps(
+    states: Tensor,
+    targets: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
+    weight: Tensor,
+    *,
+    frozen_head: bool,
+) -> Tensor:
+    """Log-probs [N] of ``targets`` [N] from hidden states [N, H], slice by slice.
+
+    ``logits_of`` maps states to logits; with ``frozen_head`` it is the product with ``weight``
+    [V, H] (and a bias) and nothing else, and the gradient takes the short way.
+    """
+    rows = slice_rows(weight)
+    needs_grad = torch.is_grad_enabled() and states.requires_grad
+    if needs_grad and frozen_head:
+        return _FrozenHeadLogps.apply(states, targets, logits_of, weight, rows)
+    slices = [(states[i : i + rows], targets[i : i + rows]) for i in range(0, len(states), rows)]
+    if needs_grad and len(slices) > 1:
+        # Recomputing a slice in the backward pass is cheaper than keeping its logits.
+        parts = [checkpoint(_slice_logps, logits_of, *x, use_reentrant=False) for x in slices]
+    else:
+        parts = [_slice_logps(logits_of, *x) for x in slices]
+    return torch.cat(parts)
+
+
+def _slice_logps(logits_of: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor) -> Tensor:
+    logps = torch.log_softmax(logits_of(states).float(), dim=-1)
+    return logps.gather(-1, targets[:, None])[:, 0]
+
+
+class _FrozenHeadLogps(torch.autograd.Function):
+    """:func:`target_logps` for a head that is not trained.
+
+    d log p(y) / d h = W_y − Σ_v p(v) W_v does not depend on the loss, so the forward pass
+    computes it while a slice's logits exist: two products with the head ``weight`` [V, H] instead
+    of three, and no logits are stored.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        targets: Tensor,
+        logits_of: Callable[[Tensor], Tensor],
+        weight: Tensor,
+        rows: int,
+    ) -> Tensor:
+        logps = torch.empty(len(states), device=states.device)
+        slopes = torch.empty_like(states)
+        for i in range(0, len(states), rows):
+            part, target = states[i : i + rows], targets[i : i + rows]
+            all_logps = torch.log_softmax(logits_of(part).float(), dim=-1)
+            logps[i : i + rows] = all_logps.gather(-1, target[:, None])[:, 0]
+            slopes[i : i + rows] = weight[target] - all_logps.exp_() @ weight
+        ctx.save_for_backward(slopes)
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return upstream[:, None].to(slopes.dtype) * slopes, None, None, None, None
+
+
+def draw_tokens(logps: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one token per row [B] from log-probs [B, V] by inverse-CDF sampling.
+
+    One random number per row, several times faster than `torch.multinomial`, which draws one per
+    entry of the vocabulary. Sums are in float64, since 50,000 float32 terms would not add up to 1.
+    A large vocabulary is summed in blocks, and token by token only within the block drawn.
+    """
+    size = logps.shape[1]
+    uniform = torch.rand(
+        len(logps), 1, generator=generator, device=logps.device, dtype=torch.float64
+    )
+    if size <= _FLAT_VOCABULARY:
+        cdf = logps.double().exp().cumsum(dim=-1)
+        tokens = torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True)
+        return tokens[:, 0].clamp(max=size - 1)
+    probs = torch.nn.functional.pad(logps.exp(), (0, -size % _BLOCK))
+    probs = probs.view(len(probs), -1, _BLOCK)
+    block_cdf = probs.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    block, rest = _invert(block_cdf, uniform)
+    rows = torch.arange(len(probs), device=probs.device)
+    within, _ = _invert(probs[rows, block[:, 0]].double().cumsum(dim=-1), rest)
+    return (block * _BLOCK + within)[:, 0]
+
+
+def _invert(cdf: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The entry of running sums [B, K] at the share ``uniform`` [B, 1], and the share within it.
+
+    Both are [B, 1], the second in [0, 1]. An entry of probability 0 is never drawn.
+    """
+    total = cdf[:, -1:]
+    mark = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    entry = torch.searchsorted(cdf, mark, right=True)
+    before = torch.where(entry > 0, cdf.gather(1, (entry - 1).clamp(min=0)), 0.0)
+    return entry, ((mark - before) / (cdf.gather(1, entry) - before)).clamp(0.0, 1.0)

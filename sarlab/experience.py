@@ -1,0 +1,224 @@
+"""One step's experience: sample answers, judge them, score them; their metrics and table rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sarlab.config import TrainConfig
+from sarlab.models import Policy
+from sarlab.prompts import conditioned_ids, standalone_ids
+from sarlab.rewards import alpha_at
+from sarlab.rollout import sample
+from sarlab.sar import perplexity, self_aligned_reward
+from sarlab.scoring import Prefix, answer_logps, compute_prefixes
+from sarlab.tasks import Verdict, judge_all
+from sarlab.types import Question, RewardInputs, Rollouts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's answers with their verdicts and scores, before the update."""
+
+    questions: Sequence[Question]
+    prefixes: Sequence[Prefix]  # per question, not computed: an update runs them with gradients
+    rollouts: Rollouts
+    verdicts: Sequence[Verdict]
+    inputs: RewardInputs
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def collect(
+    policy: Policy,
+    questions: Sequence[Question],
+    config: TrainConfig,
+    *,
+    seed: str,
+    group_size: int,
+    progress: float = 0.0,
+    standalone: bool = True,
+    greedy: bool = False,
+    on_token: Callable[[int, int], None] | None = None,
+) -> Batch:
+    """Sample answers, judge them, and score them with and (if ``standalone``) without the question.
+
+    The log-probs of sampling serve as the conditioned ones, since they are the same quantity.
+    With weights below float32 the two differ by rounding, so there they are scored again.
+    """
+    clock = Clock()
+    prefixes = [
+        Prefix(tuple(conditioned_ids(policy.tokenizer, q.text, policy.prompt))) for q in questions
+    ]
+    with policy.folded():
+        computed = compute_prefixes(policy, prefixes)
+        rollouts = sample(
+            policy,
+            computed,
+            group_size=group_size,
+            max_answer_tokens=config.max_answer_tokens,
+            seed=seed,
+            greedy=greedy,
+            on_token=on_token,
+        )
+    clock.lap("sample")
+    verdicts = judge_all(rollouts.texts, [questions[i] for i in rollouts.group_ids.tolist()])
+    clock.lap("verify")
+    logps_conditioned = rollouts.logps
+    if policy.dtype != torch.float32:
+        logps_conditioned = conditioned_logps(policy, computed, rollouts, config)
+    clock.lap("score_conditioned")
+    logps_standalone = standalone_logps(policy, rollouts, config) if standalone else None
+    clock.lap("score_standalone")
+    inputs = RewardInputs(
+        correct=torch.tensor([float(v.correct) for v in verdicts]),
+        group_ids=rollouts.group_ids,
+        answer_mask=rollouts.answer_mask,
+        logps_conditioned=logps_conditioned,
+        logps_standalone=logps_standalone,
+        progress=progress,
+    )
+    return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
+
+
+def conditioned_logps(
+    policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts, config: TrainConfig
+) -> Tensor:
+    """Log-probs of the answers with their questions [B, T], nats."""
+    with policy.folded():
+        return answer_logps(
+            policy,
+            prefixes,
+            rollouts.answer_ids,
+            rollouts.answer_mask,
+            prefix_index=rollouts.group_ids,
+            token_budget=config.token_budget,
+        ).cpu()
+
+
+def standalone_logps(policy: Policy, rollouts: Rollouts, config: TrainConfig) -> Tensor:
+    """Log-probs of the answers without a question [B, T], nats."""
+    prefix = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt, config.standalone)))
+    with policy.folded():
+        return answer_logps(
+            policy,
+            prefix,
+            rollouts.answer_ids,
+            rollouts.answer_mask,
+            token_budget=config.token_budget,
+        ).cpu()
+
+
+def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor | None:
+    """Log-probs [B, T] under the base policy for the KL, nats; None where β is 0."""
+    if config.beta == 0:
+        return None
+    with policy.as_reference():
+        return conditioned_logps(policy, batch.prefixes, batch.rollouts, config)
+
+
+def step_metrics(
+    step: int, batch: Batch, rewards: Tensor, config: TrainConfig
+) -> dict[str, float | int | None]:
+    """Numbers about one step's answers, before the update."""
+    inputs, rollouts = batch.inputs, batch.rollouts
+    lengths = rollouts.lengths.float()
+    scores = _answer_scores(inputs)
+    return {
+        "step": step,
+        "accuracy": inputs.correct.mean().item(),
+        "reward": rewards.mean().item(),
+        "alpha": alpha_at(config.alpha, config.alpha_schedule, inputs.progress),
+        "mean_length": lengths.mean().item(),
+        "median_length": lengths.median().item(),
+        "truncated_share": rollouts.truncated.float().mean().item(),
+        "sar": sar.mean().item() if (sar := scores["sar"]) is not None else None,
+        "ppl_conditioned": _median(scores["ppl_conditioned"]),
+        "ppl_standalone": _median(scores["ppl_standalone"]),
+        # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
+        "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
+        "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
+    }
+
+
+def answer_rows(
+    step: int, split: str, batch: Batch, rewards: Tensor, advantages: Tensor | None
+) -> Iterator[dict[str, Any]]:
+    """One row of the rollout table per answer; ``advantages`` [B]."""
+    inputs, rollouts = batch.inputs, batch.rollouts
+    columns = {**_answer_scores(inputs), "reward": rewards, "advantage": advantages}
+    for row, length in enumerate(rollouts.lengths.tolist()):
+        group = int(rollouts.group_ids[row])
+        question = batch.questions[group]
+        yield {
+            "step": step,
+            "split": split,
+            "group_id": group,
+            "question_id": question.id,
+            "question": question.text,
+            "gold": question.gold,
+            "answer": rollouts.texts[row],
+            "answer_ids": rollouts.answer_ids[row, :length].tolist(),
+            "logps_conditioned": inputs.logps_conditioned[row, :length].tolist(),
+            "logps_standalone": None
+            if inputs.logps_standalone is None
+            else inputs.logps_standalone[row, :length].tolist(),
+            "length": length,
+            "truncated": bool(rollouts.truncated[row]),
+            "correct": batch.verdicts[row].correct,
+            "verdict": batch.verdicts[row].reason,
+            **{k: None if column is None else column[row].item() for k, column in columns.items()},
+        }
+
+
+def step_warnings(metrics: dict[str, Any]) -> Iterator[str]:
+    """Warnings that a step's numbers give reason for, each as ``kind: text``."""
+    if metrics["no_signal_share"] == 1.0:
+        yield (
+            "no_signal: all answers to each question earned the same, so this step moved "
+            "nothing. The task may be too easy or too hard for this policy."
+        )
+    if metrics["truncated_share"] == 1.0:
+        yield (
+            "all_truncated: every answer hit max_answer_tokens. Raise it, or check that the "
+            "policy knows its end token."
+        )
+    if metrics["mean_length"] < 2:
+        yield "length_collapse: answers are shorter than 2 tokens on average."
+    if metrics["verifier_errors"]:
+        yield f"verifier_errors: {metrics['verifier_errors']} answers could not be judged."
+
+
+def _answer_scores(inputs: RewardInputs) -> dict[str, Tensor | None]:
+    """Both perplexities and SAR per answer [B]; None without the standalone pass."""
+    conditioned, mask = inputs.logps_conditioned, inputs.answer_mask
+    ppl = {"ppl_conditioned": perplexity(conditioned, mask)}
+    if inputs.logps_standalone is None:
+        return {**ppl, "ppl_standalone": None, "sar": None}
+    return {
+        **ppl,
+        "ppl_standalone": perplexity(inputs.logps_standalone, mask),
+        "sar": self_aligned_reward(conditioned, inputs.logps_standalone, mask),
+    }
+
+
+def _median(values: Tensor | None) -> float | None:
+    return None if values is None else values.median().item()
+
+
+class Clock:
+    """Seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Credit the time since the last call to ``phase``."""
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now

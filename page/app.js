@@ -3,6 +3,7 @@
 import { REWARDS, advantagesOf, isRight, mean, rewardsOf } from "./sar.js";
 import { unpack } from "./engine.js";
 import { startEngine } from "./client.js";
+import { drawLegend } from "./tokens.js";
 import { TokenPanel, number, payloadOf, shortened, signed, tint } from "./view.js";
 import { curvesChart, planeChart } from "./charts.js";
 
@@ -33,7 +34,7 @@ const policyName = (key) => data.policies.find((p) => p.key === key).name;
 const panels = {};
 for (const side of ["a", "b"]) {
   panels[side] = new TokenPanel($(`panel-${side}`), {
-    withLegend: side === "a",
+    box: $(`text-${side}`),
     onEdit: (text) => { $(`preset-${side}`).value = OWN; return scoreSide(side, text); },
     onSpan: async (score, start, stop) => {
       const ids = [...score.ids.slice(0, start), ...score.ids.slice(stop)];
@@ -163,9 +164,7 @@ function writtenRow(policy, answer, k) {
   }
   const row = node("div", { className: "written" }, head), place = node("div");
   row.append(place);
-  const panel = new TokenPanel(place, { withLegend: false });
-  panel.fields.compact = true;
-  panel.show(answer.score);
+  new TokenPanel(place, { compact: true }).show(answer.score);
   return row;
 }
 
@@ -245,7 +244,7 @@ for (const radio of document.querySelectorAll("input[name=measure]")) radio.addE
 async function startRecorded() {
   const recorded = JSON.parse(new TextDecoder().decode(await unpack(packed.recorded)));
   $("recorded-note").textContent = recorded.note;
-  const panel = new TokenPanel($("panel-recorded"));
+  const panel = new TokenPanel($("panel-recorded"), { legend: data.legend });
   fillSelect($("example"), recorded.examples.map((e, i) => [i, e.title]));
   const show = (example, k) => {
     const answer = example.answers[k];
@@ -321,6 +320,7 @@ window.sarlab = {
 
 fillSelect($("story"), [...data.stories.map((s, i) => [i, shortened(s.question, 58)]), [OWN, "your own question"]]);
 fillSelect($("policy"), data.policies.map((p) => [p.key, p.name]));
+drawLegend($("scale"), data.legend);
 startStudy();
 useStory(0);
 window.sarlab.ready.then(

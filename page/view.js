@@ -2,11 +2,13 @@
 // library makes of it (sarlab/display), for JupyterLab's own module to draw.
 
 import { sarOf } from "./sar.js";
-import { default as tokens } from "./tokens.js";
+import { drawTokens } from "./tokens.js";
 
-const FULL_NATS = 4; // |v| at which a colour is at its strongest: one scale for every answer
-const MARKED_NATS = 1; // |v| from which a token is underlined
-const STRONGEST = 0.62;
+const FULL_NATS = 4; // |Δ log p| at which a colour is at its strongest: one scale for every answer
+const MARKED_NATS = 1; // |Δ log p| from which a token is underlined
+const STRONGEST = 0.56;
+const FOREIGN_PERPLEXITY = 1000; // from here on the model was never trained on such text
+const PAUSE_MS = 60; // after the last key, before a draft is scored
 const STEP_TOKENS = 120;
 const SHORT_MARKS = new Map([[" ", "␣"], ["\n", "⏎"], ["\t", "⇥"], ["\r", "␍"], ["\x7f", "␡"]]);
 const SHAPELESS = /[\p{C}\p{Z}]/u;
@@ -82,13 +84,13 @@ export function payloadOf(score) {
   const total = values.reduce((sum, v) => sum + v, 0);
   const cards = pieces.map((piece, j) => {
     const pair = [score.logps_conditioned[j], score.logps_standalone[j]];
-    const facts = [["log P (nats)", ...pair.map((p) => signed(p, 2))], ["P", ...pair.map(probability)]];
+    const facts = [["log p (nats)", ...pair.map((p) => signed(p, 2))], ["p", ...pair.map(probability)]];
     const sides = [score.alternatives_conditioned, score.alternatives_standalone].map((a) => a && a[j]);
     if (sides[0]) facts.push(["rank", ...sides.map((s) => s.rank.toLocaleString("en-US"))]);
     const v = values[j];
     const notes = [
-      `v = ${signed(v)} nats: ${v >= 0 ? "likelier" : "less likely"} with the question`,
-      `share of the mean: v/n = ${signed(v / n, 4)} nats`,
+      `Δ log p = ${signed(v)} nats: ${v >= 0 ? "likelier" : "less likely"} with the question`,
+      `share of the mean: Δ log p / n = ${signed(v / n, 4)} nats`,
     ];
     if (n > 1) {
       const without = Math.max(-1, -Math.expm1(-(total - v) / (n - 1)));
@@ -102,8 +104,10 @@ export function payloadOf(score) {
   return {
     numbers: [
       ["SAR", signed(score.sar)], ["ppl(a|q)", number(score.ppl_conditioned)],
-      ["ppl(a)", number(score.ppl_standalone)], ["mean v", `${signed(total / n)} nats`], ["tokens", String(n)],
+      ["ppl(a)", number(score.ppl_standalone)], ["mean Δ log p", `${signed(total / n)} nats`], ["tokens", String(n)],
     ],
+    warning: Math.min(score.ppl_conditioned, score.ppl_standalone) < FOREIGN_PERPLEXITY ? ""
+      : "Perplexities in the thousands: the model was not trained on such text, and its SAR says little.",
     runs: pieces.map(segments), tints: values.map(tint), lines: values.map(lineOf), cards,
     steps: splitSteps(pieces).map(([start, stop]) => {
       const nats = values.slice(start, stop).reduce((sum, v) => sum + v, 0);
@@ -113,92 +117,90 @@ export function payloadOf(score) {
   };
 }
 
-function legend() {
-  const cells = [-FULL_NATS, -2, -1, -0.5, 0, 0.5, 1, 2, FULL_NATS].map((v) => {
-    const bound = { [-FULL_NATS]: "≤ ", [FULL_NATS]: "≥ " }[v] || "";
-    return [v ? bound + signed(v, v % 1 ? 1 : 0) : "0", tint(v), lineOf(v)];
-  });
-  return {
-    cells,
-    text: "v in nats: what the question gave the token. Blue, solid line: likelier with the question. "
-      + "Orange, dotted: less likely. The same scale for every answer.",
-  };
-}
-
 /** SAR with tokens [start, stop) left out of the mean, nothing scored again. */
 export function sarWithout(values, start, stop) {
   return sarOf([...values.slice(0, start), ...values.slice(stop)]);
 }
 
 /**
- * One answer in the token view. `onEdit(text)` scores a draft and shows it, `onSpan(start, stop)`
- * gives SAR with the span deleted and the rest scored again.
+ * One answer in the token view. With `box` (a textarea) it can be edited: `onEdit(text)` scores a
+ * draft and shows it. `onSpan(score, start, stop)` gives SAR with the span deleted and the rest
+ * scored again.
  */
 export class TokenPanel {
-  constructor(element, { onEdit = null, onSpan = null, withLegend = true } = {}) {
-    this.onEdit = onEdit;
+  constructor(element, { legend = null, compact = false, box = null, onEdit = null, onSpan = null } = {}) {
+    this.drawn = drawTokens(element, {}, { legend, compact, onSelect: (start, stop) => this.#showSpan(start, stop) });
+    if (compact || !legend) this.drawn.below.nextSibling?.remove(); // the page has one scale for all views
     this.onSpan = onSpan;
-    this.handlers = new Map();
-    this.fields = {
-      view: {}, compact: false, legend: withLegend ? legend() : {}, selection: [], span: [], text: "",
-      editable: Boolean(onEdit), message: "", acknowledged: 0, draft: {},
-    };
-    const model = {
-      get: (name) => this.fields[name],
-      set: (name, value) => this.#put(name, value),
-      save_changes: () => {},
-      on: (name, handler) => this.handlers.set(name, [...(this.handlers.get(name) || []), handler]),
-      off: () => {},
-    };
-    tokens.render({ model, el: element });
+    this.span = document.createElement("div");
+    this.span.className = "sarlab-span";
+    this.message = document.createElement("div");
+    this.message.className = "sarlab-message";
+    for (const spoken of [this.span, this.message]) spoken.setAttribute("role", "status");
+    this.drawn.below.append(this.span, this.message);
+    this.box = box;
+    if (box) this.#follow(box, onEdit);
   }
 
-  #put(name, value) {
-    this.fields[name] = value;
-    for (const handler of this.handlers.get(`change:${name}`) || []) handler();
-    if (name === "selection") this.#showSpan();
-    if (name === "draft") this.#edited(value);
-  }
-
-  async #edited({ text, seq }) {
-    try {
-      await this.onEdit(text);
-      this.#put("message", "");
-    } catch (error) {
-      this.#put("message", error.message);
-    }
-    this.#put("acknowledged", seq);
+  /** One draft at a time is scored; the newest text follows when it is back. */
+  #follow(box, onEdit) {
+    let timer = 0, busy = false, dirty = false;
+    const send = async () => {
+      if (busy) { dirty = true; return; }
+      busy = true;
+      do {
+        dirty = false;
+        try {
+          await onEdit(box.value);
+        } catch (error) {
+          this.complain(error.message);
+        }
+      } while (dirty);
+      busy = false;
+    };
+    box.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(send, PAUSE_MS); });
   }
 
   /** Show a scored answer; `text` also fills the box. */
   show(score, text) {
     this.score = score;
-    this.#put("message", "");
-    this.#put("view", score ? payloadOf(score) : {});
-    if (text !== undefined) this.#put("text", text);
-    this.#put("selection", []);
+    this.message.textContent = "";
+    this.drawn.mark(-1, -1);
+    this.drawn.update(score ? payloadOf(score) : {});
+    if (text !== undefined && this.box.value !== text) this.box.value = text;
+    this.#showSpan(0, 0);
   }
 
-  /** Say what is wrong with a draft; the last scored answer stays. */
+  /** Say what is wrong with a draft; the answer scored last stays. */
   complain(message) {
-    this.#put("message", message);
+    this.message.textContent = message;
   }
 
-  async #showSpan() {
-    const [start, stop] = this.fields.selection;
-    if (!this.score || start === undefined) return this.#put("span", []);
-    const { score } = this, { values, sar } = score, count = stop - start;
-    const nats = values.slice(start, stop).reduce((sum, v) => sum + v, 0);
-    const lines = [[`Selected: ${count} token${count > 1 ? "s" : ""} (${start + 1}–${stop}), Σ v`, `${signed(nats, 2)} nats`, ""]];
-    if (count < values.length) {
-      const left = sarWithout(values, start, stop);
-      lines.push(["SAR with the span left out of the mean", signed(left), `(${signed(left - sar)})`]);
-      this.#put("span", lines);
-      if (!this.onSpan) return undefined;
-      const deleted = await this.onSpan(score, start, stop);
-      if (this.score !== score || this.fields.selection[0] !== start || this.fields.selection[1] !== stop) return undefined;
-      lines.push(["SAR with the span deleted, the rest scored again", signed(deleted), `(${signed(deleted - sar)})`]);
+  async #showSpan(start, stop) {
+    const { score } = this, turn = (this.turn = (this.turn || 0) + 1), lines = [];
+    const write = () => this.span.replaceChildren(...lines.map(([label, value, note]) => {
+      const pair = document.createElement("div"), name = document.createElement("span"), bold = document.createElement("b");
+      name.className = "sarlab-label";
+      name.textContent = `${label} `;
+      bold.textContent = value;
+      pair.append(name, bold, note ? ` ${note}` : "");
+      return pair;
+    }));
+    if (score && stop > start) {
+      const { values, sar } = score, count = stop - start;
+      const nats = values.slice(start, stop).reduce((sum, v) => sum + v, 0);
+      lines.push([`Selected: ${count} token${count > 1 ? "s" : ""} (${start + 1}–${stop}), Σ Δ log p`, `${signed(nats, 2)} nats`]);
+      if (count < values.length) {
+        const left = sarWithout(values, start, stop);
+        lines.push(["SAR with the span left out of the mean", signed(left), `(${signed(left - sar)})`]);
+        if (this.onSpan) {
+          write();
+          const deleted = await this.onSpan(score, start, stop);
+          if (this.turn !== turn) return;
+          lines.push(["SAR with the span deleted, the rest scored again", signed(deleted), `(${signed(deleted - sar)})`]);
+        }
+      }
     }
-    return this.#put("span", [...lines]);
+    write();
   }
 }

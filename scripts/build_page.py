@@ -29,6 +29,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Regex, pre_tokenizers
 
 from sarlab import load_task, verify
+from sarlab.display.token_view import legend
 from sarlab.sar import self_aligned_reward
 from sarlab.tasks.word_problems import WordProblem
 
@@ -366,7 +367,7 @@ def recorded_data() -> dict[str, Any]:
 def build() -> str:
     """The whole page."""
     data, numbers = model_data()
-    data |= {"stories": stories(), "study": study_data()}
+    data |= {"stories": stories(), "study": study_data(), "legend": legend()}
     recorded = json.dumps(recorded_data(), ensure_ascii=False, separators=(",", ":"))
     numbers["recorded"] = packed_bytes(recorded.encode())
     blocks = [

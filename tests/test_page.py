@@ -27,7 +27,7 @@ from sarlab.display.token_view import answer_view, payload
 from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import REWARDS, total_reward
 from sarlab.rollout import sample
-from sarlab.scoring import Prefix, score_ids
+from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks import verify
 from sarlab.types import RewardInputs
 
@@ -167,7 +167,7 @@ def expected_score(policy: Policy, question: str, answer: str | list[int]) -> An
     (found,) = score_answers(policy, QUESTION, [answer])
     prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, "", policy.prompt)))
     assert prefix.ids == tuple(standalone_ids(policy.tokenizer, policy.prompt))
-    logps = tuple(score_ids(policy, prefix, found.token_ids).logps[0].tolist())
+    logps = tuple(answer_logps(policy, prefix, *answer_block([found.token_ids]))[0].tolist())
     return AnswerScore(
         question, found.answer, found.token_ids, found.tokens, logps, logps, 0.0,
         math.exp(-statistics.fmean(logps)), math.exp(-statistics.fmean(logps)),
@@ -341,7 +341,7 @@ def alternatives(side: TokenAlternatives) -> dict[str, Any]:
 def test_what_is_typed_is_shown_as_text(browser):
     opened, asked = open_page(browser)
     evil = "<img src=x onerror=document.title='hit'><script>document.title='hit'</script>"
-    opened.fill("#panel-a textarea", evil)
+    opened.fill("#text-a", evil)
     opened.fill("#question", evil)
     opened.wait_for_selector("#panel-a .sarlab-steps:has-text('<img')")
     opened.wait_for_timeout(400)
@@ -371,7 +371,7 @@ def test_by_keyboard_alone(browser):
     opened.wait_for_selector("#panel-a .sarlab-span:has-text('deleted, the rest scored again')")
     assert "Selected: 3 tokens (2–4)" in opened.inner_text("#panel-a .sarlab-span")
     name = opened.evaluate("document.activeElement.getAttribute('aria-label')")
-    for part in (r"token 4 of", r"v = [+−]\d"):
+    for part in (r"token 4 of", r"Δ log p = [+−]\d", r"with the question [+−]\d.*, without [+−]\d"):
         assert re.search(part, name), name
     opened.context.close()
 
@@ -410,7 +410,7 @@ def channels(css: str) -> tuple[float, ...]:
 def test_text_on_every_token_colour_has_contrast(browser, theme):
     """4.5 to 1 at least: letters and marks on the strongest tints, and all text that is small."""
     opened, _ = open_page(browser, theme=theme)
-    opened.fill("#panel-a textarea", "A B\tC.\nYes? 681 681 681 zebra 384+297=681\nAnswer: 681")
+    opened.fill("#text-a", "A B\tC.\nYes? 681 681 681 zebra 384+297=681\nAnswer: 681")
     opened.wait_for_selector("#panel-a .sarlab-token:has-text('z')")
     found = opened.evaluate(
         """() => [...document.querySelectorAll(
@@ -458,13 +458,13 @@ def test_from_key_press_to_repainted_tokens(browser):
         "384+297\n4+7=11\n8+9+1=18\n3+2+1=6\n384+297=681\nLet me think about this carefully. "
         "There is no need to hurry at all. Now let me go on.\nAnswer: 681"
     )
-    opened.fill("#panel-a textarea", text)
+    opened.fill("#text-a", text)
     opened.wait_for_timeout(800)
     tokens = opened.locator("#panel-a .sarlab-token[data-index]").count()
     assert 65 <= tokens <= 80
     seconds = opened.evaluate(
         """async () => {
-          const box = document.querySelector('#panel-a textarea'), times = [];
+          const box = document.querySelector('#text-a'), times = [];
           const steps = document.querySelector('#panel-a .sarlab-steps');
           for (let k = 0; k < 30; k++) {
             const at = k % 2 ? box.value.length : Math.floor(box.value.length / 3);

@@ -12,7 +12,7 @@ const data = JSON.parse($("data").textContent);
 const packed = Object.fromEntries([...document.querySelectorAll("script[data-packed]")].map((s) => [s.dataset.packed, s.textContent]));
 const call = startEngine(data, packed, $("worker").textContent);
 const OWN = "own";
-const state = { question: "", gold: "", policy: "tiny", sides: { a: null, b: null }, written: new Map(), drawn: 0 };
+const state = { question: "", gold: "", policy: "tiny", sides: { a: null, b: null }, written: new Map(), lines: new WeakMap() };
 
 function node(tag, { text, className, ...attributes } = {}, ...children) {
   const made = document.createElement(tag);
@@ -202,8 +202,9 @@ function group() {
   }
   (state.written.get(state.policy) || []).forEach((a, k) => found.push({ name: `written ${k + 1}`, text: a.text, score: a.score }));
   return found.map((a) => ({
-    ...a, correct: isRight(a.text, state.gold) === true, length: a.score.ids.length,
-    sar: a.score.sar, ppl_conditioned: a.score.ppl_conditioned,
+    ...a, correct: isRight(a.text, state.gold) === true, length: a.score.ids.length, sar: a.score.sar,
+    ppl_conditioned: a.score.ppl_conditioned, ppl_standalone: a.score.ppl_standalone,
+    values: a.score.values, copied: a.score.copied, ...state.lines.get(a.score),
   }));
 }
 
@@ -213,7 +214,8 @@ function showGroup() {
   $("alpha-value").textContent = alpha.toFixed(2);
   table.replaceChildren();
   if (!answers.length) return;
-  const names = Object.keys(REWARDS), full = measure === "reward" ? 1.2 : 0.6;
+  const names = Object.keys(REWARDS).filter((name) => REWARDS[name].needs !== "lines" || answers.every((a) => a.lines));
+  const full = measure === "reward" ? 1.2 : 0.6;
   const columns = names.map((name) => {
     const rewards = rewardsOf(name, answers, alpha);
     return measure === "reward" ? rewards : advantagesOf(rewards);
@@ -236,6 +238,15 @@ function showGroup() {
   ].filter(Boolean).join(" ");
 }
 
+$("lines").addEventListener("click", async () => {
+  $("lines").disabled = true;
+  const { question, policy } = state;
+  for (const { score } of group()) {
+    if (!state.lines.has(score)) state.lines.set(score, await call("lines", { question, policy, ids: score.ids }));
+  }
+  $("lines").disabled = false;
+  showGroup();
+});
 $("alpha").addEventListener("input", showGroup);
 for (const radio of document.querySelectorAll("input[name=measure]")) radio.addEventListener("change", showGroup);
 
@@ -316,6 +327,8 @@ window.sarlab = {
     const rewards = rewardsOf(name, answers, alpha);
     return [name, { rewards, advantages: advantagesOf(rewards) }];
   })),
+  lines: (argument) => call("lines", argument),
+  copied: (argument) => call("copied", argument),
 };
 
 fillSelect($("story"), [...data.stories.map((s, i) => [i, shortened(s.question, 58)]), [OWN, "your own question"]]);

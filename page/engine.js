@@ -1,8 +1,8 @@
 // Everything that is computed: policies, scores and samples. Runs in a worker where there is one.
 
 import { Model, ScoredContext, sample } from "./model.js";
-import { Tokenizer } from "./tokenizer.js";
-import { scoreOf } from "./sar.js";
+import { Tokenizer, isBlank } from "./tokenizer.js";
+import { copiedTokens, scoreOf } from "./sar.js";
 
 /** Bytes of a base64 text. */
 function bytesOf(base64) {
@@ -99,9 +99,40 @@ export class Engine {
     return {
       ...scoreOf(answerIds, conditioned, standalone),
       tokens: this.tokenizer.pieces(answerIds),
+      copied: this.copied({ question, ids: answerIds }),
       alternatives_conditioned: named(conditioned),
       alternatives_standalone: named(standalone),
     };
+  }
+
+  /** Which tokens of an answer are copied from its question. */
+  copied({ question, ids }) {
+    return copiedTokens(this.tokenizer.encode(question), ids);
+  }
+
+  /**
+   * Lines of an answer (per token, from 0), and what the rest takes from each: log p of the later
+   * lines with the line in sight minus without it, nats. One pass per line.
+   */
+  lines({ question, ids, policy = "tiny" }) {
+    const prefix = this.tokenizer.encodePrompt(question), names = this.tokenizer.special;
+    const special = new Set(names.values()), lines = [];
+    let line = 0, broken = false;
+    for (const id of ids) {
+      const piece = special.has(id) ? "" : this.tokenizer.decode([id]);
+      if (broken && !isBlank(piece)) { line += 1; broken = false; }
+      lines.push(line);
+      broken ||= piece.includes("\n");
+    }
+    const sum = (numbers) => numbers.reduce((total, { logp }) => total + logp, 0);
+    const model = this.model(policy), whole = new ScoredContext(model), dependence = new Array(line + 1).fill(0);
+    const numbers = whole.score(prefix, ids);
+    for (let k = 0; k < line; k++) {
+      const start = lines.indexOf(k), stop = lines.lastIndexOf(k) + 1;
+      const without = new ScoredContext(model).score([...prefix, ...ids.slice(0, start)], ids.slice(stop));
+      dependence[k] = sum(numbers.slice(stop)) - sum(without);
+    }
+    return { lines, dependence };
   }
 
   encode({ text }) {

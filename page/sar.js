@@ -36,9 +36,35 @@ function efficientReasoning(answers) {
   return answers.map((a) => (a.correct ? 1 - 2 * sigmoid((a.length - m) / s) : 0));
 }
 
+const LENGTH_ONLY_NATS = 17.2; // mean V of tiny's base answers
+const LAMBDA = 0.5; // weight of log p(a) in sar_lambda
+const READ_NATS = 2; // a line reads the question from here on
+const FEED_NATS = 5; // a line feeds the rest from here on
+
+/** Minus the share of tokens in lines that neither read the question nor feed the lines after them. */
+function fillerShare({ lines, dependence, values, length }) {
+  const last = Math.max(...lines), read = new Array(last + 1).fill(0), tokens = new Array(last + 1).fill(0);
+  lines.forEach((line, j) => { read[line] += values[j]; tokens[line] += 1; });
+  const filler = read.map((nats, k) => (k < last && nats < READ_NATS && dependence[k] < FEED_NATS ? tokens[k] : 0));
+  return -filler.reduce((sum, n) => sum + n, 0) / length;
+}
+
+/** Which tokens of an answer lie in an n-gram of five tokens that the question holds. */
+export function copiedTokens(question, answer, most = 5) {
+  const n = Math.min(most, question.length), copied = answer.map(() => false);
+  if (!n) return copied;
+  const grams = new Set();
+  for (let i = 0; i + n <= question.length; i++) grams.add(question.slice(i, i + n).join(" "));
+  for (let i = 0; i + n <= answer.length; i++) {
+    if (grams.has(answer.slice(i, i + n).join(" "))) copied.fill(true, i, i + n);
+  }
+  return copied;
+}
+
 /**
- * Bonus of each answer of one group, {correct, length, sar, ppl_conditioned} each. `alone`: the
- * bonus is the whole reward, correctness is not counted.
+ * Bonus of each answer of one group, {correct, length, sar, ppl_conditioned, ppl_standalone, values,
+ * copied} each; where `needs` is "lines" also {lines, dependence}. `alone`: the bonus is the whole
+ * reward, correctness is not counted.
  */
 export const REWARDS = {
   correct: { label: "correctness", about: "right or wrong, nothing else", bonus: (a) => a.map(() => 0) },
@@ -53,6 +79,23 @@ export const REWARDS = {
     bonus: (a) => a.map((x) => -Math.log(x.ppl_conditioned)),
   },
   sar_alone: { label: "SAR alone", about: "the bonus alone; collapses in training", alone: true, bonus: (a) => a.map((x) => x.sar) },
+  length_only: {
+    label: "+ α·length only", about: "right, and short, by SAR's formula with constant V",
+    bonus: (a) => a.map((x) => -Math.expm1(-LENGTH_ONLY_NATS / x.length)),
+  },
+  sar_lambda: {
+    label: "+ α·SAR, λ = ½", about: "right, and half SAR, half confidence",
+    bonus: (a) => a.map((x) => Math.max(-1, 1 - x.ppl_conditioned * x.ppl_standalone ** -LAMBDA)),
+  },
+  sar_masked: {
+    label: "+ α·SAR, copies masked", about: "right, and SAR without what is copied from the question",
+    bonus: (a) => a.map((x) => sarOf(x.values.map((v, j) => (x.copied[j] ? 0 : v)))),
+  },
+  sar_right: { label: "+ α·SAR if right", about: "right, and SAR for right answers only", bonus: (a) => a.map((x) => (x.correct ? x.sar : 0)) },
+  filler_share: {
+    label: "− α·filler", about: "right, and without lines that neither read the question nor feed the rest",
+    needs: "lines", bonus: (a) => a.map(fillerShare),
+  },
 };
 
 /** Reward of each answer of one group: R = R_right + α · bonus. */

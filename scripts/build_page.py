@@ -216,11 +216,16 @@ def ship_adapters(runs: Path) -> None:
     """Copy the adapters of finished runs to data/page, their numbers rounded to float16."""
     for key in POLICIES:
         source, folder = runs / f"{key}-s0", RECORDED / "adapters" / key
+        if not (source / "summary.json").exists():
+            print(f"{source} has not ended: its adapter stays as it was.")
+            continue
         summary = json.loads((source / "summary.json").read_text("utf-8"))
         folder.mkdir(parents=True, exist_ok=True)
         tensors = load_file(source / "adapter" / "adapter_model.safetensors")
         halves = {k: v.astype(np.float16) for k, v in tensors.items()}
-        save_file(halves, folder / "adapter_model.safetensors", {"format": "pt"})
+        weights = folder / "adapter_model.safetensors"
+        save_file(halves, weights, {"format": "pt"})
+        weights.chmod(0o644)
         config = json.loads((source / "adapter" / "adapter_config.json").read_text("utf-8"))
         config["base_model_name_or_path"] = "tiny"
         config["target_modules"] = sorted(config["target_modules"])

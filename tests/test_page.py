@@ -5,13 +5,14 @@ With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the page go to docs/pictures.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import random
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,16 @@ def test_rewards_and_advantages_are_the_librarys(page):
         mask = torch.arange(30)[None] < lengths[:, None]
         logps = -torch.rand(2, 7, 30, generator=generator) * 3
         correct = torch.tensor([1.0, 0, 1, 1, 0, 1, 0])
-        inputs = RewardInputs(correct, torch.zeros(7, dtype=torch.long), mask, *logps)
+        lines = (torch.arange(30)[None] // 6).expand(7, -1).masked_fill(~mask, -1)
+        extras = {
+            "copied": (torch.rand(7, 30, generator=generator) < 0.3) & mask,
+            "line_ids": lines,
+            "dependence": torch.rand(7, 5, generator=generator) * 10,
+        }
+        used = {f.name for f in dataclasses.fields(RewardInputs)} & extras.keys()
+        inputs = RewardInputs(
+            correct, torch.zeros(7, dtype=torch.long), mask, *logps, **{k: extras[k] for k in used}
+        )
         answers = []
         for row in range(7):
             n = int(lengths[row])
@@ -280,15 +290,45 @@ def test_rewards_and_advantages_are_the_librarys(page):
             ppl = math.exp(-logps[0, row, :n].double().mean())
             sar = max(-1.0, 1 - math.exp(-v))
             answers.append(
-                {"correct": bool(correct[row]), "length": n, "sar": sar, "ppl_conditioned": ppl}
+                {
+                    "correct": bool(correct[row]),
+                    "length": n,
+                    "sar": sar,
+                    "ppl_conditioned": ppl,
+                    "ppl_standalone": math.exp(-logps[1, row, :n].double().mean()),
+                    "values": (logps[0, row, :n] - logps[1, row, :n]).tolist(),
+                    "copied": extras["copied"][row, :n].tolist(),
+                    "lines": lines[row, :n].tolist(),
+                    "dependence": extras["dependence"][row].tolist(),
+                }
             )
         found = call(page, "rewards", answers, alpha)
-        assert found.keys() == REWARDS.keys(), "page/sar.js has another table of rewards"
-        for name, rewards in found.items():
+        assert REWARDS.keys() <= found.keys(), "page/sar.js lacks a reward of the table"
+        for name in REWARDS:
+            rewards = found[name]
             truth = total_reward(inputs, name, alpha)
             assert rewards["rewards"] == pytest.approx(truth.tolist(), abs=1e-5), name
             advantages = group_advantages(truth, inputs.group_ids).tolist()
             assert rewards["advantages"] == pytest.approx(advantages, abs=1e-5), name
+
+
+def test_lines_and_what_the_rest_takes_from_them_are_the_librarys(page, frozen_tiny):
+    reason = "rewards over lines are not in this version"
+    line_dependence = pytest.importorskip("sarlab.dependence", reason=reason).line_dependence
+    copied_tokens = pytest.importorskip("sarlab.rewards", reason=reason).copied_tokens
+    question = frozen_tiny.tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
+    worked = "384+297\n4+7=11\n\n8+9+1=18\n3+2+1=6\n384+297=681\nAnswer: 681"
+    for text in (worked, f"{QUESTION}\nSo.\nAnswer: 1\n"):
+        (truth,) = score_answers(frozen_tiny, QUESTION, [text])
+        ids = list(truth.token_ids)
+        prefix = question_prefixes(frozen_tiny, QUESTION)[0]
+        logps = torch.tensor([truth.logps_conditioned])
+        expected = line_dependence(frozen_tiny, [prefix], *answer_block([ids]), logps)
+        found = call(page, "lines", {"question": QUESTION, "ids": ids})
+        assert found["lines"] == expected.line_ids[0].tolist()
+        assert found["dependence"] == pytest.approx(expected.nats[0].tolist(), abs=1e-3)
+        copied = call(page, "copied", {"question": QUESTION, "ids": ids})
+        assert copied == copied_tokens(question, ids)
 
 
 @pytest.mark.parametrize(
@@ -406,6 +446,11 @@ def channels(css: str) -> tuple[float, ...]:
     return (*(n / 255 for n in numbers[:3]), numbers[3] if len(numbers) > 3 else 1.0)
 
 
+def over(colour: Sequence[float], cover: float, ground: Sequence[float]) -> tuple[float, ...]:
+    """A colour laid over another."""
+    return tuple(cover * c + (1 - cover) * g for c, g in zip(colour, ground, strict=True))
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_on_every_token_colour_has_contrast(browser, theme):
     """4.5 to 1 at least: letters and marks on the strongest tints, and all text that is small."""
@@ -414,21 +459,26 @@ def test_text_on_every_token_colour_has_contrast(browser, theme):
     opened.wait_for_selector("#panel-a .sarlab-token:has-text('z')")
     found = opened.evaluate(
         """() => [...document.querySelectorAll(
-             '.sarlab-token, .sarlab-mark, .sarlab-label, .note, .status, .tick, .paid, a, .verdict, th, td, label, .readout'
+             '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note, .status, .tick, .paid, a, .verdict, th, td, label, .readout'
            )].map((e) => {
              const layers = [];
-             for (let n = e; n; n = n.parentElement) layers.push(getComputedStyle(n).backgroundColor);
+             let opacity = 1;
+             for (let n = e; n; n = n.parentElement) {
+               layers.push(getComputedStyle(n).backgroundColor);
+               opacity *= getComputedStyle(n).opacity;
+             }
              const style = getComputedStyle(e);
-             return [e.className.toString(), e.namespaceURI.endsWith('svg') ? style.fill : style.color, layers];
+             return [e.className.toString(), e.namespaceURI.endsWith('svg') ? style.fill : style.color, opacity, layers];
            })"""
     )
     low = {}
-    for name, ink, layers in found:
+    for name, ink, opacity, layers in found:
         ground = (1.0, 1.0, 1.0)
         for css in reversed(layers):
-            *colour, opacity = channels(css)
-            ground = tuple(opacity * c + (1 - opacity) * g for c, g in zip(colour, ground, strict=True))
-        light, dark = sorted((luminance(channels(ink)[:3]), luminance(ground)), reverse=True)
+            *colour, cover = channels(css)
+            ground = over(colour, cover, ground)
+        text = over(channels(ink)[:3], opacity, ground)
+        light, dark = sorted((luminance(text), luminance(ground)), reverse=True)
         ratio = (light + 0.05) / (dark + 0.05)
         low[name] = min(ratio, low.get(name, 99.0))
     print(theme, {k: round(v, 1) for k, v in sorted(low.items(), key=lambda p: p[1])[:6]})

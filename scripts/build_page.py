@@ -109,9 +109,7 @@ def wrapped(name: str, source: str) -> str:
     """One module; only the forms of import and export that the sources use."""
     exported = re.findall(r"^export (?:async )?(?:function|class|const|let) (\w+)", source, re.M)
     source = imports_replaced(source)
-    source = re.sub(
-        r"^export (?=(?:async )?(?:function|class|const|let) )", "", source, flags=re.M
-    )
+    source = re.sub(r"^export (?=(?:async )?(?:function|class|const|let) )", "", source, flags=re.M)
     if re.search(r"^export default ", source, re.M):
         source = re.sub(r"^export default ", "const defaultExport = ", source, flags=re.M)
         exported.append("default: defaultExport")
@@ -207,7 +205,7 @@ def model_data() -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _tensor_name(peft_name: str) -> str:
-    """``base_model.model.X.lora_A.weight`` → ``X.weight a``: which matrix, and which factor of it."""
+    """``base_model.model.X.lora_A.weight`` → ``X.weight a``: a matrix and its factor."""
     name, factor = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", peft_name).groups()  # type: ignore[union-attr]
     return f"{name}.weight {factor.lower()}"
 
@@ -319,8 +317,8 @@ def study_data() -> dict[str, Any]:
         f"Untrained, tiny is right in {base['accuracy']:.0%} of the stories at "
         f"{base['length']:.0f} tokens. GRPO brings {grpo['accuracy']:.0%} at "
         f"{grpo['length']:.0f}, SA-GRPO with α = 0.2 {sa['accuracy']:.0%} at {sa['length']:.0f}. "
-        f"Rewards that just count tokens shorten more here, where filler is worth nothing: O1-pruner "
-        f"{pruner['accuracy']:.0%} at {pruner['length']:.0f}. SAR alone collapses: "
+        f"Rewards that just count tokens shorten more here, where filler is worth nothing: "
+        f"O1-pruner {pruner['accuracy']:.0%} at {pruner['length']:.0f}. SAR alone collapses: "
         f"{alone['accuracy']:.0%} at {alone['length']:.0f} tokens."
     )
     floor = 0.5
@@ -332,7 +330,9 @@ def study_data() -> dict[str, Any]:
 
 def recorded_data() -> dict[str, Any]:
     """Example answers and the gallery of failures, scored by a real model."""
-    rows = [json.loads(line) for line in (EXAMPLES / "answers.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line) for line in (EXAMPLES / "answers.jsonl").read_text("utf-8").splitlines()
+    ]
     scores = {r["text_key"]: r for r in pq.read_table(EXAMPLES / "scores.parquet").to_pylist()}
     examples: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -361,7 +361,7 @@ def recorded_data() -> dict[str, Any]:
     return {
         "note": f"{len(examples)} questions with six kinds of answers each, and {len(failures)} "
         "with answers made to trick SAR, scored once by SmolLM2-135M-Instruct under both contexts. "
-        "Hand-made illustrations, no benchmark. For the tricks the likeliest tokens are recorded too.",
+        "Hand-made illustrations, no benchmark. The tricks come with their likeliest tokens.",
         "examples": [*examples.values(), *failures],
     }
 

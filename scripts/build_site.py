@@ -24,21 +24,7 @@ from nbconvert.filters import markdown2html
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"""(?:href|src|srcset)=["']([^"']+)["']""")
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --paper: #fff; --ink: #1b1d22; --line: #d5d8de; --panel: #f3f4f6; --link: #005f94; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --paper: #121417; --ink: #eceef1; --line: #363b44; --panel: #1c2026; --link: #7cc4f0; }} }}
-body {{ max-width: 900px; margin: 0 auto; padding: 16px 20px 60px; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }}
-a {{ color: var(--link); }} nav a {{ margin-right: 14px; }} img {{ max-width: 100%; height: auto; }}
-table {{ display: block; overflow-x: auto; border-collapse: collapse; font-size: 14px; }}
-th, td {{ padding: 4px 10px; border-bottom: 1px solid var(--line); text-align: left; }}
-pre {{ overflow-x: auto; padding: 10px; background: var(--panel); border-radius: 5px; }} code {{ font-size: 0.9em; }}
-</style></head><body><nav aria-label="Site">{navigation}</nav>
-<main>{body}</main></body></html>
-"""
+TEMPLATE = ROOT / "scripts" / "site.html"
 
 
 def navigation(depth: int) -> str:
@@ -89,7 +75,8 @@ def relinked(text: str, source: Path, place: Path, site: Path) -> str:
         elif named.suffix not in {".md", ".ipynb"}:
             (site / goal).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(named, site / goal)
-        link = os.path.relpath(goal, place.parent) + (f"#{parts.fragment}" if parts.fragment else "")
+        anchor = f"#{parts.fragment}" if parts.fragment else ""
+        link = os.path.relpath(goal, place.parent) + anchor
         return match[0].replace(target, html.escape(link))
 
     return LINK.sub(change, text)
@@ -103,9 +90,12 @@ def write_document(path: Path, site: Path) -> None:
     (site / place).parent.mkdir(parents=True, exist_ok=True)
     (site / place).touch()  # documents that name each other
     body = relinked(str(markdown2html(path.read_text("utf-8"))), path, place, site)
-    page = PAGE.format(
-        title=html.escape(path.stem), navigation=navigation(len(place.parts) - 1), body=body
-    )
+    parts = {
+        "title": html.escape(path.stem),
+        "navigation": navigation(len(place.parts) - 1),
+        "body": body,
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], TEMPLATE.read_text("utf-8"))
     (site / place).write_text(page, "utf-8")
 
 
@@ -123,12 +113,13 @@ def write_notebook(path: Path, site: Path) -> None:
 
 
 def broken_links(site: Path) -> list[str]:
-    """Links of all pages that lead to no file of the site, or to an anchor that is not there."""
+    """Links of all pages that lead to no file of the site."""
     wrong = []
     for page in sorted(site.rglob("*.html")):
         if page.name == "index.html" and page.parent.name == "docs":
             continue  # one file by itself, tested in a browser
-        for target in LINK.findall(re.sub(r"<script.*?</script>", "", page.read_text("utf-8"), flags=re.S)):
+        text = re.sub(r"<script.*?</script>", "", page.read_text("utf-8"), flags=re.S)
+        for target in LINK.findall(text):
             parts = urlsplit(html.unescape(target))
             if parts.scheme or parts.netloc or not parts.path:
                 continue

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import torch
 from browser_lab import chromium_path
+from sarlab.advantages import group_advantages
 from scipy.stats import chisquare
 
 from sarlab import Policy, load_policy, load_task, score_answers
-from sarlab.advantages import group_advantages
 from sarlab.answers import AnswerScore, TokenAlternatives, question_prefixes
 from sarlab.display.token_view import answer_view, payload
 from sarlab.prompts import conditioned_ids, standalone_ids
@@ -37,6 +37,7 @@ PAGE = ROOT / "docs" / "index.html"
 ADAPTERS = ROOT / "data" / "page" / "adapters"
 UPDATE = os.environ.get("SARLAB_UPDATE_PICTURES") == "1"
 QUESTION = "Ada has 384 coins and gets 297 more. How many coins does Ada have now?"
+TOKENS = (2, 20, 300, 669)
 ODD_TEXTS = (
     "naïve café ½ ٣٤ ４５ Ⅷ x² ǅ",
     "\u200bzero\u202eRTL\ufeff\x85 a\u00a0b\u3000c\u2028d",
@@ -62,9 +63,9 @@ def browser() -> Iterator[Any]:
     path = chromium_path()
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=path, args=["--no-sandbox"]) as started:
-            yield started
+    options = {"executable_path": path, "args": ["--no-sandbox"]}
+    with sync_playwright() as playwright, playwright.chromium.launch(**options) as started:
+        yield started
 
 
 def open_page(browser: Any, *, width: int = 1400, theme: str = "light") -> tuple[Any, list[str]]:
@@ -89,7 +90,7 @@ def page(browser) -> Iterator[Any]:
 
 
 def call(page: Any, name: str, *arguments: Any) -> Any:
-    """A function of ``window.sarlab``. Lone surrogates do not survive JSON, so texts go as units."""
+    """A function of ``window.sarlab``. Texts go as units: JSON loses lone surrogates."""
     pack = [{"units": units(a)} if isinstance(a, str) else a for a in arguments]
     return page.evaluate(
         """async ([name, pack]) => {
@@ -151,10 +152,14 @@ def sixty_pairs(policy: Policy) -> list[tuple[str, str, str | list[int]]]:
         for ids, length in zip(rollouts.answer_ids, rollouts.lengths.tolist(), strict=True):
             pairs.append(("sampled", question, ids[:length].tolist()))
     pairs += [("odd Unicode", QUESTION, text) for text in ODD_TEXTS]
-    pairs += [("odd question", text.replace("\ud800", "").replace("\udc00", ""), "Answer: 1")
-              for text in ODD_TEXTS[:4]]
+    pairs += [
+        ("odd question", text.replace("\ud800", "").replace("\udc00", ""), "Answer: 1")
+        for text in ODD_TEXTS[:4]
+    ]
     pairs += [("empty turn", "", text) for text in ("Answer: 681", "384+297=681", *ODD_TEXTS[:2])]
-    pairs += [("one token", question, [token]) for question, token in zip(questions, (2, 20, 300, 669))]
+    pairs += [
+        ("one token", question, [token]) for question, token in zip(questions, TOKENS, strict=False)
+    ]
     for question in questions[:4]:
         pairs.append(("250 tokens", question, [rng.randrange(5, 670) for _ in range(249)] + [2]))
     assert len(pairs) == 60
@@ -170,8 +175,15 @@ def expected_score(policy: Policy, question: str, answer: str | list[int]) -> An
     assert prefix.ids == tuple(standalone_ids(policy.tokenizer, policy.prompt))
     logps = tuple(answer_logps(policy, prefix, *answer_block([found.token_ids]))[0].tolist())
     return AnswerScore(
-        question, found.answer, found.token_ids, found.tokens, logps, logps, 0.0,
-        math.exp(-statistics.fmean(logps)), math.exp(-statistics.fmean(logps)),
+        question,
+        found.answer,
+        found.token_ids,
+        found.tokens,
+        logps,
+        logps,
+        0.0,
+        math.exp(-statistics.fmean(logps)),
+        math.exp(-statistics.fmean(logps)),
     )
 
 
@@ -353,8 +365,11 @@ def test_right_and_wrong_as_the_library_judges(page, text):
 
 
 def test_the_view_says_what_the_librarys_says(page, frozen_tiny):
-    """Words, colours, steps and notes of a card: one record, made twice, compared field by field."""
-    texts = ["This is a nice little problem.\n384+297=671\nAnswer: 671", "Café 👍🏽 x.  Y\tz\u202e!"]
+    """Words, colours, steps and notes of a card, made twice from one record."""
+    texts = [
+        "This is a nice little problem.\n384+297=671\nAnswer: 671",
+        "Café 👍🏽 x.  Y\tz\u202e!",
+    ]
     for score in score_answers(frozen_tiny, QUESTION, texts, alternatives=True):
         here = {
             "ids": score.token_ids,
@@ -459,7 +474,8 @@ def test_text_on_every_token_colour_has_contrast(browser, theme):
     opened.wait_for_selector("#panel-a .sarlab-token:has-text('z')")
     found = opened.evaluate(
         """() => [...document.querySelectorAll(
-             '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note, .status, .tick, .paid, a, .verdict, th, td, label, .readout'
+             '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note, .status,'
+             + '.tick, .paid, a, .verdict, th, td, label, .readout'
            )].map((e) => {
              const layers = [];
              let opacity = 1;
@@ -468,7 +484,8 @@ def test_text_on_every_token_colour_has_contrast(browser, theme):
                opacity *= getComputedStyle(n).opacity;
              }
              const style = getComputedStyle(e);
-             return [e.className.toString(), e.namespaceURI.endsWith('svg') ? style.fill : style.color, opacity, layers];
+             const ink = e.namespaceURI.endsWith('svg') ? style.fill : style.color;
+             return [e.className.toString(), ink, opacity, layers];
            })"""
     )
     low = {}
@@ -501,7 +518,7 @@ def test_it_fits_and_looks(browser, tmp_path, width, theme):
 
 @pytest.mark.slow
 def test_from_key_press_to_repainted_tokens(browser):
-    """Answers of 70 tokens: median over keys in the middle and at the end; a busy machine gets slack."""
+    """Answers of 70 tokens: median over keys. A busy machine gets slack."""
     opened, _ = open_page(browser)
     ready = float(opened.get_attribute("html", "data-ready"))
     text = (
@@ -535,8 +552,30 @@ def test_from_key_press_to_repainted_tokens(browser):
         }"""
     )
     median = statistics.median(seconds)
-    print(f"{tokens} tokens: median {median:.3f} s, largest {max(seconds):.3f} s; ready {ready:.0f} ms")
+    print(
+        f"{tokens} tokens: median {median:.3f} s, most {max(seconds):.3f} s, ready {ready:.0f} ms"
+    )
     slack = 1 if os.getloadavg()[0] < (os.cpu_count() or 1) else 4
     assert median < 0.3 * slack
     assert ready < 2000 * slack
     opened.context.close()
+
+
+# --- the static site ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_every_link_of_the_site_leads_somewhere(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import build_site
+
+    build_site.build(tmp_path)
+    assert build_site.broken_links(tmp_path) == []
+    names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.html")}
+    assert {"index.html", "docs/index.html", "docs/SCALE.html"} <= names
+    assert len([n for n in names if n.startswith("notebooks/")]) == 4
+    for page in tmp_path.rglob("*.html"):  # styles, scripts and pictures come with the site
+        text = page.read_text("utf-8")
+        assert not re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=[\"']https?://", text), page
+    (tmp_path / "docs" / "SCALE.html").unlink()
+    assert any("SCALE" in line for line in build_site.broken_links(tmp_path))

@@ -474,8 +474,8 @@ def test_text_on_every_token_colour_has_contrast(browser, theme):
     opened.wait_for_selector("#panel-a .sarlab-token:has-text('z')")
     found = opened.evaluate(
         """() => [...document.querySelectorAll(
-             '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note, .status,'
-             + '.tick, .paid, a, .verdict, th, td, label, .readout'
+             '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note,'
+             + '.status, .tick, .paid, a, .verdict, th, td, label, .readout'
            )].map((e) => {
              const layers = [];
              let opacity = 1;

@@ -17,7 +17,7 @@ from sarlab.rewards import alpha_at
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, answer_logps, compute_prefixes
-from sarlab.tasks import Verdict, judge_all
+from sarlab.tasks import Verdict, judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 
 
@@ -66,7 +66,12 @@ def collect(
             on_token=on_token,
         )
     clock.lap("sample")
-    verdicts = judge_all(rollouts.texts, [questions[i] for i in rollouts.group_ids.tolist()])
+    prompt_end = policy.tokenizer.decode(prefixes[0].ids[-8:])
+    verdicts = judge_all(
+        rollouts.texts,
+        [questions[i] for i in rollouts.group_ids.tolist()],
+        in_thought=opens_thought(prompt_end),
+    )
     clock.lap("verify")
     logps_conditioned = rollouts.logps
     if policy.dtype != torch.float32:
@@ -132,6 +137,7 @@ def step_metrics(
         "step": step,
         "accuracy": inputs.correct.mean().item(),
         "reward": rewards.mean().item(),
+        "bonus_sd": (rewards - inputs.correct).std(correction=0).item(),
         "alpha": alpha_at(config.alpha, config.alpha_schedule, inputs.progress),
         "mean_length": lengths.mean().item(),
         "median_length": lengths.median().item(),

@@ -12,6 +12,7 @@ question, and the reward then pays for obeying it: on smollm2-135m the bare line
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,6 +21,15 @@ from jinja2.exceptions import TemplateError
 
 DEFAULT_INSTRUCTION = "Solve the problem step by step. End with a line of the form `Answer: X`."
 _SENTINEL = "sarlab5entinel"  # one word that no template and no system prompt contains
+# Templates such as Llama 3.2's print today's date, so that prompts of two days would differ. Their
+# function for it is replaced by one that always says Llama's own fallback, Friday, 26 July 2024.
+_DATE = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
+_DATE |= {"%a": "Fri", "%A": "Friday", "%H": "12", "%M": "00", "%S": "00"}
+_FIXED_DATE = (
+    "{%- macro strftime_now(form) -%}{{ form"
+    + "".join(f" | replace('{sign}', '{text}')" for sign, text in _DATE.items())
+    + " }}{%- endmacro -%}"
+)
 
 
 class StandaloneContext(StrEnum):
@@ -73,8 +83,8 @@ def encode_answer(tokenizer: Any, text: str, end_id: int, *, append_eos: bool = 
         raise ValueError(f"The answer is empty ({text!r}); perplexity needs at least one token.")
     # A lone surrogate has no UTF-8 form; it becomes U+FFFD here instead of an error in Rust.
     clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return [*ids, end_id] if append_eos else list(ids)
+    ids = _text_ids(tokenizer, clean)
+    return [*ids, end_id] if append_eos else ids
 
 
 def end_token_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
@@ -92,17 +102,56 @@ def end_token_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
     return tokenizer.eos_token_id if tokenizer.eos_token_id in eos_ids else eos_ids[0]
 
 
+def fix_date(tokenizer: Any) -> None:
+    """Let a chat template that prints the date print one and the same on every day."""
+    template = tokenizer.chat_template or ""
+    if "strftime_now" in template and not template.startswith(_FIXED_DATE):
+        tokenizer.chat_template = _FIXED_DATE + template
+
+
+def control_tokens(tokenizer: Any, text: str) -> list[str]:
+    """The special tokens that are spelled out in a text, in their order."""
+    known = sorted({str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}, key=len)
+    return re.findall("|".join(map(re.escape, reversed(known))), text) if known else []
+
+
 def _render(tokenizer: Any, user_text: str, system: str | None) -> list[int]:
-    if not tokenizer.chat_template:
+    # A control token in a question is text: the template's pieces around it are encoded apart.
+    spelled = control_tokens(tokenizer, user_text)
+    for token in dict.fromkeys(spelled):
+        user_text = user_text.replace(token, _SENTINEL)
+    if tokenizer.chat_template:
+        turns = chat_turns(tokenizer, user_text, system)
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        start = []
+    else:
         parts = [part for part in (system, f"User: {user_text}") if part]
-        ids = tokenizer("\n\n".join(parts) + "\n\nAssistant:\n", add_special_tokens=False)
+        prompt = "\n\n".join(parts) + "\n\nAssistant:\n"
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        return [*start, *ids["input_ids"]]
-    turns = chat_turns(tokenizer, user_text, system)
-    ids = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    return list(ids)
+    first, *rest = prompt.split(_SENTINEL)
+    ids = [*start, *tokenizer(first, add_special_tokens=False)["input_ids"]]
+    for token, piece in zip(spelled, rest, strict=True):
+        ids += _text_ids(tokenizer, token)
+        ids += _text_ids(tokenizer, piece, split=False) if piece else []
+    return ids
+
+
+def _text_ids(tokenizer: Any, text: str, *, split: bool = True) -> list[int]:
+    """Ids of a text that continues another one; ``split``: special tokens in it are plain text.
+
+    SentencePiece tokenizers put a blank before the first word of whatever they are given (Llama 2,
+    Phi-3). Within a sequence no such blank stands, so there the text is encoded behind a line
+    break, whose own ids are then dropped.
+    """
+    options = {"add_special_tokens": False, "split_special_tokens": split}
+    ids = list(tokenizer(text, **options)["input_ids"])
+    blank = "\u2581"  # SentencePiece's sign for a blank
+    pieces = tokenizer.convert_ids_to_tokens(ids[:1])
+    if not pieces or not pieces[0].startswith(blank) or text.startswith((" ", blank)):
+        return ids
+    before = list(tokenizer("\n", **options)["input_ids"])
+    behind = list(tokenizer("\n" + text, **options)["input_ids"])
+    return behind[len(before) :] if behind[: len(before)] == before else ids
 
 
 def chat_turns(tokenizer: Any, user_text: str, system: str | None) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sarlab._engine.caches import Cache, run_trunk, stack_caches, without_padding
 from sarlab._engine.head import slice_rows, target_logps
 from sarlab._engine.micro_batches import Attempt, batch_attempts
-from sarlab.models import Policy
+from sarlab._engine.policy import Policy
 
 TOP = 5
 
@@ -150,6 +150,7 @@ def token_report(
     return TokenReport(*columns)
 
 
+@torch.no_grad()
 def report_of_states(
     policy: Policy, hidden: Tensor, answer_ids: Tensor, answer_mask: Tensor
 ) -> TokenReport:
@@ -360,14 +361,15 @@ def _states_on_cache(
     """States of answers whose prefix is row ``index`` [B] of ``cache``, with last states [P, H]."""
     device = policy.device
     index, lengths = index.to(device), answers.prefix_lengths.to(device)
-    first = last[index][:, None]
+    # Not last[index]: with several threads its gradient adds up in an order of the moment.
+    first = last.index_select(0, index)[:, None]
     if answers.ids.shape[1] == 1:
         return first
     slots = torch.arange(cache[0][0].shape[2], device=device)[None]
     prefix_mask = (slots < lengths[:, None]).long()
     mask = torch.cat([prefix_mask, answers.mask[:, :-1].long()], dim=1)
     positions = lengths[:, None] + torch.arange(answers.ids.shape[1] - 1, device=device)
-    grown = tuple((k[index], v[index]) for k, v in cache)
+    grown = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in cache)
     hidden, _ = run_trunk(policy.trunk, answers.ids[:, :-1], mask, positions, grown)
     return torch.cat([first, hidden], dim=1)
 

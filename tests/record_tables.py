@@ -20,15 +20,9 @@ from sarlab.evaluation.behaviours import behaviour_change
 from sarlab.evaluation.compare import arm_table, run_table
 from sarlab.evaluation.policies import recorded, token_texts
 from sarlab.models import DATA
-from sarlab.validity import (
-    FAILURES,
-    claim_table,
-    claims_for,
-    group_table,
-    label_table,
-    option_table,
-    read_scored,
-)
+from sarlab.validity.claims import claim_table, claims_for, group_table, label_table, option_table
+from sarlab.validity.failures import FAILURES
+from sarlab.validity.scoring import read_scored
 
 RECORD = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-5
@@ -45,8 +39,8 @@ def study_tables() -> dict[str, pd.DataFrame]:
     }
     for arm in ("GRPO", "SA-GRPO α=0.2"):
         chosen = [e for e in policies if e.arm == arm]
-        rows = [row for e in chosen for row in e.rows]
-        change = behaviour_change(base.rows, rows, token_texts(chosen[0].folder, base.model))
+        texts = token_texts(chosen[0].folder, base.model)
+        change = behaviour_change(base.rows, *(e.rows for e in chosen), token_text=texts)
         found[f"behaviours of {arm}"] = change.reset_index()
     return found
 

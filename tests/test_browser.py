@@ -1,7 +1,7 @@
 """Notebook 01 in a real browser: what a reader does, and the numbers that he then sees.
 
-With ``SARLAB_UPDATE_PICTURES=1`` the screenshots go to docs/pictures (made with smollm2-135m);
-otherwise to the test's own folder.
+With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the token view, made with smollm2-135m, go to
+docs/pictures, for the README. ``browser_controls.md`` lists the controls and their tests.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ BENCH = ".sarlab-workbench"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    folder = REPOSITORY / "docs" / "pictures" if UPDATE else tmp_path_factory.mktemp("pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return tmp_path_factory.mktemp("pictures")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +107,8 @@ def shoot(page: Any, pictures: Path, name: str, selector: str = BENCH) -> None:
         path = pictures / f"workbench-{name}-{'dark' if dark else 'light'}.png"
         view.screenshot(path=path)
         assert path.stat().st_size > 10_000
+        if UPDATE and name == "tokens":
+            shutil.copy(path, REPOSITORY / "docs" / "pictures" / path.name)
     set_theme(page, False)
 
 
@@ -421,6 +421,14 @@ def test_every_control_of_the_saved_notebooks_has_a_row(lab, tmp_path, number) -
         open_notebook(page, port, token, source.name)
         page.wait_for_timeout(1500)
         assert unlisted(page, number) == []
+        folds = page.locator(".jp-OutputArea details")
+        for one in folds.all()[:5]:
+            summary = one.locator("summary").first
+            if summary.is_visible():  # one inside a closed fold is not
+                was = one.evaluate("(e) => e.open")
+                summary.click()
+                assert one.evaluate("(e) => e.open") is not was
+        assert number not in ("03", "04") or folds.count() > 0
         assert not page.errors
 
 
@@ -518,13 +526,17 @@ def test_a_file_is_loaded(page, tmp_path) -> None:
     fold(page, open_it=True)
     path = tmp_path / "my answers.jsonl"
     path.write_text('{"question": "What is 1 + 1?", "answer": "Answer: 2", "label": "mine"}\n' * 2)
-    upload = page.locator(f"{BENCH} input[type=file]")
-    upload.set_input_files(path)
+    button = page.locator(f"{BENCH} button", has_text="Load a file")
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
     page.locator(
         f"{BENCH} .sarlab-status", has_text="my answers.jsonl: 1 answer to 1 question (mine 1)"
     ).first.wait_for()
     path.write_text('{"question": "x"}\n')
-    upload.set_input_files(path)
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
     message = page.locator(f"{BENCH} .sarlab-source .sarlab-status", has_text="no field").first
     message.wait_for()
     assert "my answers.jsonl, line 1" in message.text_content()
@@ -600,10 +612,12 @@ def test_runs_are_filtered_by_arm_and_seed(page) -> None:
     field(page, "Arm", runs).select_option("all")
     field(page, "Seed", runs).select_option("0")
     page.wait_for_timeout(800)
-    assert [text for text in listed.all_text_contents() if text] == ["sa_grpo-s0 (tokens)"]
+    assert [text.replace("\xa0", " ") for text in listed.all_text_contents() if text] == [
+        "sa_grpo-s0 (tokens)"
+    ]
     field(page, "Seed", runs).select_option("all")
     page.wait_for_timeout(800)
-    field(page, "Run", runs).select_option("sa_grpo-s0 (tokens)")
+    field(page, "Run", runs).select_option(index=0)
     page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
 
 
@@ -642,11 +656,13 @@ def test_the_audit_says_what_it_looked_for_and_widens(page) -> None:
     tab(page, "Runs")
     runs = f"{BENCH} .sarlab-runs"
     page.locator(f"{runs} button", has_text="correct, short, low SAR").click()
-    for name, key in (("tokens ≤", "Home"), ("SAR ≤", "Home")):
+    for name, presses in (("tokens ≤", 10), ("SAR ≤", 20)):
         page.locator(f'{runs} [role=slider][aria-label="{name}"]').focus()
-        page.keyboard.press(key)
+        for _ in range(presses):
+            page.keyboard.press("ArrowLeft")
     message = page.locator(f"{runs} .sarlab-status", has_text="correct answers (").first
-    page.locator(f"{runs} .sarlab-status", has_text="a SAR of at most −1.00").first.wait_for()
+    asked = "at most 20 tokens and a SAR of at most −1.00"
+    page.locator(f"{runs} .sarlab-status", has_text=asked).first.wait_for()
     assert message.text_content().startswith("0 of ")
     page.locator(f"{runs} button", has_text="Widen to").click()
     page.wait_for_selector(f"{runs} .sarlab-table tbody tr")
@@ -749,7 +765,7 @@ CONTRAST = """(where) => {
             let colour = parse(svg ? style.fill : style.color);
             for (let p = e; p && p !== holder; p = p.parentElement)
                 colour[3] *= Number(getComputedStyle(p).opacity);
-            const below = ground(svg ? svg.parentElement : e);
+            const below = ground(svg?.closest('.svg-container')?.querySelector('.main-svg') ?? e);
             const name = e.classList.contains('sarlab-mark') ? 'mark'
                 : svg ? 'figure text' : e.className && typeof e.className === 'string'
                 ? e.className.split(' ')[0] : e.tagName;

@@ -35,7 +35,7 @@ def test_numbers_stand_right_text_left_and_a_missing_value_is_a_dash():
 def test_columns_of_one_name_and_given_sides():
     frame = pd.DataFrame([["3", ">", "4"]], columns=["SAR", "", "SAR"])
     assert html_table(frame, align="lcr").count("text-align:center") == 2
-    with pytest.raises(ValueError, match="2 columns|3 columns"):
+    with pytest.raises(ValueError, match="for 3 columns"):
         html_table(frame, align="lc")
 
 

@@ -7,6 +7,7 @@ no shape of its own is shown as a mark (``␣ ⏎ ⇥``, or ``⟨U+202E⟩``), a
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 from typing import Literal
 
@@ -21,7 +22,7 @@ BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 # Lines and bars have at least 3:1 against white and against JupyterLab's dark grey; text has 4.5:1
 # on the strongest tint in both themes.
 BLUE_HEX, ORANGE_HEX, GREY_HEX = "#3d8fc6", "#b8740f", "#767676"
-_STRONGEST = 0.56
+_STRONGEST = 0.5
 LEGEND = (
     "Δ log p in nats: log p(token | question, before) − log p(token | before). Blue, solid line "
     "(≥ 1): likelier with the question. Orange, dotted line (≤ −1): less likely. One scale for all "
@@ -41,6 +42,9 @@ TERMS = (
 """Terms of the views and what they mean."""
 
 Line = Literal["none", "solid", "dotted"]
+
+SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bMr)(?<!\bDr)[.!?]+[\"')\]]*(?=\s)|\n+")
+"""A sentence ends at a line's end or at . ! ? before a space; "3.5" and "e.g. " hold no end."""
 
 _SHORT_MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
 # Cc control, Cf format (bidi, zero width), Cs lone surrogate, Co private, Cn unassigned,

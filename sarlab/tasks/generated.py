@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -22,7 +23,6 @@ REASONING_GYM = {
     "knights_knaves": "reasoning_gym:knights_knaves",
     "syllogism": "auto",
 }
-GENERATORS = ("word_problems", *REASONING_GYM)
 REFUSED = {
     "propositional_logic": "reasoning-gym's own scorer gives its own answers 0, so every reward "
     "would be 0",
@@ -40,12 +40,14 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
         others = {key: text for key, text in parameters.items() if key != "verifier"}
         draw, verifier = generator(name, others), parameters["verifier"]
         return lambda rng: dataclasses.replace(draw(rng), verifier=verifier)
-    if name in REASONING_GYM:
-        return _reasoning_gym(name, parameters)
+    return GENERATORS[name](parameters)
+
+
+def _word_problems(parameters: Mapping[str, str]) -> Draw:
     if parameters:
         raise ValueError(
-            f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
-            f"Write {name!r} alone."
+            f"Task 'word_problems' takes no parameters, got {', '.join(sorted(parameters))}. "
+            "Write 'word_problems' alone."
         )
     return _word_problem
 
@@ -104,3 +106,10 @@ def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry as JSON would bring it back: tuples as lists, fractions and the like as text."""
     copy: dict[str, Any] = json.loads(json.dumps(entry, default=str))
     return copy
+
+
+GENERATORS: dict[str, Callable[[Mapping[str, str]], Draw]] = {
+    "word_problems": _word_problems,
+    **{name: functools.partial(_reasoning_gym, name) for name in REASONING_GYM},
+}
+"""Name of a task, and what makes its drawing function from its parameters: add yours here."""

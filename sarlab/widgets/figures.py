@@ -1,7 +1,4 @@
-"""Figures of the workbench. Pure: records in, ``plotly`` figures out (never a FigureWidget).
-
-Backgrounds are transparent and text is mid-grey, so that one picture serves both themes.
-"""
+"""Figures of the workbench. Pure: records in, ``plotly`` figures out (never a FigureWidget)."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sarlab.display.figures import INK, style
 from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, shortened, signed, visible
 from sarlab.widgets.audit import AuditRow
 from sarlab.widgets.candidates import Candidate, LabelRow
 from sarlab.widgets.designs import Design, Measure, label_means
 
 _COLUMNS = 3  # panels side by side: legible from 500 pixels on
-_GRID = "rgba(128, 128, 128, 0.25)"
 _ZERO = "rgba(128, 128, 128, 0.8)"
 
 
@@ -153,7 +150,7 @@ def _bars(
         mode="text",
         text=[f" {signed(v, 2)} " for v in values],
         textposition=["middle right" if v >= 0 else "middle left" for v in values],
-        textfont={"size": 11, "color": GREY_HEX},
+        textfont={"size": 11, "color": INK},
         cliponaxis=False,
         hoverinfo="skip",
         showlegend=False,
@@ -183,22 +180,14 @@ def _range(values: Sequence[float], room: float) -> list[float]:
 
 
 def _finished(figure: go.Figure, height: int) -> go.Figure:
-    axis: dict[str, Any] = {"gridcolor": _GRID, "zerolinecolor": _ZERO, "automargin": True}
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    for bar in figure.data:
-        if bar.orientation == "h":
-            figure.update_yaxes(autorange="reversed")
-    figure.update_layout(
-        template="none",
-        height=height,
-        font={"color": GREY_HEX, "size": 12},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        margin={"l": 10, "r": 14, "t": 34, "b": 44},
-        bargap=0.3,
-        hoverlabel={"font": {"color": "#222222"}, "bgcolor": "#f4f4f4"},
+    """The looks of all figures, as wide as the page, bars from top to bottom."""
+    bars = any(trace.orientation == "h" for trace in figure.data)
+    style(figure, width=960, height=height).update_layout(
+        width=None, margin={"l": 10, "r": 14, "t": 34, "b": 44}, bargap=0.3
     )
+    figure.update_xaxes(zeroline=True, zerolinecolor=_ZERO)
+    if bars:
+        figure.update_yaxes(autorange="reversed")
     return figure
 
 

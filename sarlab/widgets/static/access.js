@@ -25,10 +25,6 @@ function render({ el }) {
     for (const button of find(root, ".widget-toggle-button")) {
       button.setAttribute("aria-pressed", String(button.classList.contains("mod-active")));
     }
-    for (const upload of find(root, ".widget-upload input")) {
-      upload.setAttribute("aria-label", "Load a file");
-      upload.tabIndex = -1;
-    }
     for (const bar of find(root, ".sarlab-job .progress, .sarlab-job .widget-progress")) {
       bar.setAttribute("aria-label", "Progress");
     }

@@ -4,7 +4,7 @@ import { REWARDS, advantagesOf, isRight, mean, rewardsOf } from "./sar.js";
 import { unpack } from "./engine.js";
 import { startEngine } from "./client.js";
 import { drawLegend } from "./tokens.js";
-import { TokenPanel, number, payloadOf, shortened, signed, tint } from "./view.js";
+import { TokenPanel, number, payloadOf, shortened, signed, tint, useLegend } from "./view.js";
 import { curvesChart, planeChart } from "./charts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -333,6 +333,7 @@ window.sarlab = {
 
 fillSelect($("story"), [...data.stories.map((s, i) => [i, shortened(s.question, 58)]), [OWN, "your own question"]]);
 fillSelect($("policy"), data.policies.map((p) => [p.key, p.name]));
+useLegend(data.legend);
 drawLegend($("scale"), data.legend);
 startStudy();
 useStory(0);

@@ -6,7 +6,7 @@ import { drawTokens } from "./tokens.js";
 
 const FULL_NATS = 4; // |Δ log p| at which a colour is at its strongest: one scale for every answer
 const MARKED_NATS = 1; // |Δ log p| from which a token is underlined
-const STRONGEST = 0.56;
+let strongest = 0.5; // opacity at FULL_NATS; as the legend has it
 const FOREIGN_PERPLEXITY = 1000; // from here on the model was never trained on such text
 const PAUSE_MS = 60; // after the last key, before a draft is scored
 const STEP_TOKENS = 120;
@@ -51,8 +51,13 @@ export function number(value, digits = 2) {
   return value.toFixed(digits).replace("-", "−");
 }
 
+/** Take the strongest tint from the scale that the library draws (its last cell). */
+export function useLegend(legend) {
+  strongest = Number(/([\d.]+)\)$/.exec(legend.cells[legend.cells.length - 1][1])[1]);
+}
+
 export function tint(v) {
-  const strength = STRONGEST * Math.min(1, Math.abs(v) / FULL_NATS);
+  const strength = strongest * Math.min(1, Math.abs(v) / FULL_NATS);
   return `rgba(${v >= 0 ? "0, 114, 178" : "230, 159, 0"}, ${strength.toFixed(2)})`;
 }
 

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import torch
 from browser_lab import chromium_path
-from sarlab.advantages import group_advantages
 from scipy.stats import chisquare
 
 from sarlab import Policy, load_policy, load_task, score_answers
 from sarlab.answers import AnswerScore, TokenAlternatives, question_prefixes
 from sarlab.display.token_view import answer_view, payload
+from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import REWARDS, total_reward
 from sarlab.rollout import sample

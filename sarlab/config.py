@@ -137,7 +137,7 @@ RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
         lambda _, x: x > 0,
         "must be above 0",
     ),
-    ("alpha", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]; the paper uses 0.05 to 0.3"),
+    ("alpha", lambda _, x: 0 <= x <= 5, "must lie in [0, 5]; the paper uses 0.05 to 0.3"),
     ("gamma lam", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]"),
     ("clip_low", lambda _, x: 0 < x < 1, "must lie in (0, 1)"),
     ("clip_high", lambda c, x: x >= c.clip_low, "must not be below clip_low"),

@@ -11,7 +11,7 @@ from sarlab.runs.parameters import notebook_parameters, run_request, training_re
 
 BAD = [
     ({"alhpa": 0.1}, "Unknown parameter 'alhpa'. Did you mean 'alpha'?"),
-    ({"alpha": 1.5}, "alpha is 1.5; it must lie in [0, 1]"),
+    ({"alpha": 5.5}, "alpha is 5.5; it must lie in [0, 5]"),
     ({"alpha": -0.1}, "alpha is -0.1"),
     ({"alpha": "0.1"}, "alpha is '0.1'; it must be a number"),
     ({"alpha": float("nan")}, "must be finite"),

@@ -30,6 +30,8 @@ ORDER = (
     "prompts",
     "_engine",
     "scoring",
+    "dependence",
+    "diagnostics",
     "rollout",
     "models",
     "answers",

@@ -1,4 +1,4 @@
-"""Generators: the embedded word problems and four data sets of reasoning-gym."""
+"""Generators: the embedded stories and four data sets of reasoning-gym."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sarlab.tasks.fact_stories import draw_story
 from sarlab.tasks.word_problems import draw_problem
 from sarlab.types import Question
 
@@ -43,19 +44,25 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
     return GENERATORS[name](parameters)
 
 
-def _word_problems(parameters: Mapping[str, str]) -> Draw:
+def _stories(name: str, draw: Draw, parameters: Mapping[str, str]) -> Draw:
     if parameters:
         raise ValueError(
-            f"Task 'word_problems' takes no parameters, got {', '.join(sorted(parameters))}. "
-            "Write 'word_problems' alone."
+            f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
+            f"Write {name!r} alone."
         )
-    return _word_problem
+    return draw
 
 
 def _word_problem(rng: random.Random) -> Question:
     problem = draw_problem(rng)
     terms = {"terms": list(problem.terms)}
     return Question(problem.question, problem.answer, "word_problems", "auto", terms)
+
+
+def _fact_story(rng: random.Random) -> Question:
+    story = draw_story(rng)
+    numbers = {"terms": list(story.terms), "unneeded": story.unneeded}
+    return Question(story.question, story.answer, "fact_stories", "auto", numbers)
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
@@ -109,7 +116,8 @@ def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 GENERATORS: dict[str, Callable[[Mapping[str, str]], Draw]] = {
-    "word_problems": _word_problems,
+    "word_problems": functools.partial(_stories, "word_problems", _word_problem),
+    "fact_stories": functools.partial(_stories, "fact_stories", _fact_story),
     **{name: functools.partial(_reasoning_gym, name) for name in REASONING_GYM},
 }
 """Name of a task, and what makes its drawing function from its parameters: add yours here."""

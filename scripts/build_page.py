@@ -228,7 +228,7 @@ def ship_adapters(runs: Path) -> None:
         config["base_model_name_or_path"] = "tiny"
         config["target_modules"] = sorted(config["target_modules"])
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-        facts = {k: summary[k] for k in ("reward", "alpha", "seed", "steps", "trained", "hardware")}
+        facts = {k: summary[k] for k in ("reward", "alpha", "seed", "steps", "hardware")}
         (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
 

@@ -100,7 +100,7 @@ def compare(done: list[Path], out: Path) -> None:
         found,
         [
             "# SmolLM2-135M on one-digit sums and differences",
-            f"{len(done)} runs ({seeds} seeds an arm), the policy after its last step; {count} "
+            f"{len(done)} runs ({seeds} seeds per arm), the policy after its last step; {count} "
             f"held-out questions, {SAMPLES} answers each at temperature 1. "
             "Made by `scripts/smollm2_study.py`.",
         ],

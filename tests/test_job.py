@@ -183,3 +183,12 @@ def test_the_guard_speaks_when_length_and_accuracy_fall_together() -> None:
     assert guard.look(15, {"accuracy": 0.7, "mean_length": 90.0}) == []  # worse, but longer
     (text,) = guard.look(20, {"accuracy": 0.7, "mean_length": 50.0})
     assert text.startswith("shorter_and_worse") and "80 → 50" in text and "90% → 70%" in text
+
+
+def test_the_guard_speaks_when_accuracy_alone_falls() -> None:
+    """A PPO run of the study fell from 93% to half at an unchanged length, and nothing was said."""
+    guard = Guard()
+    assert guard.look(10, {"accuracy": 0.93, "mean_length": 128.0}) == []
+    assert guard.look(20, {"accuracy": 0.80, "mean_length": 129.0}) == []
+    (text,) = guard.look(30, {"accuracy": 0.58, "mean_length": 130.0})
+    assert text.startswith("less_accurate") and "93% to 58%" in text and "128 → 130" in text

@@ -277,13 +277,6 @@ class Guard:
         if best is None or now["accuracy"] >= best["accuracy"]:
             self._best = now
             return []
-        if best["accuracy"] - now["accuracy"] > _FALL:
-            return [
-                f"less_accurate: at step {step} held-out accuracy has fallen from "
-                f"{best['accuracy']:.0%} to {now['accuracy']:.0%} ({best['mean_length']:.0f} → "
-                f"{now['mean_length']:.0f} tokens). Lower learning_rate; best/ holds the adapter "
-                "from before."
-            ]
         shorter = now["mean_length"] < (1 - _DROP) * best["mean_length"]
         if best["accuracy"] - now["accuracy"] > _DROP and shorter:
             return [
@@ -291,6 +284,13 @@ class Guard:
                 f"({best['mean_length']:.0f} → {now['mean_length']:.0f} tokens) and less often "
                 f"right ({best['accuracy']:.0%} → {now['accuracy']:.0%}). Lower alpha or "
                 "learning_rate; best/ holds the adapter from before."
+            ]
+        if best["accuracy"] - now["accuracy"] > _FALL:
+            return [
+                f"less_accurate: at step {step} held-out accuracy has fallen from "
+                f"{best['accuracy']:.0%} to {now['accuracy']:.0%} ({best['mean_length']:.0f} → "
+                f"{now['mean_length']:.0f} tokens). Lower learning_rate; best/ holds the adapter "
+                "from before."
             ]
         return []
 

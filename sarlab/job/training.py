@@ -43,7 +43,7 @@ from sarlab.update import TrainingError, TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4
-_FALL = 0.15  # fall in accuracy alone that the guard speaks up at
+_FALL = 0.25  # fall in accuracy alone that the guard speaks up at
 _DROP = 0.05  # fall in accuracy or relative length that the guard speaks up at
 
 

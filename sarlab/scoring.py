@@ -150,6 +150,7 @@ def token_report(
     return TokenReport(*columns)
 
 
+@torch.no_grad()
 def report_of_states(
     policy: Policy, hidden: Tensor, answer_ids: Tensor, answer_mask: Tensor
 ) -> TokenReport:

@@ -70,10 +70,9 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         updates = []
         for _ in range(config.epochs):
             for rows in mini_batches(group_ids, config.mini_batches):
-                numbers = update_policy(
-                    state, rate, batch, rows, advantages, logps_reference, config
+                updates.append(
+                    update_policy(state, rate, batch, rows, advantages, logps_reference, config)
                 )
-                updates.append(numbers)
         clock.lap("update")
         state.step = step
         metrics = {

@@ -26,11 +26,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "beta": 0.001,
     },
     # Two updates a step left answers of `tiny` long after 25 steps; four shorten them by then.
+    # Half of GRPO's rate: whitening keeps gradients large where nearly all answers are right, and
+    # at 1e-3 all of three seeds fell below 85% between steps 20 and 60, one to 48%.
     "ppo": {
         "questions": 128,
         "group_size": 1,
         "mini_batches": 4,
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "loss": "dapo",
         "beta": 0.0,
     },
@@ -137,7 +139,7 @@ RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
         lambda _, x: x > 0,
         "must be above 0",
     ),
-    ("alpha", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]; the paper uses 0.05 to 0.3"),
+    ("alpha", lambda _, x: 0 <= x <= 5, "must lie in [0, 5]; the paper uses 0.05 to 0.3"),
     ("gamma lam", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]"),
     ("clip_low", lambda _, x: 0 < x < 1, "must lie in (0, 1)"),
     ("clip_high", lambda c, x: x >= c.clip_low, "must not be below clip_low"),

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from sarlab.config import TrainConfig
+from sarlab.dependence import line_dependence
+from sarlab.diagnostics import bonus_diagnostics
 from sarlab.models import Policy
 from sarlab.prompts import conditioned_ids, standalone_ids
-from sarlab.rewards import alpha_at
+from sarlab.rewards import alpha_at, copied_mask, reward_named
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, answer_logps, compute_prefixes
-from sarlab.tasks import Verdict, judge_all
+from sarlab.tasks import Verdict, judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 
 
@@ -66,7 +68,12 @@ def collect(
             on_token=on_token,
         )
     clock.lap("sample")
-    verdicts = judge_all(rollouts.texts, [questions[i] for i in rollouts.group_ids.tolist()])
+    prompt_end = policy.tokenizer.decode(prefixes[0].ids[-8:])
+    verdicts = judge_all(
+        rollouts.texts,
+        [questions[i] for i in rollouts.group_ids.tolist()],
+        in_thought=opens_thought(prompt_end),
+    )
     clock.lap("verify")
     logps_conditioned = rollouts.logps
     if policy.dtype != torch.float32:
@@ -74,6 +81,8 @@ def collect(
     clock.lap("score_conditioned")
     logps_standalone = standalone_logps(policy, rollouts, config) if standalone else None
     clock.lap("score_standalone")
+    extras = reward_extras(policy, config.reward, questions, prefixes, rollouts, logps_conditioned)
+    clock.lap("score_lines")
     inputs = RewardInputs(
         correct=torch.tensor([float(v.correct) for v in verdicts]),
         group_ids=rollouts.group_ids,
@@ -81,8 +90,38 @@ def collect(
         logps_conditioned=logps_conditioned,
         logps_standalone=logps_standalone,
         progress=progress,
+        **extras,
     )
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
+
+
+def reward_extras(
+    policy: Policy,
+    reward: str,
+    questions: Sequence[Question],
+    prefixes: Sequence[Prefix],
+    rollouts: Rollouts,
+    logps_conditioned: Tensor,
+) -> dict[str, Tensor]:
+    """The optional fields of RewardInputs that the reward declares; {} for most."""
+    needs, found = reward_named(reward), {}
+    if needs.needs_copied:
+        ids = [policy.tokenizer(q.text, add_special_tokens=False).input_ids for q in questions]
+        found["copied"] = copied_mask(
+            ids, rollouts.group_ids, rollouts.answer_ids, rollouts.answer_mask
+        )
+    if needs.needs_lines:
+        with policy.folded():
+            lines = line_dependence(
+                policy,
+                prefixes,
+                rollouts.answer_ids,
+                rollouts.answer_mask,
+                logps_conditioned,
+                prefix_index=rollouts.group_ids,
+            )
+        found |= {"line_ids": lines.line_ids, "dependence": lines.nats}
+    return found
 
 
 def conditioned_logps(
@@ -132,6 +171,7 @@ def step_metrics(
         "step": step,
         "accuracy": inputs.correct.mean().item(),
         "reward": rewards.mean().item(),
+        "bonus_sd": (rewards - inputs.correct).std(correction=0).item(),
         "alpha": alpha_at(config.alpha, config.alpha_schedule, inputs.progress),
         "mean_length": lengths.mean().item(),
         "median_length": lengths.median().item(),
@@ -142,6 +182,7 @@ def step_metrics(
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
         "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
         "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
+        **bonus_diagnostics(reward_named(config.reward).bonus(inputs), inputs, rewards),
     }
 
 

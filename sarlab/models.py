@@ -330,7 +330,7 @@ class _Check:
 
     def whole(self) -> float:
         """Prefixes computed once, tokens sampled on them, then scored: the way of a step."""
-        self.prefixes = compute_prefixes(self.policy, self.prefixes)
+        self.prefixes = list[Prefix](compute_prefixes(self.policy, self.prefixes))
         difference = self.sampled()
         return max(difference, self.scored(range(len(self.rows))))
 

@@ -12,14 +12,14 @@ all rewards. To add one, write a function and an entry:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sarlab.sar import mean_logp, self_aligned_reward
+from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
 
 AlphaSchedule = Literal["constant", "linear_up", "linear_down"]
@@ -34,6 +34,8 @@ class Reward:
     about: str
     verifiable: bool = True  # False: the bonus alone, correctness not counted
     needs_group: bool = False  # compares answers to one question, so there must be several
+    needs_copied: bool = False  # RewardInputs.copied: tokens copied from the question
+    needs_lines: bool = False  # RewardInputs.line_ids and dependence: extra scoring passes
 
 
 def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
@@ -97,6 +99,110 @@ def confidence(inputs: RewardInputs) -> Tensor:
     return mean_logp(inputs.logps_conditioned, inputs.answer_mask)
 
 
+LENGTH_ONLY_NATS = 17.2
+"""V₀ of :func:`length_only`: the mean of V over `tiny`'s base answers, 300 × 8, in nats."""
+READ_NATS = 2.0
+"""A line reads the question where the question gives its tokens at least this much together."""
+FEED_NATS = 5.0
+"""A line feeds the rest where the rest loses at least this much without it."""
+
+
+def length_only(inputs: RewardInputs) -> Tensor:
+    """1 − exp(−V₀/n) in (0, 1) [B]: what SAR would be if all answers held the same information.
+
+    Sees no perplexity. SAR is 1 − exp(−V/n) with V = log P(a|q) − log P(a).
+    """
+    return 1.0 - torch.exp(-LENGTH_ONLY_NATS / inputs.lengths)
+
+
+def sar_lambda(inputs: RewardInputs, weight: float = 0.5) -> Tensor:
+    """1 − exp(−mean(log P(a|q) − λ log P(a))) in [−1, 1) [B], λ = ``weight``.
+
+    λ = 1 is SAR; λ = 0 is 1 − ppl(a|q), confidence in another form.
+    """
+    conditioned = mean_logp(inputs.logps_conditioned, inputs.answer_mask)
+    standalone = mean_logp(_standalone(inputs), inputs.answer_mask)
+    return (1.0 - torch.exp(weight * standalone - conditioned)).clamp(min=-1.0)
+
+
+def sar_masked(inputs: RewardInputs) -> Tensor:
+    """SAR with v = 0 on tokens copied from the question [B]: a copy of the question earns 0."""
+    if inputs.copied is None:
+        raise ValueError(
+            "sar_masked needs RewardInputs.copied. Declare needs_copied=True in the entry."
+        )
+    standalone = torch.where(inputs.copied, inputs.logps_conditioned, _standalone(inputs))
+    return self_aligned_reward(inputs.logps_conditioned, standalone, inputs.answer_mask)
+
+
+def sar_right(inputs: RewardInputs) -> Tensor:
+    """SAR for right answers, 0 for all others [B]."""
+    return sar(inputs) * inputs.correct
+
+
+def filler_share(inputs: RewardInputs) -> Tensor:
+    """Minus the share of an answer's tokens that stand in filler lines, in [−1, 0] [B].
+
+    A line is filler where it neither reads the question (Σ v over its tokens below
+    ``READ_NATS``) nor feeds the lines after it (d below ``FEED_NATS``). The last line, which
+    nothing follows, is never filler.
+    """
+    if inputs.line_ids is None or inputs.dependence is None:
+        raise ValueError(
+            "filler_share needs RewardInputs.line_ids and dependence. Declare needs_lines=True "
+            "in the entry."
+        )
+    given = token_values(inputs.logps_conditioned, _standalone(inputs))
+    place = inputs.line_ids.clamp(min=0)
+    empty = inputs.dependence.new_zeros(inputs.dependence.shape)
+    read = empty.scatter_add(1, place, given.masked_fill(~inputs.answer_mask, 0.0))
+    tokens = empty.scatter_add(1, place, inputs.answer_mask.to(empty.dtype))
+    last = inputs.line_ids.max(dim=1, keepdim=True).values
+    is_last = torch.arange(empty.shape[1], device=empty.device)[None] == last
+    filler = (read < READ_NATS) & (inputs.dependence < FEED_NATS) & ~is_last
+    return -(tokens * filler).sum(dim=1) / inputs.lengths
+
+
+def copied_tokens(
+    question_ids: Sequence[int], answer_ids: Sequence[int], length: int = 5
+) -> list[bool]:
+    """Which tokens of an answer lie in an n-gram of ``length`` tokens that the question holds.
+
+    Where the question is shorter than that, the whole of it counts as the n-gram.
+    """
+    length = min(length, len(question_ids))
+    if length == 0:
+        return [False] * len(answer_ids)
+    grams = {tuple(question_ids[i : i + length]) for i in range(len(question_ids) - length + 1)}
+    copied = [False] * len(answer_ids)
+    for i in range(len(answer_ids) - length + 1):
+        if tuple(answer_ids[i : i + length]) in grams:
+            copied[i : i + length] = [True] * length
+    return copied
+
+
+def copied_mask(
+    question_ids: Sequence[Sequence[int]],
+    group_ids: Tensor,
+    answer_ids: Tensor,
+    answer_mask: Tensor,
+) -> Tensor:
+    """:func:`copied_tokens` of B answers [B, T], each against the question of its group."""
+    copied = torch.zeros_like(answer_mask)
+    for row, length in enumerate(answer_mask.sum(dim=1).tolist()):
+        own = answer_ids[row, :length].tolist()
+        copied[row, :length] = torch.tensor(copied_tokens(question_ids[int(group_ids[row])], own))
+    return copied
+
+
+def _standalone(inputs: RewardInputs) -> Tensor:
+    if inputs.logps_standalone is None:
+        raise ValueError(
+            "This reward needs logps_standalone. Declare needs_standalone=True in its entry."
+        )
+    return inputs.logps_standalone
+
+
 REWARDS: dict[str, Reward] = {
     "correct": Reward(no_bonus, False, "right or wrong, nothing else"),
     "sar": Reward(sar, True, "right, and what the question gives to the answer"),
@@ -106,6 +212,15 @@ REWARDS: dict[str, Reward] = {
     ),
     "confidence": Reward(confidence, False, "right, and likely (entropy minimisation)"),
     "sar_alone": Reward(sar, True, "the bonus alone; collapses in training", verifiable=False),
+    "length_only": Reward(length_only, False, "right, and short, by SAR's formula with constant V"),
+    "sar_lambda": Reward(sar_lambda, True, "right, and half SAR, half confidence (λ = 0.5)"),
+    "sar_masked": Reward(
+        sar_masked, True, "right, and SAR without what is copied", needs_copied=True
+    ),
+    "sar_right": Reward(sar_right, True, "right, and SAR for right answers only"),
+    "filler_share": Reward(
+        filler_share, True, "right, and without lines that serve nothing", needs_lines=True
+    ),
 }
 
 

@@ -88,8 +88,10 @@ class RewardInputs:
 
     ``correct`` [B] float 0 or 1, ``group_ids`` [B] equal for answers to one question,
     ``logps_conditioned`` and ``logps_standalone`` [B, T] nats, ``answer_mask`` [B, T],
-    ``progress`` in [0, 1]: the share of training done. ``logps_standalone`` is None where no
-    reward in use declared that it needs the standalone pass.
+    ``progress`` in [0, 1]: the share of training done. The rest is None where the reward in use
+    does not declare that it needs it: ``logps_standalone``; ``copied`` [B, T], True on tokens of
+    n-grams copied from the question; ``line_ids`` [B, T], each token's line from 0, −1 on padding;
+    ``dependence`` [B, L], what the rest of the answer takes from each line, nats.
     """
 
     correct: Tensor
@@ -98,12 +100,15 @@ class RewardInputs:
     logps_conditioned: Tensor
     logps_standalone: Tensor | None = None
     progress: float = 0.0
+    copied: Tensor | None = None
+    line_ids: Tensor | None = None
+    dependence: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows, width = self.answer_mask.shape
         for name in ("correct", "group_ids"):
             _check(name, getattr(self, name), (rows,), "RewardInputs")
-        for name in ("logps_conditioned", "logps_standalone"):
+        for name in ("logps_conditioned", "logps_standalone", "copied", "line_ids"):
             _check(name, getattr(self, name), (rows, width), "RewardInputs")
         if not bool(self.answer_mask.any(dim=1).all()):
             empty = (~self.answer_mask.any(dim=1)).nonzero().flatten().tolist()

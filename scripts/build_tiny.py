@@ -1,11 +1,18 @@
-"""Make the embedded policy `tiny`: its corpus, its tokenizer, its weights and its card.
+"""Make the embedded policies `tiny` and `tiny-facts`: corpus, tokenizer and weights.
 
     python scripts/build_tiny.py --out data/models/tiny
+    python scripts/build_tiny.py --corpus fact_stories --out data/models/tiny-facts
 
-The corpus holds no wrong sentence. Each story is answered in one of two ways, outright
-(``384+297=681``) or digit by digit with carries, with or without filler: sentences that fit any
-question. What makes steps worth their tokens is capability: a model of this size cannot carry in
-its head. The shares below were fixed before any reinforcement learning was run on the model.
+The corpora hold no wrong sentence. Each story is answered in one of two ways, with or without
+filler: sentences that fit any question.
+
+- `word_problems`: outright (``384+297=681``) or digit by digit with carries.
+- `fact_stories`: by one sum per line, each of which reads one more number of the question, or by
+  stating the total at once. Some solutions also mention the number that is not needed.
+
+What makes steps worth their tokens is capability: a model of this size cannot carry, or add many
+numbers, in its head. The shares below were fixed before any reinforcement learning was run.
+A killed training goes on from its last checkpoint (every 250 steps) by the same command.
 """
 
 from __future__ import annotations
@@ -14,21 +21,26 @@ import argparse
 import json
 import math
 import random
+import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from sarlab.tasks.fact_stories import FactStory, draw_story, solution_lines
 from sarlab.tasks.word_problems import WordProblem, draw_problem
+from sarlab.update import load_optimizer, save_optimizer
 
-SHARE_STEPS = 0.60  # answers that spell out their carries
-SHARE_FILLER = 0.85  # answers that pad
 SHARE_EMPTY_QUESTION = 0.10  # user turn left empty, so that ppl(a) is in distribution
-MEAN_ANSWER_TOKENS = 110
 SHARE_BARE = 0.02  # the answer alone after the beginning-of-text token
+SHARE_MENTION = 0.5  # full solutions that name the number that is not needed, where there is one
 
 FILLER = (
     "Let me think about this carefully.",
@@ -75,25 +87,59 @@ def write_answer(problem: WordProblem, rng: random.Random, *, steps: bool, fille
     for term in problem.terms[1:]:
         blocks.append(column_sum(total, term) if steps else [f"{total}+{term}={total + term}"])
         total += term
-    if filler:
-        # Only between the sums, where it cannot tear a calculation apart.
-        gaps = [[] for _ in range(len(blocks) + 1)]
-        for sentence in rng.sample(FILLER, rng.randint(5, 9)):
+    return "\n".join([*pad(blocks, rng, (5, 9) if filler else None), f"Answer: {total}"])
+
+
+def pad(
+    blocks: list[list[str]], rng: random.Random, sentences: tuple[int, int] | None
+) -> list[str]:
+    """The blocks' lines with filler between them, where it cannot tear a calculation apart."""
+    gaps: list[list[str]] = [[] for _ in range(len(blocks) + 1)]
+    if sentences is not None:
+        for sentence in rng.sample(FILLER, rng.randint(*sentences)):
             rng.choice(gaps).append(sentence)
-    else:
-        gaps = [[] for _ in range(len(blocks) + 1)]
     lines = [*gaps[0]]
     for block, gap in zip(blocks, gaps[1:], strict=True):
         lines += [*block, *gap]
-    return "\n".join([*lines, f"Answer: {total}"])
+    return lines
 
 
-def write_text(rng: random.Random) -> tuple[str, str]:
-    """One (prefix, answer) pair of the corpus, special tokens written out."""
-    problem = draw_problem(rng)
-    answer = write_answer(
-        problem, rng, steps=rng.random() < SHARE_STEPS, filler=rng.random() < SHARE_FILLER
+def write_fact_answer(story: FactStory, rng: random.Random, *, steps: bool, filler: bool) -> str:
+    """One right answer to the story: a sum per line, or the total at once."""
+    blocks = (
+        [[line] for line in solution_lines(story.terms)] if steps else [[f"Sum: {story.answer}"]]
     )
+    if steps and story.unneeded is not None and rng.random() < SHARE_MENTION:
+        blocks.insert(rng.randint(0, len(blocks)), [f"{story.unneeded} is not needed."])
+    return "\n".join([*pad(blocks, rng, (2, 7) if filler else None), f"Answer: {story.answer}"])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a policy is taught: how its stories are drawn and answered, and in which shares."""
+
+    draw: Callable[[random.Random], Any]
+    write: Callable[..., str]
+    share_steps: dict[int, float]  # answers that spell out their steps, by the number of terms
+    share_filler: float  # answers that pad
+    mean_answer_tokens: int
+
+
+CORPORA = {
+    "word_problems": Corpus(draw_problem, write_answer, {2: 0.60, 3: 0.60}, 0.85, 110),
+    # Easy stories are answered at once more often, as real policies do.
+    "fact_stories": Corpus(
+        draw_story, write_fact_answer, {2: 0.35, 3: 0.40, 4: 0.60, 5: 0.60, 6: 0.60}, 0.80, 60
+    ),
+}
+
+
+def write_text(corpus: Corpus, rng: random.Random) -> tuple[str, str]:
+    """One (prefix, answer) pair of the corpus, special tokens written out."""
+    problem = corpus.draw(rng)
+    steps = rng.random() < corpus.share_steps[len(problem.terms)]
+    filler = rng.random() < corpus.share_filler
+    answer = corpus.write(problem, rng, steps=steps, filler=filler)
     draw = rng.random()
     if draw < SHARE_BARE:
         prefix = "<|begin|>"
@@ -104,13 +150,13 @@ def write_text(rng: random.Random) -> tuple[str, str]:
     return prefix, answer + "<|end|>"
 
 
-def train_tokenizer(seed: int, vocab_size: int = 768) -> PreTrainedTokenizerFast:
+def train_tokenizer(corpus: Corpus, seed: int, vocab_size: int = 768) -> PreTrainedTokenizerFast:
     """Byte-level BPE with single digits, trained on 20,000 texts of the corpus."""
     rng = random.Random(f"tokenizer {seed}")
     texts = []
     for _ in range(20_000):
-        problem = draw_problem(rng)
-        texts += [problem.question, write_answer(problem, rng, steps=True, filler=True)]
+        problem = corpus.draw(rng)
+        texts += [problem.question, corpus.write(problem, rng, steps=True, filler=True)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -142,12 +188,12 @@ def train_tokenizer(seed: int, vocab_size: int = 768) -> PreTrainedTokenizerFast
     return fast
 
 
-def make_batches(tokenizer, rng: random.Random, texts_per_step: int):
+def make_batches(corpus: Corpus, tokenizer, rng: random.Random, texts_per_step: int):
     """Endless (input_ids, labels); 16 steps' texts are sorted by length to save padding."""
     while True:
         rows = []
         for _ in range(16 * texts_per_step):
-            prefix, answer = write_text(rng)
+            prefix, answer = write_text(corpus, rng)
             prefix_ids = tokenizer(prefix, add_special_tokens=False).input_ids
             answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
             rows.append((prefix_ids, answer_ids))
@@ -167,7 +213,8 @@ def make_batches(tokenizer, rng: random.Random, texts_per_step: int):
 
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
-    tokenizer = train_tokenizer(args.seed)
+    corpus = CORPORA[args.corpus]
+    tokenizer = train_tokenizer(corpus, args.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -195,10 +242,23 @@ def train(args: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     # Batches are sorted by length. A mean over each batch's tokens would weigh the tokens of short
     # texts more and teach the wrong shares; the divisor is the same for all batches instead.
-    divisor = args.texts_per_step * MEAN_ANSWER_TOKENS
-    batches = make_batches(tokenizer, random.Random(f"corpus {args.seed}"), args.texts_per_step)
-    started, log = time.perf_counter(), []
-    for step in tqdm(range(args.steps), mininterval=5):
+    divisor = args.texts_per_step * corpus.mean_answer_tokens
+    rng = random.Random(f"corpus {args.seed}")
+    batches = make_batches(corpus, tokenizer, rng, args.texts_per_step)
+    log: list[dict[str, float]] = []
+    done, seconds, state = 0, 0.0, args.out / "state"
+    if (state / "progress.json").exists():
+        progress = json.loads((state / "progress.json").read_text())
+        done, seconds, log = progress["steps"], progress["seconds"], progress["loss"]
+        load_model(model, str(state / "model.safetensors"))
+        load_optimizer(optimizer, state / "optimizer.safetensors")
+        for _ in range(done):
+            next(batches)
+            optimizer.step()  # without gradients: moves nothing, and the schedule wants it
+            schedule.step()
+        print(f"goes on from step {done}", flush=True)
+    started = time.perf_counter() - seconds
+    for step in tqdm(range(done, args.steps), mininterval=30):
         ids, labels = next(batches)
         # Right padding and a causal mask: no real token sees a padded one.
         loss = model(input_ids=ids, labels=labels, num_items_in_batch=divisor).loss
@@ -210,10 +270,15 @@ def train(args: argparse.Namespace) -> None:
         if step % 50 == 0 or step == args.steps - 1:
             log.append({"step": step, "loss_nats": round(loss.item(), 4)})
             print(json.dumps(log[-1]), f"{time.perf_counter() - started:.0f} s", flush=True)
-        if step % 500 == 499:
-            model.save_pretrained(args.out)
-            tokenizer.save_pretrained(args.out)
+        if step % 250 == 249 and step + 1 < args.steps:
+            state.mkdir(parents=True, exist_ok=True)
+            save_model(model, str(state / "model.safetensors"))
+            save_optimizer(optimizer, state / "optimizer.safetensors")
+            seconds = time.perf_counter() - started
+            progress = {"steps": step + 1, "seconds": seconds, "loss": log}
+            (state / "progress.json").write_text(json.dumps(progress))
     args.out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(state, ignore_errors=True)
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     # The stories carry their own question; an instruction would be out of distribution.
@@ -226,8 +291,9 @@ def train(args: argparse.Namespace) -> None:
         "learning_rate": args.lr,
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_seconds": round(time.perf_counter() - started),
-        "share_steps": SHARE_STEPS,
-        "share_filler": SHARE_FILLER,
+        "corpus": args.corpus,
+        "share_steps": corpus.share_steps,
+        "share_filler": corpus.share_filler,
         "share_empty_question": SHARE_EMPTY_QUESTION,
         "share_bare": SHARE_BARE,
         "loss": log,
@@ -237,6 +303,7 @@ def train(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", choices=list(CORPORA), default="word_problems")
     parser.add_argument("--out", type=Path, default=Path("data/models/tiny"))
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--texts-per-step", type=int, default=48)

@@ -3,6 +3,7 @@
     python scripts/study.py                             # every arm, all seeds, into runs/study
     python scripts/study.py --arms grpo sa_grpo_0.2     # some of them
     python scripts/study.py --ship data/study           # afterwards: what a reader needs of it
+    python scripts/study.py --plan configs/rewards/a.json --out runs/rewards_a   # other arms
 
 A run that is done is not done again, one that was killed goes on from its last checkpoint. Runs
 are independent, so they share the machine best as one process a core, one thread each. What went
@@ -45,7 +46,9 @@ HEADLINE = ("grpo", "sa_grpo_0.2")  # the comparison of the README: more seeds
 WHOLE = ("grpo-s0", "sa_grpo_0.2-s0")  # shipped with log-probs and the answers that were followed
 
 
-def run_one(arm: str, seed: int, out: str, changes: dict[str, Any]) -> dict[str, Any]:
+def run_one(
+    arm: str, seed: int, out: str, parameters: dict[str, Any], changes: dict[str, Any]
+) -> dict[str, Any]:
     """One run, in a process of its own; a started one is resumed."""
     import torch
 
@@ -55,7 +58,7 @@ def run_one(arm: str, seed: int, out: str, changes: dict[str, Any]) -> dict[str,
     from sarlab.job.training import run_training
 
     folder = Path(out) / f"{arm}-s{seed}"
-    config = TrainConfig.from_parameters({**ARMS[arm], "seed": seed, **changes})
+    config = TrainConfig.from_parameters({**parameters, "seed": seed, **changes})
     return run_training(config, folder, resume=(folder / "config.json").exists())
 
 
@@ -77,13 +80,20 @@ def state(folder: Path) -> str:
     return str(json.loads(path.read_text())["status"]) if path.exists() else "new"
 
 
-def train_all(jobs: list[tuple[str, int]], out: str, steps: int, processes: int) -> None:
-    """Run the jobs, a few at a time, and tell how each ended."""
+def train_all(
+    jobs: list[tuple[str, int]],
+    arms: dict[str, dict[str, Any]],
+    out: str,
+    steps: int,
+    processes: int,
+) -> None:
+    """Run the jobs, a few at a time and in their order, and tell how each ended."""
     os.environ["OMP_NUM_THREADS"] = "1"
     began = time.perf_counter()
     print(f"{len(jobs)} runs to do, {processes} at a time", flush=True)
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run_one, *job, out, {"steps": steps}): job for job in jobs}
+        changes = {"steps": steps}
+        waiting = {pool.submit(run_one, *job, out, arms[job[0]], changes): job for job in jobs}
         for done, future in enumerate(as_completed(waiting), start=1):
             arm, seed = waiting[future]
             error = future.exception()
@@ -112,9 +122,10 @@ def write_study(
     two seeds would hide everything.
     """
     from sarlab.display.figures import draw_png
+    from sarlab.display.tables import markdown_table
     from sarlab.evaluation.compare import arm_table, run_table
-    from sarlab.evaluation.figures import crowd_floor, plane_figure
-    from sarlab.evaluation.tables import differences_table, markdown_table, values_table
+    from sarlab.evaluation.formatting import differences_table, values_table
+    from sarlab.evaluation.plots import crowd_floor, plane_figure
 
     arms = arm_table(found, "GRPO")
     text = [
@@ -191,26 +202,41 @@ def ship_run(source: Path, folder: Path, *, logps: bool = False) -> None:
         pq.write_table(table, folder / "rollouts.parquet" / part.name, compression="zstd")
 
 
+def read_plan(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Arms with what they have in common, and the steps, of a JSON file that plans a study."""
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    return {n: {**plan["common"], **arm} for n, arm in plan["arms"].items()}, plan["steps"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--plan", type=Path, help="a JSON file with arms, common and steps")
+    parser.add_argument("--arms", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--headline-seeds", type=int, default=5, help="for grpo and sa_grpo_0.2")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--ship", type=Path, help="copy the results (without weights) to a folder")
     args = parser.parse_args()
+    arms, steps = read_plan(args.plan) if args.plan else (ARMS, 60)
+    chosen = args.arms or list(arms)
+    if unknown := sorted(set(chosen) - set(arms)):
+        parser.error(f"unknown arms {', '.join(unknown)}; there are {', '.join(arms)}")
+    headline = () if args.plan else HEADLINE
+    most = max(args.seeds, args.headline_seeds if headline else 0)
     wanted = [
         (arm, seed)
-        for seed in range(max(args.seeds, args.headline_seeds))
-        for arm in args.arms
-        if seed < (args.headline_seeds if arm in HEADLINE else args.seeds)
+        for seed in range(args.first_seed, most)
+        for arm in chosen
+        if seed < (args.headline_seeds if arm in headline else args.seeds)
     ]
     todo = [job for job in wanted if state(args.out / f"{job[0]}-s{job[1]}") != "finished"]
     if todo:
-        train_all(todo, str(args.out), args.steps, args.processes)
-    compare(args.out)
+        train_all(todo, arms, str(args.out), args.steps or steps, args.processes)
+    if not args.plan:
+        compare(args.out)
     if args.ship:
         ship(args.out, args.ship)
     left = [f"{a}-s{s}" for a, s in wanted if state(args.out / f"{a}-s{s}") != "finished"]

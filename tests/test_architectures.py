@@ -16,7 +16,7 @@ import transformers
 from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, random_policy, save_paper_model
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.job.training import save_adapter
+from sarlab.job.logbook import save_adapter
 from sarlab.launch.trl import SARTrainer, grpo_config
 from sarlab.models import (
     LIMIT,

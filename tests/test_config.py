@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.runs.parameters import notebook_parameters, training_request
+from sarlab.runs.parameters import notebook_parameters, run_request, training_request
 
 BAD = [
     ({"alhpa": 0.1}, "Unknown parameter 'alhpa'. Did you mean 'alpha'?"),
-    ({"alpha": 1.5}, "alpha is 1.5; it must lie in [0, 1]"),
+    ({"alpha": 5.5}, "alpha is 5.5; it must lie in [0, 5]"),
     ({"alpha": -0.1}, "alpha is -0.1"),
     ({"alpha": "0.1"}, "alpha is '0.1'; it must be a number"),
     ({"alpha": float("nan")}, "must be finite"),
@@ -108,3 +110,16 @@ def test_names_defined_elsewhere_in_the_notebook_are_no_parameters() -> None:
 def test_a_run_cannot_leave_its_folder(name: str) -> None:
     with pytest.raises(ValueError, match="plain folder name"):
         training_request(cells(f"alpha = 0.2\nname = {name!r}\nout = 'runs'\nresume = False"))
+
+
+@pytest.mark.parametrize(("inside", "expected"), [("notebooks", "."), ("elsewhere", "elsewhere")])
+def test_runs_lie_beside_the_notebooks_folder_or_where_a_batch_starts(
+    inside, expected, tmp_path: Path, monkeypatch
+) -> None:
+    """A notebook that was copied must not write beside the installed package."""
+    (tmp_path / inside).mkdir()
+    monkeypatch.chdir(tmp_path / inside)
+    _, folder, _ = run_request({"name": "mine"})
+    assert folder == tmp_path / expected / "runs" / "mine"
+    _, folder, _ = run_request({"name": "mine", "out": str(tmp_path / "other")})
+    assert folder == tmp_path / "other" / "mine"

@@ -31,6 +31,8 @@ ORDER = (
     "prompts",
     "_engine",
     "scoring",
+    "dependence",
+    "diagnostics",
     "rollout",
     "models",
     "answers",

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("SARLAB_DATA", REPOSITORY / "data"))
+EMBEDDED = ("tiny", "tiny-facts")
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -54,8 +55,8 @@ def resolve(
     name: str, adapter: str | Path | None, seen: tuple[Path, ...] = ()
 ) -> tuple[str, str | Path | None]:
     """A reference to what transformers can load, and the adapter that goes on top."""
-    if name == "tiny":
-        return str(_checked_embedded("tiny")), adapter
+    if name in EMBEDDED:
+        return str(_checked_embedded(name)), adapter
     if name == "smollm2-135m":
         return str(_smollm2_folder()), adapter
     path = Path(name)

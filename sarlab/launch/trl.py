@@ -40,7 +40,7 @@ from sarlab.prompts import (
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.sar import self_aligned_reward
-from sarlab.tasks import judge_all
+from sarlab.tasks import judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 from sarlab.update import learning_rate
 
@@ -251,7 +251,8 @@ class SARTrainer(GRPOTrainer):
         index = [int(entry["question_index"]) for entry in inputs]
         asked = [self.questions[i] for i in index]
         texts = [policy.text(ids) for ids in answers]
-        verdicts = judge_all(texts, asked)
+        in_thought = opens_thought(policy.tokenizer.decode(self._alone[-8:]))
+        verdicts = judge_all(texts, asked, in_thought=in_thought)
         clock.lap("verify")
         prompts = [conditioned_ids(policy.tokenizer, q.text, policy.prompt) for q in asked]
         conditioned = self._score(prompts, answers)

@@ -1,0 +1,277 @@
+"""Pictures of comparisons: the accuracy-length plane, gains, where tokens went, lengths.
+
+Pure functions from the tables of :mod:`sarlab.evaluation.compare` to plotly figures, in the
+looks of :mod:`sarlab.display.figures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
+from sarlab.evaluation.behaviours import what_was_lost
+from sarlab.evaluation.compare import pareto_front
+from sarlab.evaluation.judge import Rows
+
+# At least 3:1 on the ground of figures; each also has a symbol of its own.
+_COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#37475a", "#c8334f", "#8254b4")
+_SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x")
+
+
+def plane_figure(
+    table: pd.DataFrame,
+    *,
+    runs: pd.DataFrame | None = None,
+    task: str | None = None,
+    accuracy_from: float | None = None,
+) -> go.Figure:
+    """Accuracy over mean length with 95% intervals on both axes and the Pareto front.
+
+    ``table``: of :func:`sarlab.evaluation.compare.arm_table` or ``run_table``; ``runs``: the
+    single runs as small points behind pooled arms. One task at a time: ``task``, by default the
+    first. The front joins the points that no other beats in both directions, whatever their
+    intervals. ``accuracy_from``: the lower end of the axis (a fraction), for a look at the
+    crowd; policies below it are named in the corner.
+    """
+    chosen, task = _one_task(table, task)
+    looks = _looks(chosen)  # of all policies: one looks the same in both of two stacked planes
+    below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
+    chosen = chosen.drop(below.index)
+    figure = go.Figure()
+    front = chosen[
+        pareto_front(chosen["mean_length"].tolist(), chosen["accuracy"].tolist())
+    ].sort_values("mean_length")
+    figure.add_scatter(
+        x=front["mean_length"].tolist(),
+        y=front["accuracy"].tolist(),
+        mode="lines",
+        line={"color": GREY, "width": 1.5, "dash": "dash"},
+        name="Pareto front",
+        hoverinfo="skip",
+    )
+    for label, look, line in looks:
+        if label in set(below["label"]):
+            continue
+        if runs is not None and line["seeds"] > 1:
+            points = runs[(runs["arm"] == label) & (runs["task"] == task)]
+            figure.add_scatter(
+                x=points["mean_length"].tolist(),
+                y=points["accuracy"].tolist(),
+                mode="markers",
+                marker={"color": look["color"], "symbol": f"{look['symbol']}-open", "size": 6},
+                showlegend=False,
+                text=points["label"].tolist(),
+                hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
+            )
+        figure.add_trace(
+            _cross(line, "mean_length", "accuracy", look, _seeds(line), "%{y:.1%}, %{x:.1f} tokens")
+        )
+    figure.update_xaxes(title_text="mean length of an answer (tokens)")
+    figure.update_yaxes(title_text="accuracy", tickformat=".0%")
+    if accuracy_from is not None:
+        figure.update_yaxes(range=[accuracy_from, 1.01])
+    if not below.empty:
+        gone = (
+            f"{r['label']} ({r['accuracy']:.0%}, {r['mean_length']:.0f} tokens)"
+            for r in below.to_dict("records")
+        )
+        _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
+    # The parameters of a task would run out of the picture.
+    return _finish(figure, f"Accuracy and length on {task.partition('?')[0]}", len(chosen) + 1)
+
+
+def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:
+    """Where an axis of accuracy should begin to tell apart the policies that crowd at the top.
+
+    The crowd are those within ``reach`` of the best. None where they are not more than half, where
+    there are fewer than three, or where nobody is far below them: then the whole axis serves.
+    """
+    best = max(accuracies)
+    crowd = [a for a in accuracies if a >= best - reach]
+    if len(crowd) < 3 or 2 * len(crowd) <= len(accuracies) or min(accuracies) > best - 2 * reach:
+        return None
+    return max(0.0, min(crowd) - reach / 2)
+
+
+def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
+    """Relative change of accuracy over that of length, both against the baseline.
+
+    Bars are 95% intervals. Upper left is shorter and more often right; the baseline is at 0, 0.
+    Raises ValueError where no policy has a difference to the baseline.
+    """
+    chosen, task = _one_task(table, task)
+    compared = chosen[chosen["gain_length"].notna() & chosen["gain_accuracy"].notna()]
+    if compared.empty:
+        raise ValueError(
+            f"Nothing on {task} was compared with the baseline. Choose one that answered the same "
+            "questions."
+        )
+    figure = go.Figure()
+    for label, look, line in _looks(chosen):
+        if label in set(compared["label"]):
+            hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
+            figure.add_trace(
+                _cross(line, "gain_length", "gain_accuracy", look, _seeds(line), hover)
+            )
+    line = {"color": GREY, "width": 1}
+    figure.add_hline(y=0, line=line)
+    figure.add_vline(x=0, line=line)
+    names = " / ".join(dict.fromkeys(compared["baseline"]))
+    figure.update_xaxes(title_text=f"length against {names}", tickformat="+.0%")
+    figure.update_yaxes(title_text=f"accuracy against {names}", tickformat="+.0%")
+    figure.add_scatter(
+        x=[0],
+        y=[0],
+        mode="markers",
+        marker={"color": GREY, "symbol": "diamond", "size": 11},
+        name=names,
+        hoverinfo="name",
+    )
+    _remark(figure, "shorter, more often right", y=0.99)
+    return _finish(figure, f"Gains on {task}", len(compared) + 1)
+
+
+def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.Figure:
+    """Mean tokens of an answer, split into filler and all else, for the base and each policy.
+
+    ``changes``: tables of :func:`sarlab.evaluation.behaviours.behaviour_change` by policy,
+    against one base.
+    """
+    if not changes:
+        raise ValueError("There is no policy to compare with the base.")
+    first = next(iter(changes.values()))
+    names = [base, *changes]
+    figure = go.Figure()
+    for row, name, colour in (
+        ("other_tokens", "about the question", BLUE),
+        ("filler_tokens", "filler", ORANGE),
+    ):
+        values = [first.loc[row, "base"], *(c.loc[row, "other"] for c in changes.values())]
+        figure.add_bar(
+            y=names,
+            x=[float(v) for v in values],
+            name=name,
+            orientation="h",
+            marker={"color": colour},
+            text=[f"{v:.0f}" if v >= 1 else "" for v in values],
+            textposition="inside",
+            insidetextanchor="middle",
+            insidetextfont={"color": "#111111"},
+            hovertext=["", *(what_was_lost(c) for c in changes.values())],
+        )
+    figure.update_layout(barmode="stack", bargap=0.35)
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title_text="tokens per answer")
+    figure.update_layout(title={"text": "Where the tokens went", "font": {"size": 14}})
+    style(figure, width=760, height=130 + 34 * len(names))
+    figure.update_yaxes(gridcolor="rgba(0,0,0,0)")
+    return figure.update_layout(
+        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"}
+    )
+
+
+def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Figure:
+    """Distribution of answer lengths of two policies; the dotted line is the length limit."""
+    figure = go.Figure()
+    top = max(int(row["length"]) for rows in (base, other) for row in rows)
+    size = max(1, round(top / 40))
+    for rows, name, colour in ((base, "base", GREY), (other, "trained", BLUE)):
+        figure.add_histogram(
+            x=[int(row["length"]) for row in rows],
+            xbins={"start": 0, "end": top + size, "size": size},
+            name=name,
+            marker={"color": colour},
+            opacity=0.65,
+        )
+    if limit is not None and limit <= 1.3 * top:
+        figure.add_vline(x=limit, line={"color": ORANGE, "dash": "dot", "width": 1.5})
+        figure.add_annotation(
+            x=limit, y=1, yref="paper", text="limit", showarrow=False, xanchor="right", xshift=-4
+        )
+    figure.update_layout(barmode="overlay", bargap=0.04)
+    figure.update_xaxes(title_text="length (tokens)")
+    figure.update_yaxes(title_text="answers")
+    style(figure, width=700, height=280)
+    return figure.update_layout(legend={"y": 1.02}, margin={"t": 36})
+
+
+def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]:
+    tasks = list(dict.fromkeys(table["task"]))
+    task = tasks[0] if task is None else task
+    if task not in tasks:
+        raise ValueError(f"No policy was evaluated on {task!r}. Choose one of {', '.join(tasks)}.")
+    return table[table["task"] == task], task
+
+
+def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(label, colour and symbol, line) of each policy; bases are grey diamonds."""
+    found, index = [], 0
+    for line in table.to_dict("records"):
+        if line["is_base"]:
+            look = {"color": GREY, "symbol": "diamond"}
+        else:
+            turn = index // len(_COLOURS)  # after eight policies, the pairs are shifted
+            symbol = _SYMBOLS[(index + 3 * turn) % len(_SYMBOLS)]
+            look = {"color": _COLOURS[index % len(_COLOURS)], "symbol": symbol}
+            index += 1
+        found.append((str(line["label"]), look, {str(k): v for k, v in line.items()}))
+    return found
+
+
+def _cross(
+    line: Mapping[str, Any], x: str, y: str, look: Mapping[str, Any], name: str, hover: str
+) -> go.Scatter:
+    """A point with its interval in both directions."""
+    return go.Scatter(
+        x=[line[x]],
+        y=[line[y]],
+        error_x=_bar(line, x, look),
+        error_y=_bar(line, y, look),
+        mode="markers",
+        marker={**look, "size": 11},
+        name=name,
+        hovertemplate=f"{line['label']}: {hover}<extra></extra>",
+    )
+
+
+def _bar(line: Mapping[str, Any], name: str, look: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [line[f"{name}_high"] - line[name]],
+        "arrayminus": [line[name] - line[f"{name}_low"]],
+        "color": look["color"],
+        "thickness": 1.3,
+        "width": 4,
+    }
+
+
+def _seeds(line: Mapping[str, Any]) -> str:
+    seeds = line.get("seeds", 1)
+    return str(line["label"]) + (f" ({seeds} seeds)" if seeds > 1 else "")
+
+
+def _remark(figure: go.Figure, text: str, y: float) -> None:
+    figure.add_annotation(
+        x=0.01,
+        y=y,
+        xref="paper",
+        yref="paper",
+        text=text,
+        showarrow=False,
+        font_size=11,
+    )
+
+
+def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
+    style(figure, width=860, height=max(420, 150 + 22 * entries))
+    figure.update_layout(
+        title={"text": title, "font": {"size": 14}},
+        legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"},
+    )
+    axis = {"showline": True, "linecolor": GRID}
+    return figure.update_xaxes(**axis).update_yaxes(**axis)

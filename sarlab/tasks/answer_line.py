@@ -1,0 +1,173 @@
+"""Find the answer in a text: the last `Answer:` and the one value that must follow it.
+
+The text is written by a policy that is paid to please the verifier, so everything here is linear
+in the length of the text, bounded, and never executed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_VALUE_CHARS = 1000
+"""A longer value is refused unread: no gold answer comes near it."""
+MAX_REST_CHARS = 2000
+"""Text after the value longer than this is never taken for closing prose."""
+_NEAR_CHARS = 2 * (MAX_VALUE_CHARS + MAX_REST_CHARS)
+
+_MARKER = re.compile(
+    r"(?<![a-z])answer(?:\*\*|__)?[ \t]{0,8}:(?:\*\*|__)?", re.IGNORECASE | re.ASCII
+)
+_THINK_OPEN = re.compile(r"<think>", re.IGNORECASE | re.ASCII)
+_THINK_CLOSE = re.compile(r"</think>", re.IGNORECASE | re.ASCII)
+
+# Lines that carry nothing but an opened or closed display, fence or emphasis.
+_DECORATION = frozenset({"$$", "\\[", "\\]", "```", "**", "__", "\\)", "\\("})
+# Wrappers that say nothing about the value: (opening, closing), the longest first.
+_PAIRS = (
+    *(("**", "**"), ("__", "__"), ("$$", "$$"), ("\\(", "\\)"), ("\\[", "\\]")),
+    *(("$", "$"), ("`", "`"), ('"', '"'), ("\u201c", "\u201d"), ("'", "'"), ("*", "*")),
+)
+_COMMANDS = (
+    *("\\boxed{", "\\fbox{", "\\text{", "\\textbf{", "\\textit{", "\\mathrm{", "\\mathbf{"),
+    *("\\mbox{", "\\textrm{", "\\displaystyle{"),
+)
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text as a set: tables of words stay readable."""
+    return frozenset(text.split())
+
+
+NUMBER_WORDS = words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty "
+    "ninety hundred thousand million billion trillion dozen half third quarter"
+)
+TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
+_WORD = re.compile(r"[^\W\d_]+")
+_VALUE_SIGNS = frozenset("\\$=^_{}<>|+*/")
+
+
+@dataclass(frozen=True)
+class AnswerLine:
+    """What follows the last marker: the unwrapped value, and the lines after its own."""
+
+    value: str
+    rest: tuple[str, ...]
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside a thought, as DeepSeek-R1's template does."""
+    return prompt.rstrip().lower().endswith("<think>")
+
+
+def tail_after_marker(text: str) -> str | None:
+    """Everything after the last marker that counts, or None where there is none.
+
+    A marker inside a thought does not count: neither before the last ``</think>`` nor after a
+    ``<think>`` that is never closed.
+    """
+    start = 0
+    for closing in _THINK_CLOSE.finditer(text):
+        start = closing.end()
+    opening = _THINK_OPEN.search(text, start)
+    end: int | None = None
+    for marker in _MARKER.finditer(text, start, opening.start() if opening else len(text)):
+        end = marker.end()
+    return None if end is None else text[end:]
+
+
+def find_value(text: str) -> AnswerLine | None:
+    r"""The value after the last marker, or None where no marker counts.
+
+    The marker may be written in any case, in bold, and with blanks before its colon. The value
+    is the first line after it that holds more than decoration; it comes back without emphasis,
+    quotes, dollar signs, ``\boxed{}`` and its full stop, and is empty where nothing follows.
+    """
+    tail = tail_after_marker(text)
+    if tail is None:
+        return None
+    # Megabytes are not split into lines: what lies far behind the value stays in one piece.
+    near, far = tail.strip()[:_NEAR_CHARS], tail.strip()[_NEAR_CHARS:].strip()
+    lines = [line for line in (line.strip() for line in [*near.splitlines(), far]) if line]
+    lines = [line for line in lines if line not in _DECORATION]
+    return AnswerLine(unwrap(lines[0]), tuple(lines[1:])) if lines else AnswerLine("", ())
+
+
+def unwrap(value: str) -> str:
+    r"""Take off emphasis, quotes, math delimiters, ``\boxed{}`` and full stops, outermost first."""
+    if len(value) > MAX_VALUE_CHARS:
+        return value
+    for _ in range(12):  # deeper wrapping than this is no honest writing
+        before = value
+        value = value.strip().strip("\u200b\ufeff")
+        if value.startswith("}") and value.count("{") < value.count("}"):
+            value = value[1:]  # the end of \textbf{Answer:}
+        if value.endswith(".") and not value.endswith(".."):
+            value = value[:-1]
+        value = _unpair(value.strip())
+        if value == before:
+            break
+    return value
+
+
+def _unpair(value: str) -> str:
+    for opening, closing in _PAIRS:
+        long_enough = len(value) > len(opening) + len(closing)
+        if long_enough and value.startswith(opening) and value.endswith(closing):
+            inner = value[len(opening) : -len(closing)]
+            if opening not in inner and closing not in inner:
+                return inner
+    for command in _COMMANDS:
+        if value.startswith(command) and closing_brace(value, len(command) - 1) == len(value) - 1:
+            return value[len(command) : -1]
+    # Half of a pair, where the other half stands before the marker: **Answer: 5**
+    for mark in ("**", "__", "`"):
+        if value.count(mark) == 1:
+            return value.removeprefix(mark).removesuffix(mark)
+    return value
+
+
+def closing_brace(value: str, opening: int) -> int:
+    """The index of the brace that closes the one at ``opening``, or -1."""
+    depth = 0
+    for index in range(opening, len(value)):
+        if value[index] == "{":
+            depth += 1
+        elif value[index] == "}":
+            depth -= 1
+            if depth == 0:
+                return index
+    return -1
+
+
+def nesting(value: str) -> int:
+    """The greatest depth of brackets of any kind in a value."""
+    depth = deepest = 0
+    for char in value:
+        if char in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in ")]}":
+            depth -= 1
+    return deepest
+
+
+def is_prose(rest: tuple[str, ...]) -> bool:
+    """Whether the lines after a value are mere prose that names no second value.
+
+    Prose is lines of at least three words each, without digits (of any script), number words,
+    yes, no, true, false, LaTeX or signs of arithmetic. No lines at all are prose too.
+    """
+    if sum(map(len, rest)) > MAX_REST_CHARS:
+        return False
+    for line in rest:
+        words_here = [word.casefold() for word in _WORD.findall(line)]
+        if len(words_here) < 3 or not NUMBER_WORDS.isdisjoint(words_here):
+            return False
+        if not TRUTH_WORDS.isdisjoint(words_here) or any(c.isnumeric() for c in line):
+            return False
+        if not _VALUE_SIGNS.isdisjoint(line):
+            return False
+    return True

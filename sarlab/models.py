@@ -296,7 +296,9 @@ class _Check:
             torch.randint(ids, (length + _SAMPLED,), generator=generator).tolist()
             for length in _PREFIXES
         ]
-        self.prefixes = [Prefix(tuple(r[:n])) for r, n in zip(self.rows, _PREFIXES, strict=True)]
+        self.prefixes: Sequence[Prefix] = [
+            Prefix(tuple(r[:n])) for r, n in zip(self.rows, _PREFIXES, strict=True)
+        ]
         self._plain: dict[tuple[int, ...], Tensor] = {}
 
     def plain(self, row: list[int]) -> Tensor:

@@ -314,7 +314,6 @@ def step_record(
         values = [entry[theirs] for entry in logs if entry.get(theirs) is not None]
         if values:
             metrics[ours] = sum(map(float, values)) / len(values)
-    metrics |= {f"seconds_{phase}": value for phase, value in batch.seconds.items()}
     metrics["seconds_engine"] = seconds - sum(batch.seconds.values())
     rows = tuple(answer_rows(step, "train", batch, rewards, advantages))
     return StepRecord(step, metrics, rows, tuple(step_warnings(metrics)))

@@ -14,7 +14,7 @@ Needs the extra: ``pip install sarlab[trl]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock
 from sarlab.models import Policy, check_left_padding, lora_config
 from sarlab.prompts import chat_turns, conditioned_ids, control_tokens, standalone_ids
-from sarlab.rewards import alpha_at, reward_named, sar, total_reward
+from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.tasks import judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
@@ -210,11 +210,7 @@ class SARTrainer(GRPOTrainer):
         return scheduler
 
     def correct(
-        self,
-        completion_ids: Sequence[list[int]],
-        question_index: Sequence[int],
-        log_extra: Callable[[str, list[float]], None],
-        **_: Any,
+        self, completion_ids: Sequence[list[int]], question_index: Sequence[int], **_: Any
     ) -> list[float]:
         """TRL's first reward: score and judge this process's answers, then gather all."""
         config = self.config
@@ -224,8 +220,6 @@ class SARTrainer(GRPOTrainer):
         weights = [1.0, weight] if self.reward.verifiable else [0.0, 1.0]
         self.reward_weights = torch.tensor(weights, dtype=torch.float32)
         self.rewards = total_reward(inputs, config.reward, config.alpha, config.alpha_schedule)
-        if inputs.logps_standalone is not None:
-            log_extra("sar", self._mine(sar(inputs)))
         return self._mine(inputs.correct)
 
     def _mine(self, values: Tensor) -> list[float]:

@@ -271,8 +271,10 @@ def given(inputs: RewardInputs, name: str) -> Any:
     """An optional field of the inputs, or a ValueError where the reward did not declare it."""
     value = getattr(inputs, name)
     if value is None:
-        declare = "needs_standalone=True" if name == "logps_standalone" else f"needs=({name!r},)"
-        raise ValueError(f"This reward needs {name}. Declare {declare} in its entry.")
+        field, entry = f"RewardInputs.{name}", f"needs=({name!r},)"
+        if name == "logps_standalone":
+            field, entry = name, "needs_standalone=True"
+        raise ValueError(f"This reward needs {field}. Declare {entry} in its entry.")
     return value
 
 

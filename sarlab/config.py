@@ -26,13 +26,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "beta": 0.001,
     },
     # Two updates a step left answers of `tiny` long after 25 steps; four shorten them by then.
-    # Half of GRPO's rate: whitening keeps gradients large where nearly all answers are right, and
-    # at 1e-3 all of three seeds fell below 85% between steps 20 and 60, one to 48%.
+    # At this rate all of three seeds fell below 85% once between steps 20 and 60, one to 48%, and
+    # came back (docs/RELIABILITY.md).
     "ppo": {
         "questions": 128,
         "group_size": 1,
         "mini_batches": 4,
-        "learning_rate": 5e-4,
+        "learning_rate": 1e-3,
         "loss": "dapo",
         "beta": 0.0,
     },

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from sarlab.experience import Batch
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss, value_loss
 from sarlab.models import Policy, lora_config
 from sarlab.rollout import seed_of
-from sarlab.scoring import Prefix, answer_logps, answer_states, token_budget_for
+from sarlab.scoring import answer_logps, answer_states, token_budget_for
 
 MAX_RATIO = 1e4  # a token's ρ beyond this means that old and new policy have parted
 _CRITIC = "critic"  # the name of its adapter
@@ -234,7 +234,7 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """A micro-batch's share of the loss, and of the numbers that are logged."""
     mask, clips = part.mask, {"clip_low": config.clip_low, "clip_high": config.clip_high}
-    logps = answer_logps(policy, *part.answers, prefix_index=part.prefix_index, grad=True)
+    logps = part.run(answer_logps, policy)
     logps_old = part.of(part.batch.inputs.logps_conditioned)
     advantages = part.of(advantages)
     per_token = surrogate_loss(logps, logps_old, advantages, dual_clip=config.dual_clip, **clips)
@@ -265,11 +265,10 @@ def update_critic(
     critic = critic_of(state)
 
     def loss_of(part: MicroBatch) -> tuple[Tensor, dict[str, float]]:
-        hidden = answer_states(
-            critic.policy, *part.answers, prefix_index=part.prefix_index, grad=True
+        values = critic.values(part.run(answer_states, critic.policy))
+        per_token = value_loss(
+            values, part.of(values_old), part.of(returns), clip=config.value_clip
         )
-        values, old = critic.values(hidden), part.of(values_old)
-        per_token = value_loss(values, old, part.of(returns), clip=config.value_clip)
         return reduce_tokens(per_token, part.mask, "dapo", **part.totals), {}
 
     with critic.active():
@@ -325,15 +324,11 @@ class MicroBatch:
         """True on answer tokens [b, t]."""
         return self.of(self.batch.rollouts.answer_mask)
 
-    @property
-    def answers(self) -> tuple[Sequence[Prefix], Tensor, Tensor]:
-        """Prefixes, ids [b, t] and mask [b, t], as scoring takes them."""
-        return self.batch.prefixes, self.of(self.batch.rollouts.answer_ids), self.mask
-
-    @property
-    def prefix_index(self) -> Tensor:
-        """Which prefix each answer stands on [b]."""
-        return self.batch.rollouts.group_ids[self.rows]
+    def run(self, score: Callable[..., Tensor], policy: Policy) -> Tensor:
+        """``answer_logps`` or ``answer_states`` of these answers, with gradients."""
+        rollouts, prefixes = self.batch.rollouts, self.batch.prefixes
+        ids, index = self.of(rollouts.answer_ids), rollouts.group_ids[self.rows]
+        return score(policy, prefixes, ids, self.mask, prefix_index=index, grad=True)
 
 
 def _gradients(

@@ -83,16 +83,15 @@ def grpo_config(
             "same share of an update."
         )
     share = answers // shares  # answers of one process in one update
-    largest = max(
-        1, (config.token_budget or TOKEN_BUDGET) // (prompt_tokens + config.max_answer_tokens)
-    )
+    budget = config.token_budget or TOKEN_BUDGET
+    largest = max(1, budget // (prompt_tokens + config.max_answer_tokens))
     rows = max(d for d in range(1, min(share, largest) + 1) if share % d == 0)
     on_gpu = torch.cuda.is_available()
     rough = config.dtype == "bfloat16" or (config.dtype == "auto" and on_gpu)
     updates = updates_per_step(config)
     told: dict[str, Any] = {
+        **{name: getattr(config, name) for name in ("seed", "beta", "learning_rate")},
         "output_dir": str(output_dir),
-        "seed": config.seed,
         "max_steps": config.steps * updates,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": share // rows,
@@ -109,9 +108,7 @@ def grpo_config(
         "epsilon": config.clip_low,
         "epsilon_high": config.clip_high,
         "delta": config.dual_clip,
-        "beta": config.beta,
         "use_bias_correction_kl": False,
-        "learning_rate": config.learning_rate,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.grad_clip,
         "disable_dropout": True,

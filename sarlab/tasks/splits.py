@@ -11,7 +11,6 @@ HELDOUT_SHARE = 0.2
 """The share of questions that :func:`split_of` holds out."""
 
 Split = Literal["train", "heldout"]
-OnConflict = Literal["raise", "drop"]
 
 
 def split_of(question_text: str) -> Split:
@@ -28,15 +27,10 @@ def split_of_id(question_id: str) -> Split:
     return "heldout" if int(question_id, 16) / 2**64 < HELDOUT_SHARE else "train"
 
 
-def overlap(train: Iterable[Question], heldout: Iterable[Question]) -> list[Question]:
-    """The held-out questions that also stand in the training questions, case and space folded."""
-    seen = {question.id for question in train}
-    return [question for question in heldout if question.id in seen]
-
-
 def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> None:
     """Raise a ValueError where a held-out question is also a training question."""
-    shared = overlap(train, heldout)
+    seen = {question.id for question in train}
+    shared = [question for question in heldout if question.id in seen]
     if shared:
         raise ValueError(
             f"{len(shared)} held-out question(s) also stand in the training questions, the first "
@@ -47,36 +41,34 @@ def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> No
 
 
 def distinct(
-    questions: Sequence[Question], where: str, on_conflict: OnConflict = "raise"
+    questions: Sequence[Question], where: str, on_conflict: Literal["raise", "drop"] = "raise"
 ) -> tuple[list[Question], list[str]]:
     """Each question once, in order, and notes on what was left out.
 
     A question that occurs again with the same gold answer is a mere copy. With another gold
     answer it has no right answer: a ValueError, or all its copies are dropped.
     """
-    golds: dict[str, str] = {}
-    conflicts: dict[str, tuple[str, str]] = {}
-    for question in questions:
-        first = golds.setdefault(question.id, question.gold)
-        if first != question.gold:
-            if on_conflict == "raise":
-                raise ValueError(
-                    f"{where}: the question {question.text[:120]!r} occurs with the answers "
-                    f"{first!r} and {question.gold!r}. Correct one of the rows."
-                )
-            conflicts[question.id] = (first, question.gold)
     unique: dict[str, Question] = {}
+    conflicts: dict[str, str] = {}
     for question in questions:
-        if question.id not in conflicts:
-            unique.setdefault(question.id, question)
+        first = unique.setdefault(question.id, question)
+        if first.gold == question.gold:
+            continue
+        golds = f"{first.gold!r} and {question.gold!r}"
+        if on_conflict == "raise":
+            raise ValueError(
+                f"{where}: the question {question.text[:120]!r} occurs with the answers {golds}. "
+                "Correct one of the rows."
+            )
+        conflicts[question.id] = golds
+    copies = sum(question.id not in conflicts for question in questions)
+    remaining = [question for key, question in unique.items() if key not in conflicts]
     notes = []
-    copies = sum(question.id not in conflicts for question in questions) - len(unique)
-    if copies:
-        notes.append(f"{where}: {copies} repeated row(s) left out.")
+    if copies > len(remaining):
+        notes.append(f"{where}: {copies - len(remaining)} repeated row(s) left out.")
     if conflicts:
-        first_gold, second_gold = next(iter(conflicts.values()))
         notes.append(
             f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
-            f"the first with {first_gold!r} and {second_gold!r}."
+            f"the first with {next(iter(conflicts.values()))}."
         )
-    return list(unique.values()), notes
+    return remaining, notes

@@ -145,8 +145,8 @@ class _Job:
         self.step = checkpoint[0] if checkpoint else 0
         if _shared(run is not None and not run.part(0, "heldout_base").exists()):
             self.judge(policy, self.heldout.test, "heldout_base", 0)
-            if run is not None:
-                probe(run, policy, self.heldout.probes, self.config, 0)
+            if self.log is not None:
+                probe(self.log, policy, self.heldout.probes, 0)
         if _shared(run is not None and not run.part(0, "validation").exists()):
             self.judge(policy, self.heldout.validation, "validation", 0)
         began = time.perf_counter()
@@ -267,8 +267,8 @@ class _RunFolder(TrainerCallback):
             was_training = trainer.model.training
             trainer.model.eval()
             found = job.judge(live, job.heldout.validation, "validation", step)
-            if job.run is not None:
-                probe(job.run, live, job.heldout.probes, config, step)
+            if job.log is not None:
+                probe(job.log, live, job.heldout.probes, step)
             trainer.model.train(was_training)
         if job.log is not None:
             written = job.log.step(record, found, lambda place: save_adapter(live, place))

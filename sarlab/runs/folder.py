@@ -66,6 +66,7 @@ ROLLOUT_SCHEMA = pa.schema(
     ],
     metadata={"sarlab_schema": SCHEMA_VERSION},
 )
+_SUMS = "checksums.json"
 BEST = "best"  # the adapter with the highest held-out reward so far; checkpoints carry it along
 _RESERVE = ".reserve"  # room in which a full disk can still be recorded in run.json
 _RESERVE_BYTES = 1 << 18
@@ -206,12 +207,7 @@ class Run:
             write(scratch)
             if (self.folder / BEST).exists():
                 shutil.copytree(self.folder / BEST, scratch / BEST)
-            sums = {
-                str(p.relative_to(scratch)): hashlib.sha256(p.read_bytes()).hexdigest()
-                for p in sorted(scratch.rglob("*"))
-                if p.is_file()
-            }
-            write_json(scratch / "checksums.json", sums)
+            write_json(scratch / _SUMS, _checksums(scratch))
 
         replace_folder(target, write_all)
         return target
@@ -219,7 +215,7 @@ class Run:
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose checksums hold; damaged ones are named and passed over."""
         for step, path in sorted(self._checkpoints(), reverse=True):
-            fault = checkpoint_fault(path)
+            fault = _fault(path)
             if fault is None:
                 return step, path
             self.event(step, "damaged_checkpoint", f"{path.name} is passed over: {fault}")
@@ -299,17 +295,26 @@ def check_run_name(name: object) -> str:
     return name
 
 
-def checkpoint_fault(path: Path) -> str | None:
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a checkpoint but the list of them."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _SUMS
+    }
+
+
+def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, None where its checksums hold."""
     try:
-        sums = json.loads((path / "checksums.json").read_text())
+        expected = json.loads((checkpoint / _SUMS).read_text())
     except (OSError, ValueError) as error:
         return f"its checksums cannot be read ({error})"
-    for name, checksum in sums.items():
-        file = path / name
-        if not file.is_file():
+    sums = _checksums(checkpoint)
+    for name, checksum in expected.items():
+        if name not in sums:
             return f"{name} is missing"
-        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+        if sums[name] != checksum:
             return f"{name} does not match its checksum"
     return None
 
@@ -365,17 +370,11 @@ def _versions() -> dict[str, str | None]:
 
 def _git_state() -> dict[str, Any]:
     """The commit of the working tree and whether tracked files differ; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.check_output(
-            ["git", *arguments],
-            cwd=Path(__file__).parent,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ).strip()
-
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
     try:
-        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
+        commit = subprocess.check_output(
+            command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return {"git_commit": None, "git_dirty": None}
-    return {"git_commit": commit + ("+" if dirty else ""), "git_dirty": dirty}
+    return {"git_commit": commit, "git_dirty": commit.endswith("+")}

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarlab.tasks import check_disjoint, judge_all, load_task, split_of, task_names
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task
-from sarlab.tasks.splits import distinct
+from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct
 from sarlab.types import Question
 
 GENERATORS = (

@@ -35,11 +35,8 @@ _CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
 class Logbook:
     """Writes what a step leaves into the run folder; every engine of training has one."""
 
-    def __init__(
-        self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog | None = None
-    ) -> None:
-        self.run, self.config, self.view = run, config, view
-        self.tracker = tracker or TrackerLog("none", run.folder)
+    def __init__(self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog) -> None:
+        self.run, self.config, self.view, self.tracker = run, config, view, tracker
         self.guard = Guard(config.questions)
         best = run.folder / BEST / "validation.json"
         self.best = read_json(best)["mean_reward"] if best.exists() else None

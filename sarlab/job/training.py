@@ -131,13 +131,13 @@ def check_training_questions_fit(policy: Policy, task: Task, config: TrainConfig
     room = policy.context_length - config.max_answer_tokens
     room_bytes = room - _prompt_tokens(policy, Question("?", "-"))
 
-    def may_not_fit(question: Question) -> bool:
-        return len(question.text.encode("utf-8", "surrogatepass")) > room_bytes
+    def is_short(question: Question) -> bool:
+        return len(question.text.encode("utf-8", "surrogatepass")) <= room_bytes
 
     if isinstance(task, GeneratedTask):
-        task.fits = lambda q: not may_not_fit(q) or _prompt_tokens(policy, q) <= room
+        task.fits = lambda q: is_short(q) or _prompt_tokens(policy, q) <= room
     elif isinstance(task, FiniteTask):
-        check_questions_fit(policy, [q for q in task.train if may_not_fit(q)], config)
+        check_questions_fit(policy, [q for q in task.train if not is_short(q)], config)
 
 
 def _prompt_tokens(policy: Policy, question: Question) -> int:

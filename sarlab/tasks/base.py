@@ -1,7 +1,8 @@
 """What a task is: questions to train on, and fixed questions to evaluate on.
 
 Training draws depend on the seed and the step alone; the held-out questions on neither, so that
-runs with different seeds and rewards are judged on the same questions and can be paired.
+runs with different seeds and rewards are judged on the same questions and can be paired. Splits
+cannot leak: a question's own text decides on which side it falls.
 """
 
 from __future__ import annotations
@@ -9,13 +10,79 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
-from sarlab.tasks.splits import check_disjoint, split_of_id
 from sarlab.types import Question
+
+HELDOUT_SHARE = 0.2
+"""The share of questions that :func:`split_of` holds out."""
 
 HELDOUT_DEFAULT = 500
 """How many held-out questions a generator gives where no number is asked for."""
 _DRAWS_PER_QUESTION = 300  # before a generator is taken for exhausted
+
+Split = Literal["train", "heldout"]
+
+
+def split_of(question_text: str) -> Split:
+    """The side on which a question falls, from the SHA-256 of its folded text.
+
+    Case and white space are folded as in ``Question.id``, so copies of a question always fall on
+    one side, whatever file they stand in, on every machine and for every seed.
+    """
+    return split_of_id(Question(text=question_text, gold="-").id)
+
+
+def split_of_id(question_id: str) -> Split:
+    """:func:`split_of` where the id is at hand: 16 hex digits, read as a fraction of 2^64."""
+    return "heldout" if int(question_id, 16) / 2**64 < HELDOUT_SHARE else "train"
+
+
+def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> None:
+    """Raise a ValueError where a held-out question is also a training question."""
+    seen = {question.id for question in train}
+    shared = [question for question in heldout if question.id in seen]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} held-out question(s) also stand in the training questions, the first "
+            f"is {shared[0].text[:120]!r}. An evaluation on them would measure memory: remove them "
+            "from one of the files, or add '?overlap=drop' to the task to leave them out of "
+            "training."
+        )
+
+
+def distinct(
+    questions: Sequence[Question], where: str, on_conflict: Literal["raise", "drop"] = "raise"
+) -> tuple[list[Question], list[str]]:
+    """Each question once, in order, and notes on what was left out.
+
+    A question that occurs again with the same gold answer is a mere copy. With another gold
+    answer it has no right answer: a ValueError, or all its copies are dropped.
+    """
+    unique: dict[str, Question] = {}
+    conflicts: dict[str, str] = {}
+    for question in questions:
+        first = unique.setdefault(question.id, question)
+        if first.gold == question.gold:
+            continue
+        golds = f"{first.gold!r} and {question.gold!r}"
+        if on_conflict == "raise":
+            raise ValueError(
+                f"{where}: the question {question.text[:120]!r} occurs with the answers {golds}. "
+                "Correct one of the rows."
+            )
+        conflicts[question.id] = golds
+    copies = sum(question.id not in conflicts for question in questions)
+    remaining = [question for key, question in unique.items() if key not in conflicts]
+    notes = []
+    if copies > len(remaining):
+        notes.append(f"{where}: {copies - len(remaining)} repeated row(s) left out.")
+    if conflicts:
+        notes.append(
+            f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
+            f"the first with {next(iter(conflicts.values()))}."
+        )
+    return remaining, notes
 
 
 class Task(ABC):
@@ -105,7 +172,7 @@ class FiniteTask(Task):
 class GeneratedTask(Task):
     """Questions drawn by a function of a random generator, without end.
 
-    Each text falls on the side of :func:`sarlab.tasks.splits.split_of`; training rejects the
+    Each text falls on the side of :func:`split_of`; training rejects the
     held-out side, and whatever questions ``heldout`` brings from elsewhere.
     """
 

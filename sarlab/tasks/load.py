@@ -23,11 +23,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task
+from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct, split_of_id
 from sarlab.tasks.benchmarks import BENCHMARKS, Benchmark
 from sarlab.tasks.generated import GENERATORS, REFUSED, generator
 from sarlab.tasks.rows import Row, read_rows
-from sarlab.tasks.splits import distinct, split_of_id
 from sarlab.types import Question
 
 _OPTIONS = {  # the pattern of each value, and what an error says

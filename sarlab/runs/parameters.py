@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sarlab.config import TrainConfig
 from sarlab.runs.atomic import read_json, write_json
-from sarlab.runs.folder import check_run_name, now, stamp
+from sarlab.runs.folder import check_run_name, now
 
 _INJECTED = "# Parameters"  # first line of the cell that papermill adds
 
@@ -28,12 +30,10 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     constants and nothing else; the first such cell counts, and every one that papermill injected.
     Raises ValueError where none has been run.
     """
-    cells = [c for c in namespace.get("In", []) if isinstance(c, str)]
     parameters: dict[str, Any] = {}
-    for cell in cells:
-        names = _assigned(cell)
-        if names and (not parameters or cell.lstrip().startswith(_INJECTED)):
-            parameters.update({name: namespace[name] for name in names if name in namespace})
+    for cell in map(str, namespace.get("In", [])):
+        if not parameters or cell.lstrip().startswith(_INJECTED):
+            parameters |= {name: namespace[name] for name in _assigned(cell) if name in namespace}
     if not parameters:
         raise ValueError("No parameters cell has been run. Run the notebook from its first cell.")
     return parameters
@@ -81,18 +81,18 @@ def project_folder() -> Path:
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
     parameters = dict(parameters)
-    name, out, resume = (
-        parameters.pop("name", ""),
-        parameters.pop("out", ""),
-        parameters.pop("resume", False),
-    )
+    name, out = parameters.pop("name", ""), parameters.pop("out", "")
+    resume = parameters.pop("resume", False)
     config = TrainConfig.from_parameters(parameters)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
-    name = check_run_name(name) if name != "" else ""
-    if resume and not name:
+    if name != "":
+        check_run_name(name)
+    elif resume:
         raise ValueError("resume=True needs the name of the run to go on with.")
-    name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
+    else:
+        name = f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}"
+        name += time.strftime("-%Y%m%d-%H%M%S")
     return config, project_folder() / (str(out) or "runs") / name, resume
 
 
@@ -136,32 +136,27 @@ def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> Any:
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return value if isinstance(value, bool | int | float) else text
+    with contextlib.suppress(ValueError, SyntaxError):
+        if isinstance(value := ast.literal_eval(text), bool | int | float):
+            return value
+    return text
 
 
 def _assigned(cell: str) -> list[str]:
     """Names that a cell of plain constant assignments sets; [] for any other cell."""
-    try:
-        tree = ast.parse(cell)
-    except SyntaxError:  # a cell with magics is not a parameters cell
-        return []
     names = []
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                names.append(name)
-            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
-                names.append(name)
-            case ast.Expr(value=ast.Constant(value=str())):
-                continue
-            case _:
-                return []
-        try:
+    try:
+        for node in ast.parse(cell).body:
+            match node:
+                case ast.Expr(value=ast.Constant(value=str())):
+                    continue
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    names.append(name)
+                case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                    names.append(name)
+                case _:
+                    return []
             ast.literal_eval(value)
-        except ValueError:
-            return []
+    except (SyntaxError, ValueError):  # a magic, or a value that is computed
+        return []
     return names

@@ -107,13 +107,20 @@ def inputs_of_texts(
     verdicts: Sequence[Verdict],
     reward: str,
     budget: int = 256,
+    *,
+    logps: bool = True,
 ) -> RewardInputs:
-    """Typed answers to one question, scored and prepared as the reward needs them; one group."""
+    """Typed answers to one question, scored and prepared as the reward needs them; one group.
+
+    Without ``logps`` the policy is not run, and log-probs are NaN: for a reward of texts alone.
+    """
     ids = [encode_answer(policy.tokenizer, text, policy.end_id) for text in texts]
     block, mask = answer_block(ids)
     prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, question.text, policy.prompt)))
     alone = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
-    conditioned = answer_logps(policy, prefix, block, mask).cpu()
+    conditioned = torch.full(mask.shape, torch.nan)
+    if logps:
+        conditioned = answer_logps(policy, prefix, block, mask).cpu()
     group = torch.zeros(len(texts), dtype=torch.long)
     rollouts = Rollouts(block, mask, conditioned, group, group.bool(), tuple(texts))
     standalone = None

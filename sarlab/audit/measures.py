@@ -16,6 +16,8 @@ a score which merely prefers short (or long) answers falls back to one half.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,7 @@ from sarlab.evaluation.statistics import Array, mean_interval, resampled_interva
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Compare = Callable[[Ints, Ints], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def contrast(
     """Compare the ``better`` with the ``worse`` answers, all arrays [answers].
 
     ``values``: the score, higher is better; an answer without one (NaN) is left out. ``questions``:
-    a number a question, the unit of resampling. ``groups``: answers that are compared with each
+    a number per question, the unit of resampling. ``groups``: answers that are compared with each
     other in the pair share, by default those to one question. With ``tolerance`` only pairs
     with |a − b| ≤ tolerance · max(a, b) tokens count, for which ``lengths`` are needed; the effect
     size is then left out. Raises ValueError where an answer is on both sides.
@@ -75,66 +78,57 @@ def contrast(
         raise ValueError("Pairs of equal length need both lengths and a tolerance.")
     known = np.isfinite(values)
     b, w = np.flatnonzero(better & known), np.flatnonzero(worse & known)
+    compare = functools.partial(_compare, values, lengths, tolerance)
     of_group = questions if groups is None else groups
     by_question: dict[int, list[float]] = {}
     pairs = 0
     for group in np.intersect1d(of_group[b], of_group[w]):
-        better_here, worse_here = b[of_group[b] == group], w[of_group[w] == group]
-        wins, counted = _compare(values, better_here, worse_here, lengths, tolerance)
+        better_here = b[of_group[b] == group]
+        wins, counted = compare(better_here, w[of_group[w] == group])
         if counted.any():
             share = float(wins.sum() / counted.sum())
             by_question.setdefault(int(questions[better_here[0]]), []).append(share)
             pairs += int(counted.sum())
     shares = [float(np.mean(group_shares)) for group_shares in by_question.values()]
+    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
+    of_b, of_w = index[: len(b)], index[len(b) :]
     return Contrast(
         questions=len(shares),
         pairs=pairs,
-        share=_mean(shares),
-        auc=_auc(values, b, w, questions, lengths, tolerance),
-        effect=Estimate() if tolerance is not None else _cohens_d(values, b, w, questions),
+        share=Estimate(float(np.mean(shares)), *mean_interval(shares, share=True))
+        if shares
+        else Estimate(),
+        auc=_auc(compare, b, w, of_b, of_w, len(names)),
+        effect=Estimate()
+        if tolerance is not None
+        else _cohens_d(values[b], values[w], of_b, of_w, len(names)),
     )
 
 
 def _compare(
-    values: Array, b: Ints, w: Ints, lengths: Array | None, tolerance: float | None
+    values: Array, lengths: Array | None, tolerance: float | None, b: Ints, w: Ints
 ) -> tuple[Array, Array]:
     """Wins of ``b`` over ``w`` (1, ½ or 0) and which pairs count, both [len(b), len(w)]."""
     difference = values[b][:, None] - values[w][None]
     counted = np.ones(difference.shape)
     if lengths is not None and tolerance is not None:
         one, other = lengths[b][:, None], lengths[w][None]
-        longest = np.maximum(one, other)
         # A hair's breadth, so that 9 of 10 tokens count as within a tenth in floating point too.
-        counted = (np.abs(one - other) <= tolerance * longest * (1 + 1e-9)).astype(float)
+        limit = tolerance * np.maximum(one, other) * (1 + 1e-9)
+        counted = (np.abs(one - other) <= limit).astype(float)
     return counted * ((difference > 0) + 0.5 * (difference == 0)), counted
 
 
-def _mean(shares: list[float]) -> Estimate:
-    if not shares:
-        return Estimate()
-    low, high = mean_interval(shares, share=True)
-    return Estimate(float(np.mean(shares)), low, high)
+def _auc(compare: Compare, b: Ints, w: Ints, of_b: Ints, of_w: Ints, count: int) -> Estimate:
+    """Share of all (better, worse) pairs in order, whichever questions they belong to.
 
-
-def _auc(
-    values: Array,
-    b: Ints,
-    w: Ints,
-    questions: Ints,
-    lengths: Array | None,
-    tolerance: float | None,
-) -> Estimate:
-    """Share of all (better, worse) pairs in order, whichever questions they belong to."""
-    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    count = len(names)
-    of_b, of_w = index[: len(b)], index[len(b) :]
+    ``of_b`` and ``of_w``: the question of each answer, a number below ``count``.
+    """
     wins, counted = np.zeros((count, count)), np.zeros((count, count))  # by pair of questions
-    for q in range(count):
-        rows = b[of_b == q]
-        if len(rows):
-            won, valid = _compare(values, rows, w, lengths, tolerance)
-            wins[q] = np.bincount(of_w, won.sum(axis=0), count)
-            counted[q] = np.bincount(of_w, valid.sum(axis=0), count)
+    for q in np.unique(of_b):
+        won, valid = compare(b[of_b == q], w)
+        wins[q] = np.bincount(of_w, won.sum(axis=0), count)
+        counted[q] = np.bincount(of_w, valid.sum(axis=0), count)
     total = counted.sum()
     if total == 0:
         return Estimate()
@@ -151,32 +145,25 @@ def _auc(
     return Estimate(value, *resampled_interval(count, resampled))
 
 
-def _cohens_d(values: Array, b: Ints, w: Ints, questions: Ints) -> Estimate:
+def _cohens_d(better: Array, worse: Array, of_b: Ints, of_w: Ints, count: int) -> Estimate:
     """(mean − mean) / pooled standard deviation; undefined where neither side has a spread."""
-    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    count = len(names)
-    sides = []
-    for rows, of in ((b, index[: len(b)]), (w, index[len(b) :])):
-        centred = values[rows] - values[b].mean() if len(b) else values[rows]
-        sides.append([np.bincount(of, power, count) for power in (centred**0, centred, centred**2)])
+    middle = better.mean() if len(better) else 0.0
+    sides = [
+        [np.bincount(of, (values - middle) ** power, count) for power in (0, 1, 2)]
+        for values, of in ((better, of_b), (worse, of_w))
+    ]
 
     def effect(weights: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            (n1, mean1, squares1), (n2, mean2, squares2) = (
-                _moments(*(moment @ weights for moment in side)) for side in sides
-            )
-            pooled = np.sqrt((squares1 + squares2) / (n1 + n2 - 2))
-            d = (mean1 - mean2) / np.where(pooled > 1e-12, pooled, np.nan)
-            return np.asarray(np.where((n1 >= 2) & (n2 >= 2), d, np.nan))
+            n, total, squares = np.swapaxes(np.array(sides) @ weights, 0, 1)  # each [2, R]
+            spread = np.maximum(squares - total**2 / n, 0.0).sum(axis=0)
+            pooled = np.sqrt(spread / (n.sum(axis=0) - 2))
+            means = total / n
+            d = (means[0] - means[1]) / np.where(pooled > 1e-12, pooled, np.nan)
+            return np.asarray(np.where((n >= 2).all(axis=0), d, np.nan))
 
     # Weights are shares, moments counts: ones times the number of questions is the sample itself.
     value = float(effect(np.ones((count, 1)))[0]) if count else float("nan")
     if not np.isfinite(value):
         return Estimate()
     return Estimate(value, *resampled_interval(count, lambda shares: effect(shares * count)))
-
-
-def _moments(n: Array, total: Array, squares: Array) -> tuple[Array, Array, Array]:
-    """Count, mean and sum of squared deviations."""
-    mean = total / n
-    return n, mean, np.maximum(squares - n * mean**2, 0.0)

@@ -229,8 +229,8 @@ def _cross(
     return go.Scatter(
         x=[line[x]],
         y=[line[y]],
-        error_x=_bar(line, x, look),
-        error_y=_bar(line, y, look),
+        error_x=interval_bars(pd.DataFrame([line]), x, look["color"]),
+        error_y=interval_bars(pd.DataFrame([line]), y, look["color"]),
         mode="markers",
         marker={**look, "size": 11},
         name=name,
@@ -238,13 +238,14 @@ def _cross(
     )
 
 
-def _bar(line: Mapping[str, Any], name: str, look: Mapping[str, Any]) -> dict[str, Any]:
+def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]:
+    """Error bars of a column: its 95% interval in every row."""
     return {
         "type": "data",
         "symmetric": False,
-        "array": [line[f"{name}_high"] - line[name]],
-        "arrayminus": [line[name] - line[f"{name}_low"]],
-        "color": look["color"],
+        "array": (table[f"{name}_high"] - table[name]).tolist(),
+        "arrayminus": (table[name] - table[f"{name}_low"]).tolist(),
+        "color": colour,
         "thickness": 1.3,
         "width": 4,
     }

@@ -12,9 +12,10 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sarlab.config import TrainConfig
+from sarlab.config import TrainConfig, refuse_unknown
+from sarlab.models import REPOSITORY
 from sarlab.runs.atomic import read_json, write_json
 from sarlab.runs.folder import check_run_name, now, stamp
 
@@ -37,6 +38,22 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     if not parameters:
         raise ValueError("No parameters cell has been run. Run the notebook from its first cell.")
     return parameters
+
+
+class Settings:
+    """A frozen dataclass of a notebook's parameters: names and types are checked.
+
+    Raises ValueError for an unknown name, and for a value that is not of its default's type.
+    """
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """Settings from parameters by name."""
+        refuse_unknown(parameters, [f.name for f in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        return cls(**parameters)
 
 
 def check_types(settings: Any) -> None:
@@ -76,6 +93,12 @@ def project_folder() -> Path:
     """
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
+
+
+def project_path(name: str) -> Path:
+    """A path as it stands, or seen from the repository: Lab's kernels run in notebooks/."""
+    path = Path(name)
+    return path if path.exists() or path.is_absolute() else REPOSITORY / path
 
 
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:

@@ -238,13 +238,14 @@ def _measured(
     """A contrast over all pairs, and over those of equal length, as columns of one row."""
     x: Array = values[score].to_numpy(dtype=float)
     lengths: Array = values["tokens"].to_numpy(dtype=float)
-    equal: dict[str, Any] = {"lengths": lengths, "tolerance": tolerance}
+    whole: dict[str, Any] = {"groups": groups}
+    equal = {**whole, "lengths": lengths, "tolerance": tolerance}
     line: dict[str, float] = {}
     for prefix, options, names in (
-        ("", {}, ("share", "auc", "effect")),
+        ("", whole, ("share", "auc", "effect")),
         ("equal_", equal, ("share", "auc")),
     ):
-        measured = contrast(x, *sides, questions, groups=groups, **options)
+        measured = contrast(x, sides[0], sides[1], questions, **options)
         line[f"{prefix}questions"], line[f"{prefix}pairs"] = measured.questions, measured.pairs
         for name in names:
             estimate = astuple(getattr(measured, name))

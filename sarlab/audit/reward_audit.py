@@ -8,8 +8,9 @@ honest attempt: that is what a group without a right answer learns.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -148,24 +149,24 @@ def audit_reward(
     try:
         cases = cases or sample_cases(policy, task, questions, seed)
         words = word_counts([q for q, _, _ in cases])
-        written, scored = [], []
+        written, groups = [], []
         for number, (question, right, wrong) in enumerate(cases, start=1):
             on_progress(f"attacks on question {number} of {len(cases)}")
             texts = attacks(question, right, words)
+            paid = functools.partial(_paid, policy, question, name, alpha)
             if edits:
                 rng = random.Random(f"audit search {seed} {question.id}")
                 pool = [wrong, *texts.values()]
-                texts["found by search"] = _search(
-                    question, right, pool, policy, name, alpha, edits, rng
-                )
+                texts["found by search"] = _search(question, right, pool, paid, edits, rng)
             written.append(texts)
-            scored.append(_scored(policy, question, [right, wrong, *texts.values()], name))
-        findings = tuple(
-            _finding(attack, 2 + place, cases, written, scored, name, alpha)
-            for place, attack in enumerate(written[0])
-        )
+            groups.append(paid([right, wrong, *texts.values()])[1])
+        findings = []
+        for place, attack in enumerate(written[0]):
+            trios = [_rows(inputs, (0, 1, 2 + place)) for inputs in groups]
+            answers = [texts[attack] for texts in written]
+            findings.append(_finding(attack, cases, answers, trios, name, alpha))
         trained = _train(name, policy, task, alpha, steps, seed, on_progress) if steps else None
-        return Audit(name, alpha, findings, trained)
+        return Audit(name, alpha, tuple(findings), trained)
     finally:
         if isinstance(reward, Reward):
             del REWARDS[name]
@@ -192,11 +193,14 @@ def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[
     return cases[:count]
 
 
-def _scored(policy: Policy, question: Question, texts: Sequence[str], reward: str) -> RewardInputs:
-    """Verdicts and scores of answers to one question, as one group, in one pass at most."""
+def _paid(
+    policy: Policy, question: Question, reward: str, alpha: float, texts: Sequence[str]
+) -> tuple[list[float], RewardInputs]:
+    """What answers to one question earn as one group, and what it rests on; one pass at most."""
     verdicts = judge_all(texts, [question] * len(texts))
     logps = not isinstance(reward_named(reward), TextReward)
-    return inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
+    inputs = inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
+    return total_reward(inputs, reward, alpha).tolist(), inputs
 
 
 def _rows(inputs: RewardInputs, rows: Sequence[int]) -> RewardInputs:
@@ -213,26 +217,24 @@ def _rows(inputs: RewardInputs, rows: Sequence[int]) -> RewardInputs:
 
 def _finding(
     attack: str,
-    place: int,
     cases: Sequence[Case],
-    written: Sequence[Mapping[str, str]],
-    scored: Sequence[RewardInputs],
+    texts: Sequence[str],
+    trios: Sequence[RewardInputs],
     reward: str,
     alpha: float,
 ) -> Finding:
-    """One attack on all questions, each a group of a right answer, a wrong one and the attack."""
+    """One attack on all questions; ``trios``: a right answer, a wrong one and the attack each."""
     margins, led, remedied = [], 0, 0
-    for inputs in scored:
-        group = _rows(inputs, (0, 1, place))
-        right, wrong, paid = total_reward(group, reward, alpha).tolist()
-        is_wrong = not bool(group.correct[2])
+    for trio in trios:
+        right, wrong, paid = total_reward(trio, reward, alpha).tolist()
+        is_wrong = not bool(trio.correct[2])
         margins.append(paid - right if is_wrong else -float("inf"))
         led += is_wrong and paid > wrong + _HAIR
-        cured = group.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(group, reward)
+        cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)
         remedied += is_wrong and bool(cured[2] >= cured[0] - _HAIR)
     won = sum(m >= -_HAIR for m in margins)
     best = max(range(len(cases)), key=margins.__getitem__)
-    example = (cases[best][0].text, written[best][attack], margins[best])
+    example = (cases[best][0].text, texts[best], margins[best])
     finding = Finding(attack, len(cases), won, led, example)
     return dataclasses.replace(finding, remedied=remedied) if finding.flagged else finding
 
@@ -241,25 +243,18 @@ def _search(
     question: Question,
     right: str,
     pool: Sequence[str],
-    policy: Policy,
-    reward: str,
-    alpha: float,
+    paid: Callable[[Sequence[str]], tuple[list[float], RewardInputs]],
     edits: int,
     rng: random.Random,
 ) -> str:
     """The best-paid wrong answer that random edits of the wrong answers in ``pool`` lead to."""
-
-    def best_of(texts: Sequence[str]) -> tuple[float, str]:
-        inputs = _scored(policy, question, [right, pool[0], *texts], reward)
-        paid = total_reward(inputs, reward, alpha).tolist()[2:]
-        correct = inputs.correct.tolist()[2:]
-        wrong = [(p, t) for p, c, t in zip(paid, correct, texts, strict=True) if not c]
-        return max(wrong, default=(-float("inf"), pool[0]))
-
-    best = best_of(pool)
-    for _ in range(max(1, edits // 5)):
-        tried = best_of([_edited(best[1], question, pool, rng) for _ in range(5)])
-        best = tried if tried[0] > best[0] else best
+    best = (-float("inf"), pool[0])
+    tried = pool
+    for _ in range(1 + max(1, edits // 5)):
+        rewards, inputs = paid([right, pool[0], *tried])
+        rows = zip(rewards[2:], inputs.correct[2:].tolist(), tried, strict=True)
+        best = max([best, *((r, text) for r, correct, text in rows if not correct)])
+        tried = [_edited(best[1], question, pool, rng) for _ in range(5)]
     return best[1]
 
 

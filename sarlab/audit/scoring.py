@@ -76,7 +76,9 @@ def score_question(
             "label": answer.label,
             "correct": judged(answer),
             "truncated": answer.answer_ids is not None and not ended,
-            "question": question, "answer": answer.answer, "gold": answer.gold,
+            "question": question,
+            "answer": answer.answer,
+            "gold": answer.gold,
         }
         of_answer = {name: logps[name][place[i], : len(answer_ids)] for name in CONTEXTS}
         rows.append(_row(facts, of_answer, ended))

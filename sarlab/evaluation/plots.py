@@ -67,9 +67,7 @@ def plane_figure(
                 text=points["label"].tolist(),
                 hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
             )
-        figure.add_trace(
-            _cross(line, "mean_length", "accuracy", look, _seeds(line), "%{y:.1%}, %{x:.1f} tokens")
-        )
+        figure.add_trace(_cross(line, "mean_length", "accuracy", look, "%{y:.1%}, %{x:.1f} tokens"))
     figure.update_xaxes(title_text="mean length of an answer (tokens)")
     figure.update_yaxes(title_text="accuracy", tickformat=".0%")
     if accuracy_from is not None:
@@ -114,12 +112,9 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     for label, look, line in _looks(chosen):
         if label in set(compared["label"]):
             hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
-            figure.add_trace(
-                _cross(line, "gain_length", "gain_accuracy", look, _seeds(line), hover)
-            )
-    line = {"color": GREY, "width": 1}
-    figure.add_hline(y=0, line=line)
-    figure.add_vline(x=0, line=line)
+            figure.add_trace(_cross(line, "gain_length", "gain_accuracy", look, hover))
+    figure.add_hline(y=0, line={"color": GREY, "width": 1})
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
     names = " / ".join(dict.fromkeys(compared["baseline"]))
     figure.update_xaxes(title_text=f"length against {names}", tickformat="+.0%")
     figure.update_yaxes(title_text=f"accuracy against {names}", tickformat="+.0%")
@@ -223,17 +218,18 @@ def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any
 
 
 def _cross(
-    line: Mapping[str, Any], x: str, y: str, look: Mapping[str, Any], name: str, hover: str
+    line: Mapping[str, Any], x: str, y: str, look: Mapping[str, Any], hover: str
 ) -> go.Scatter:
     """A point with its interval in both directions."""
+    frame, seeds = pd.DataFrame([line]), line.get("seeds", 1)
     return go.Scatter(
         x=[line[x]],
         y=[line[y]],
-        error_x=interval_bars(pd.DataFrame([line]), x, look["color"]),
-        error_y=interval_bars(pd.DataFrame([line]), y, look["color"]),
+        error_x=interval_bars(frame, x, look["color"]),
+        error_y=interval_bars(frame, y, look["color"]),
         mode="markers",
         marker={**look, "size": 11},
-        name=name,
+        name=str(line["label"]) + (f" ({seeds} seeds)" if seeds > 1 else ""),
         hovertemplate=f"{line['label']}: {hover}<extra></extra>",
     )
 
@@ -251,21 +247,9 @@ def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]
     }
 
 
-def _seeds(line: Mapping[str, Any]) -> str:
-    seeds = line.get("seeds", 1)
-    return str(line["label"]) + (f" ({seeds} seeds)" if seeds > 1 else "")
-
-
 def _remark(figure: go.Figure, text: str, y: float) -> None:
-    figure.add_annotation(
-        x=0.01,
-        y=y,
-        xref="paper",
-        yref="paper",
-        text=text,
-        showarrow=False,
-        font_size=11,
-    )
+    place = {"x": 0.01, "y": y, "xref": "paper", "yref": "paper"}
+    figure.add_annotation(text=text, showarrow=False, font_size=11, **place)
 
 
 def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:

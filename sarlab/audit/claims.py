@@ -112,17 +112,12 @@ def score_columns(
     out of the mean. NaN where a score is not known: correctness without a gold answer, a context
     that was not scored, an answer of the end token alone.
     """
-    length = table["length"].astype(float)
-    sums = {}
-    for name in ("conditioned", standalone):
-        total = table[f"logp_{name}"].astype(float)
-        if not end_token:
-            total = total - table[f"end_{name}"].astype(float).fillna(0.0)
-        sums[name] = total
+    length, sums = table["length"].astype(float), table.filter(like="logp_").astype(float)
     if not end_token:
-        length = length - table["end_conditioned"].notna()
+        length -= table["end_conditioned"].notna()
+        sums -= table[sums.columns.str.replace("logp", "end")].astype(float).fillna(0.0).to_numpy()
     length = length.where(length > 0)
-    conditioned, unconditioned = sums["conditioned"] / length, sums[standalone] / length
+    conditioned, unconditioned = (sums[f"logp_{c}"] / length for c in ("conditioned", standalone))
     log_sar = conditioned - unconditioned
     return pd.DataFrame(
         {

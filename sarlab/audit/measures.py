@@ -16,18 +16,16 @@ a score which merely prefers short (or long) answers falls back to one half.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sarlab.evaluation.statistics import Array, mean_interval, resampled_interval
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Compare = Callable[[Ints, Ints], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -78,37 +76,6 @@ def contrast(
         raise ValueError("Pairs of equal length need both lengths and a tolerance.")
     known = np.isfinite(values)
     b, w = np.flatnonzero(better & known), np.flatnonzero(worse & known)
-    compare = functools.partial(_compare, values, lengths, tolerance)
-    of_group = questions if groups is None else groups
-    by_question: dict[int, list[float]] = {}
-    pairs = 0
-    for group in np.intersect1d(of_group[b], of_group[w]):
-        better_here = b[of_group[b] == group]
-        wins, counted = compare(better_here, w[of_group[w] == group])
-        if counted.any():
-            share = float(wins.sum() / counted.sum())
-            by_question.setdefault(int(questions[better_here[0]]), []).append(share)
-            pairs += int(counted.sum())
-    shares = [float(np.mean(group_shares)) for group_shares in by_question.values()]
-    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    of_b, of_w = index[: len(b)], index[len(b) :]
-    return Contrast(
-        questions=len(shares),
-        pairs=pairs,
-        share=Estimate(float(np.mean(shares)), *mean_interval(shares, share=True))
-        if shares
-        else Estimate(),
-        auc=_auc(compare, b, w, of_b, of_w, len(names)),
-        effect=Estimate()
-        if tolerance is not None
-        else _cohens_d(values[b], values[w], of_b, of_w, len(names)),
-    )
-
-
-def _compare(
-    values: Array, lengths: Array | None, tolerance: float | None, b: Ints, w: Ints
-) -> tuple[Array, Array]:
-    """Wins of ``b`` over ``w`` (1, ½ or 0) and which pairs count, both [len(b), len(w)]."""
     difference = values[b][:, None] - values[w][None]
     counted = np.ones(difference.shape)
     if lengths is not None and tolerance is not None:
@@ -116,19 +83,34 @@ def _compare(
         # A hair's breadth, so that 9 of 10 tokens count as within a tenth in floating point too.
         limit = tolerance * np.maximum(one, other) * (1 + 1e-9)
         counted = (np.abs(one - other) <= limit).astype(float)
-    return counted * ((difference > 0) + 0.5 * (difference == 0)), counted
+    wins = counted * ((difference > 0) + 0.5 * (difference == 0))
+    shares, pairs = _shares(wins, counted, b, w, questions, groups)
+    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
+    of_b, of_w = np.eye(len(names))[index[: len(b)]], np.eye(len(names))[index[len(b) :]]
+    return Contrast(
+        questions=len(shares),
+        pairs=pairs,
+        share=Estimate(shares.mean(), *mean_interval(shares.tolist(), share=True))
+        if len(shares)
+        else Estimate(),
+        auc=_auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w),
+        effect=_cohens_d(values[b], values[w], of_b, of_w) if tolerance is None else Estimate(),
+    )
 
 
-def _auc(compare: Compare, b: Ints, w: Ints, of_b: Ints, of_w: Ints, count: int) -> Estimate:
-    """Share of all (better, worse) pairs in order, whichever questions they belong to.
+def _shares(
+    wins: Array, counted: Array, b: Ints, w: Ints, questions: Ints, groups: Ints | None
+) -> tuple[Array, int]:
+    """Share of pairs in order by question, the mean over its groups; and the number of pairs."""
+    of_group = questions if groups is None else groups
+    i, j = np.nonzero(counted * (of_group[b][:, None] == of_group[w][None]))
+    pairs = pd.DataFrame({"question": questions[b[i]], "group": of_group[b[i]], "won": wins[i, j]})
+    by_group = pairs.groupby(["question", "group"])["won"].mean()
+    return by_group.groupby("question").mean().to_numpy(), len(pairs)
 
-    ``of_b`` and ``of_w``: the question of each answer, a number below ``count``.
-    """
-    wins, counted = np.zeros((count, count)), np.zeros((count, count))  # by pair of questions
-    for q in np.unique(of_b):
-        won, valid = compare(b[of_b == q], w)
-        wins[q] = np.bincount(of_w, won.sum(axis=0), count)
-        counted[q] = np.bincount(of_w, valid.sum(axis=0), count)
+
+def _auc(wins: Array, counted: Array) -> Estimate:
+    """Share of all pairs in order, from sums by question of either side [questions, questions]."""
     total = counted.sum()
     if total == 0:
         return Estimate()
@@ -142,14 +124,17 @@ def _auc(compare: Compare, b: Ints, w: Ints, of_b: Ints, of_w: Ints, count: int)
             inner = (weights * (wins @ weights)).sum(axis=0)
             return np.asarray(inner / (weights * (counted @ weights)).sum(axis=0))
 
-    return Estimate(value, *resampled_interval(count, resampled))
+    return Estimate(value, *resampled_interval(len(wins), resampled))
 
 
-def _cohens_d(better: Array, worse: Array, of_b: Ints, of_w: Ints, count: int) -> Estimate:
-    """(mean − mean) / pooled standard deviation; undefined where neither side has a spread."""
-    middle = better.mean() if len(better) else 0.0
+def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> Estimate:
+    """(mean − mean) / pooled standard deviation; undefined where neither side has a spread.
+
+    ``of_b`` and ``of_w`` [answers, questions]: 1 at the question of each answer.
+    """
+    count, middle = of_b.shape[1], better.mean() if len(better) else 0.0
     sides = [
-        [np.bincount(of, (values - middle) ** power, count) for power in (0, 1, 2)]
+        [(values - middle) ** power @ of for power in (0, 1, 2)]
         for values, of in ((better, of_b), (worse, of_w))
     ]
 

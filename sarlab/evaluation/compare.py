@@ -159,12 +159,7 @@ def pareto_front(lengths: Sequence[float], accuracies: Sequence[float]) -> list[
     """Which points no other one beats: none is as short and as accurate, and better in one."""
     points = list(zip(lengths, accuracies, strict=True))
     return [
-        not any(
-            other_length <= length
-            and other_accuracy >= accuracy
-            and (other_length, other_accuracy) != (length, accuracy)
-            for other_length, other_accuracy in points
-        )
+        not any(a <= length and b >= accuracy and (a, b) != (length, accuracy) for a, b in points)
         for length, accuracy in points
     ]
 

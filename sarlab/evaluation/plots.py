@@ -130,7 +130,7 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     return _finish(figure, f"Gains on {task}", len(compared) + 1)
 
 
-def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.Figure:
+def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Mean tokens of an answer, split into filler and all else, for the base and each policy.
 
     ``changes``: tables of :func:`sarlab.evaluation.behaviours.behaviour_change` by policy,
@@ -139,7 +139,7 @@ def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.
     if not changes:
         raise ValueError("There is no policy to compare with the base.")
     first = next(iter(changes.values()))
-    names = [base, *changes]
+    names = ["base", *changes]
     figure = go.Figure()
     for row, name, colour in (
         ("other_tokens", "about the question", BLUE),

@@ -35,6 +35,7 @@ from sarlab.evaluation.plots import length_figure, plane_figure, token_figure
 from sarlab.evaluation.policies import Evaluated, recorded, run_facts, token_texts
 from sarlab.runs.atomic import read_json, write_text
 from sarlab.runs.folder import read_metrics
+from sarlab.runs.parameters import print_or_refuse
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -178,14 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write report.html and report.md of a run.",
     )
     parser.add_argument("runs", nargs="+", help="run folders")
-    given = parser.parse_args(arguments)
-    for folder in given.runs:
-        try:
-            print(write_report(folder))
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
-    return 0
+    runs = parser.parse_args(arguments).runs
+    return print_or_refuse(lambda: "\n".join(str(write_report(run)) for run in runs))
 
 
 if __name__ == "__main__":

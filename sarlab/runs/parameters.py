@@ -10,7 +10,7 @@ import argparse
 import ast
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -156,6 +156,16 @@ def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{rest} cannot be read. Write -p name value, or --name value.")
     pairs = [*known.p, *((n[2:], v) for n, v in zip(rest[::2], rest[1::2], strict=True))]
     return {name: _constant(text) for name, text in pairs}
+
+
+def print_or_refuse(text: Callable[[], str]) -> int:
+    """A command's exit code: 0 after printing ``text()``, 2 after the message of its ValueError."""
+    try:
+        print(text())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def _constant(text: str) -> Any:

@@ -42,9 +42,8 @@ def plane_figure(
     below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
     chosen = chosen.drop(below.index)
     figure = go.Figure()
-    front = chosen[
-        pareto_front(chosen["mean_length"].tolist(), chosen["accuracy"].tolist())
-    ].sort_values("mean_length")
+    best = pareto_front(chosen["mean_length"].tolist(), chosen["accuracy"].tolist())
+    front = chosen[best].sort_values("mean_length")
     figure.add_scatter(
         x=front["mean_length"].tolist(),
         y=front["accuracy"].tolist(),
@@ -69,9 +68,8 @@ def plane_figure(
             )
         figure.add_trace(_cross(line, "mean_length", "accuracy", look, "%{y:.1%}, %{x:.1f} tokens"))
     figure.update_xaxes(title_text="mean length of an answer (tokens)")
-    figure.update_yaxes(title_text="accuracy", tickformat=".0%")
-    if accuracy_from is not None:
-        figure.update_yaxes(range=[accuracy_from, 1.01])
+    frame = None if accuracy_from is None else [accuracy_from, 1.01]
+    figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=frame)
     if not below.empty:
         gone = (
             f"{r['label']} ({r['accuracy']:.0%}, {r['mean_length']:.0f} tokens)"
@@ -158,14 +156,14 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
             insidetextfont={"color": "#111111"},
             hovertext=["", *(what_was_lost(c) for c in changes.values())],
         )
-    figure.update_layout(barmode="stack", bargap=0.35)
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title_text="tokens per answer")
-    figure.update_layout(title={"text": "Where the tokens went", "font": {"size": 14}})
     style(figure, width=760, height=130 + 34 * len(names))
-    figure.update_yaxes(gridcolor="rgba(0,0,0,0)")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(title_text="tokens per answer")
     return figure.update_layout(
-        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"}
+        barmode="stack",
+        bargap=0.35,
+        title={"text": "Where the tokens went", "font": {"size": 14}},
+        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"},
     )
 
 
@@ -183,15 +181,11 @@ def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Fi
             opacity=0.65,
         )
     if limit is not None and limit <= 1.3 * top:
-        figure.add_vline(x=limit, line={"color": ORANGE, "dash": "dot", "width": 1.5})
-        figure.add_annotation(
-            x=limit, y=1, yref="paper", text="limit", showarrow=False, xanchor="right", xshift=-4
-        )
-    figure.update_layout(barmode="overlay", bargap=0.04)
-    figure.update_xaxes(title_text="length (tokens)")
-    figure.update_yaxes(title_text="answers")
+        line = {"color": ORANGE, "dash": "dot", "width": 1.5}
+        figure.add_vline(limit, line=line, annotation_text="limit", annotation_position="top left")
     style(figure, width=700, height=280)
-    return figure.update_layout(legend={"y": 1.02}, margin={"t": 36})
+    figure.update_layout(barmode="overlay", bargap=0.04, legend={"y": 1.02}, margin={"t": 36})
+    return figure.update_layout(xaxis_title="length (tokens)", yaxis_title="answers")
 
 
 def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]:
@@ -206,13 +200,11 @@ def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any
     """(label, colour and symbol, line) of each policy; bases are grey diamonds."""
     looks, index = [], 0
     for line in table.to_dict("records"):
-        if line["is_base"]:
-            look = {"color": GREY, "symbol": "diamond"}
-        else:
-            turn = index // len(_COLOURS)  # after eight policies, the pairs are shifted
-            symbol = _SYMBOLS[(index + 3 * turn) % len(_SYMBOLS)]
-            look = {"color": _COLOURS[index % len(_COLOURS)], "symbol": symbol}
-            index += 1
+        look = {"color": GREY, "symbol": "diamond"}
+        if not line["is_base"]:
+            turn, place = divmod(index, len(_COLOURS))  # after eight policies, pairs are shifted
+            symbol = _SYMBOLS[(place + 3 * turn) % len(_SYMBOLS)]
+            look, index = {"color": _COLOURS[place], "symbol": symbol}, index + 1
         looks.append((str(line["label"]), look, {str(k): v for k, v in line.items()}))
     return looks
 

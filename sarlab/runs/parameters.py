@@ -41,36 +41,29 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Settings:
-    """A frozen dataclass of a notebook's parameters: names and types are checked.
+    """Base of a frozen dataclass of a notebook's parameters: names and types are checked.
 
-    Raises ValueError for an unknown name, and for a value that is not of its default's type.
+    Raises ValueError for an unknown name, and for a value that is not of its default's type:
+    papermill reads ``-p flag true`` as a text. A whole number is also a number.
     """
 
     def __post_init__(self) -> None:
-        check_types(self)
+        rules = {
+            bool: "True or False, capital first",
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+        }
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, kind = getattr(self, field.name), type(field.default)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """Settings from parameters by name."""
         refuse_unknown(parameters, [f.name for f in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return cls(**parameters)
-
-
-def check_types(settings: Any) -> None:
-    """Raise ValueError for a field of a dataclass whose value is not of its default's type.
-
-    Papermill reads ``-p flag true`` as a text; a whole number is also a number.
-    """
-    rules = {
-        bool: "True or False, capital first",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-    }
-    for field in dataclasses.fields(settings):
-        value, kind = getattr(settings, field.name), type(field.default)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
 
 
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:

@@ -84,7 +84,7 @@ def audit_text(audit: Audit) -> str:
             "won_high": f.interval[1],
             "led": f.led / f.questions,
             "remedied": None if f.remedied is None else f.remedied / f.questions,
-            "verdict": "FAULT" if f.flagged else "",
+            "verdict": "FAULT" if f.flagged else "ok",
         }
         for f in audit.findings
     )

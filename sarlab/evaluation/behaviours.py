@@ -130,13 +130,11 @@ _COMMON = frozenset(
 def sentences(answer: str) -> list[tuple[int, int]]:
     """Sentences and lines of an answer as (start, end) in characters, white space left out."""
     cuts = [0, *(m.end() for m in SENTENCE_END.finditer(answer)), len(answer)]
-    spans = []
-    for start, end in itertools.pairwise(cuts):
-        text = answer[start:end]
-        if text.strip():
-            left = start + len(text) - len(text.lstrip())
-            spans.append((left, left + len(text.strip())))
-    return spans
+    return [
+        (start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
+        for start, end in itertools.pairwise(cuts)
+        if (text := answer[start:end]).strip()
+    ]
 
 
 def content_words(text: str) -> set[str]:
@@ -194,17 +192,12 @@ def filler_tokens(row: Mapping[str, Any], token_text: Callable[[int], str] | Non
     """
     answer = str(row["answer"])
     spans = [(a, b) for a, b, n in label_sentences(answer, str(row["question"])) if FILLER in n]
-    ids = list(row.get("answer_ids") or [])
-    if token_text is not None and ids:
-        pieces = [token_text(i) for i in ids]
-        if "".join(pieces).startswith(answer):
-            ends = np.cumsum([len(p) for p in pieces])
-            begins = ends - [len(p) for p in pieces]
-            # Byte-level tokens carry the space before a word; it is part of what follows.
-            begins = begins + [len(p) - len(p.lstrip()) for p in pieces]
-            return float(sum(int(np.sum((begins >= a) & (begins < b))) for a, b in spans))
-    characters = sum(b - a for a, b in spans)
-    return float(row["length"]) * characters / max(1, len(answer))
+    pieces = [token_text(i) for i in row.get("answer_ids") or []] if token_text else []
+    if pieces and "".join(pieces).startswith(answer):
+        # Byte-level tokens carry the space before a word; it is part of what follows.
+        begins = np.cumsum([0, *map(len, pieces[:-1])]) + [len(p) - len(p.lstrip()) for p in pieces]
+        return float(sum(int(np.sum((begins >= a) & (begins < b))) for a, b in spans))
+    return float(row["length"]) * sum(b - a for a, b in spans) / max(1, len(answer))
 
 
 def _by_question(rows: Rows, token_text: Callable[[int], str] | None) -> pd.DataFrame:

@@ -7,7 +7,7 @@ the notebook comes to its end in an empty folder too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,24 +108,21 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
 
 def show_values(study: EvaluatedRuns) -> Any:
     """What each arm scores; then each single run, folded away."""
-    if not study.policies:
-        return _nothing()
-    single = html_table(values_table(study.runs), ONE_SEED)
-    return html_view(
-        html_table(values_table(study.arms), head_of(study.arms)),
-        folded("every single run", single),
-    )
+    return _tables(study, values_table, head_of(study.arms)) if study.policies else _nothing()
 
 
 def show_differences(study: EvaluatedRuns) -> Any:
     """Paired differences to the baseline, seeds pooled; then each single run, folded away."""
     if not study.policies:
         return _nothing()
-    arms = study.arms
-    names = " / ".join(dict.fromkeys(arms.loc[arms["is_baseline"], "label"]))
-    head = "; ".join(filter(None, [f"against {names}", head_of(arms)]))
-    single = html_table(differences_table(study.runs), ONE_SEED)
-    return html_view(html_table(differences_table(arms), head), folded("every single run", single))
+    names = " / ".join(dict.fromkeys(study.arms.loc[study.arms["is_baseline"], "label"]))
+    head = "; ".join(filter(None, [f"against {names}", head_of(study.arms)]))
+    return _tables(study, differences_table, head)
+
+
+def _tables(study: EvaluatedRuns, make: Callable[[pd.DataFrame], pd.DataFrame], head: str) -> Any:
+    single = folded("every single run", html_table(make(study.runs), ONE_SEED))
+    return html_view(html_table(make(study.arms), head), single)
 
 
 def show_plane(study: EvaluatedRuns) -> None:

@@ -16,7 +16,6 @@ from sarlab.display.tables import Column, text_table
 from sarlab.display.text import plain, shortened
 from sarlab.evaluation.behaviours import FILLER, label_sentences
 from sarlab.evaluation.compare import run_table
-from sarlab.evaluation.judge import per_question
 from sarlab.evaluation.policies import recorded
 from sarlab.evaluation.statistics import holm
 
@@ -93,7 +92,7 @@ def run_summary(folder: str | Path) -> pd.DataFrame:
     Raises ValueError where the folder is not a finished run, or its record is damaged.
     """
     base, trained = recorded([folder])
-    if per_question(base.rows, "length").keys() != per_question(trained.rows, "length").keys():
+    if base.questions != trained.questions:
         raise ValueError(
             f"{folder}: base and trained policy answered different questions, so the run's record "
             "is damaged. Evaluate it anew with sarlab.evaluation.policies.fresh."

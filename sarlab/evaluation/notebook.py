@@ -99,11 +99,12 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
             return EvaluatedRuns()
         print(f"{lack}. Meanwhile, these are the runs that ship with the project.")
         folder = SHIPPED
-    policies = _ask(folder, settings) if settings.fresh else recorded(folder)
-    tables = []
-    for make in tqdm((arm_table, run_table), desc="intervals", unit="table", leave=False):
-        tables.append(make(policies, settings.baseline))
-    return EvaluatedRuns(policies, *tables)
+    with tqdm(total=3, desc="answers and intervals", unit="step", leave=False) as bar:
+        policies = _ask(folder, settings) if settings.fresh else recorded(folder)
+        bar.update()
+        arms = arm_table(policies, settings.baseline)
+        bar.update()
+        return EvaluatedRuns(policies, arms, run_table(policies, settings.baseline))
 
 
 def show_values(study: EvaluatedRuns) -> Any:

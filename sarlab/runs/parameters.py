@@ -89,9 +89,9 @@ def project_folder() -> Path:
 
 
 def project_path(name: str) -> Path:
-    """A path as it stands, or seen from the repository: Lab's kernels run in notebooks/."""
-    path = Path(name)
-    return path if path.exists() or path.is_absolute() else REPOSITORY / path
+    """A path as it stands, or where it exists in the project's folder or beside what ships."""
+    places = (Path(name), project_folder() / name, REPOSITORY / name)
+    return next((place for place in places if place.exists()), places[0])
 
 
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:

@@ -12,11 +12,12 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sarlab.config import TrainConfig
+from sarlab.config import TrainConfig, refuse_unknown
+from sarlab.models import REPOSITORY
 from sarlab.runs.atomic import read_json, write_json
 from sarlab.runs.folder import check_run_name, now
 
@@ -39,21 +40,30 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def check_types(settings: Any) -> None:
-    """Raise ValueError for a field of a dataclass whose value is not of its default's type.
+class Settings:
+    """Base of a frozen dataclass of a notebook's parameters: names and types are checked.
 
-    Papermill reads ``-p flag true`` as a text; a whole number is also a number.
+    Raises ValueError for an unknown name, and for a value that is not of its default's type:
+    papermill reads ``-p flag true`` as a text. A whole number is also a number.
     """
-    rules = {
-        bool: "True or False, capital first",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-    }
-    for field in dataclasses.fields(settings):
-        value, kind = getattr(settings, field.name), type(field.default)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
+
+    def __post_init__(self) -> None:
+        rules = {
+            bool: "True or False, capital first",
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+        }
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, kind = getattr(self, field.name), type(field.default)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """Settings from parameters by name."""
+        refuse_unknown(parameters, [f.name for f in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        return cls(**parameters)
 
 
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
@@ -76,6 +86,12 @@ def project_folder() -> Path:
     """
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
+
+
+def project_path(name: str) -> Path:
+    """A path as it stands, or where it exists in the project's folder or beside what ships."""
+    places = (Path(name), project_folder() / name, REPOSITORY / name)
+    return next((place for place in places if place.exists()), places[0])
 
 
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
@@ -133,6 +149,16 @@ def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{rest} cannot be read. Write -p name value, or --name value.")
     pairs = [*known.p, *((n[2:], v) for n, v in zip(rest[::2], rest[1::2], strict=True))]
     return {name: _constant(text) for name, text in pairs}
+
+
+def print_or_refuse(text: Callable[[], str]) -> int:
+    """A command's exit code: 0 after printing ``text()``, 2 after the message of its ValueError."""
+    try:
+        print(text())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def _constant(text: str) -> Any:

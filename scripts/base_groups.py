@@ -21,12 +21,12 @@ from typing import Any
 import pandas as pd
 import torch
 from build_tiny import FILLER
+from story_account import account
 
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, collect, reward_extras
 from sarlab.models import load_policy
 from sarlab.rewards import REWARDS
-from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator
 from sarlab.types import Question
 

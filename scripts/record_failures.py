@@ -13,9 +13,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from sarlab.validity import MODES, failure_answers, proof_answers
+
 from sarlab import load_policy, score_answers
 from sarlab.types import Question
-from sarlab.validity import MODES, failure_answers, proof_answers
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "data" / "examples" / "answers.jsonl"

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from story_account import account
 
 from sarlab.config import TrainConfig
 from sarlab.experience import collect
 from sarlab.models import load_policy
 from sarlab.tasks import load_task
-from sarlab.tasks.fact_stories import account
 from sarlab.types import Question
 
 HARD = 5  # terms; the primary quantity looks at stories with as many or more

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.models import REPOSITORY, Policy
-from sarlab.runs.parameters import check_types
+from sarlab.runs.parameters import Settings
 from sarlab.widgets.candidates import (
     Candidate,
     Draft,
@@ -30,7 +29,7 @@ _REDRAW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class InspectionSettings:
+class InspectionSettings(Settings):
     """The parameters of notebook 01. Raises ValueError for a value of the wrong type or range."""
 
     model: str = "smollm2-135m"
@@ -40,18 +39,9 @@ class InspectionSettings:
     patience: float = 60.0
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}; the workbench takes 0 to 1.")
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> InspectionSettings:
-        """Settings by name. Raises ValueError for a name that the notebook does not know."""
-        names = [field.name for field in fields(cls)]
-        unknown = sorted(set(parameters) - set(names))
-        if unknown:
-            raise ValueError(f"Unknown parameter {unknown[0]!r}. There are: {', '.join(names)}.")
-        return cls(**parameters)
 
     @property
     def run_folder(self) -> Path:

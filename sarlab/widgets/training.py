@@ -215,7 +215,7 @@ class TrainingView(View):
         if not self._total:
             return self._phase
         left = ""
-        if self._seconds and self._done < self._total and not self._stop.is_set():
+        if self._seconds and self._done < self._total and not self.wants_stop():
             mean = sum(self._seconds) / len(self._seconds)
             since = min(mean, time.monotonic() - self._began)
             left = f", about {_duration(mean * (self._total - self._done) - since)} left"

@@ -82,7 +82,10 @@ def test_a_draft_is_scored_and_acknowledged(bench, frozen_tiny) -> None:
     panel.draft = {"text": "  ", "seq": 8}
     assert panel.acknowledged == 8 and "The answer is empty" in panel.message
     assert panel.view == {"seq": 8} and bench.opened is None and bench.tokens.keep.disabled
-    panel.draft = {"text": "a \ud83d b", "seq": 9}
+    for seq in (9, 10):  # the second time nothing changes, and the reader is answered all the same
+        panel.draft = {"text": text, "seq": seq}
+        assert panel.acknowledged == panel.view["seq"] == seq
+    panel.draft = {"text": "a \ud83d b", "seq": 11}
     assert panel.message == "" and bench.opened.tokens[-1].strip() != ""
     bench.tokens.reset.click()
     assert not bench.edited and bench.opened.answer == DRAFTS[0].answer

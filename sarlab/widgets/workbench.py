@@ -95,9 +95,9 @@ class TokensTab(widgets.VBox):
     def _draw(self, _: Any = None) -> None:
         score = self.bench.opened
         self.panel.message = ""
-        self.panel.show(score, self._seq, *self.bench.verdict())
         if score is not None and not self.bench.edited:
-            self.panel.text = score.answer
+            self.panel.text = score.answer  # before its tokens: who sees them may type already
+        self.panel.show(score, self._seq, *self.bench.verdict())
 
     def _draft(self, change: Any) -> None:
         draft = change["new"]
@@ -110,8 +110,10 @@ class TokensTab(widgets.VBox):
         message = ""
         try:
             text = str(draft.get("text", ""))
-            if self.bench.question and self.bench.edit(text, on_tokens=on_tokens) is None:
-                self.panel.show(None, self._seq)
+            score = self.bench.edit(text, on_tokens=on_tokens) if self.bench.question else None
+            if self.panel.view.get("seq") != self._seq:
+                self._draw()  # nothing changed: the same text again
+            if self.bench.question and score is None:
                 message = "The answer is empty: there is nothing to score."
         except ValueError as error:
             message = str(error)

@@ -2,6 +2,7 @@
 
     python scripts/evidence.py              # all tables
     python scripts/evidence.py identity     # one of them; their names are in TABLES
+    python scripts/evidence.py --write docs/EVIDENCE.md
 
 numpy and pandas alone, so that a mistake in the library's own statistics would show here.
 """
@@ -462,6 +463,9 @@ def first_order() -> Iterator[dict[str, Any]]:
                 "policy": {"model": "smollm2-135m, sums"}.get(name, name),
                 "bonus": bonus,
             }
+            if sums.n.sum() >= 0:
+                yield {**row, "points per token saved": "does not shorten"}
+                continue
             row["points per token saved"] = interval(ratio_interval(sums), 2)
             for kind in ("mixed", "all right", "all wrong"):
                 rows = sums[sums.kind == kind]
@@ -471,12 +475,10 @@ def first_order() -> Iterator[dict[str, Any]]:
 
 
 def ratio_interval(sums: pd.DataFrame) -> tuple[float, float, float]:
-    """Points of accuracy per token saved, groups resampled; nan where lengths do not fall."""
+    """Points of accuracy per token saved, groups resampled."""
     rng = np.random.default_rng(0)
     c, n = sums.c.to_numpy(), sums.n.to_numpy()
     rows = rng.integers(0, len(c), (DRAWS, len(c)))
-    if n.sum() >= 0:
-        return math.nan, math.nan, math.nan
     draws = 100 * c[rows].sum(axis=1) / -n[rows].sum(axis=1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return 100 * c.sum() / -n.sum(), float(low), float(high)
@@ -593,10 +595,28 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*head, *(re.sub(r"(?<=[ \[(])-(?=\d)", "−", line) for line in body)])
 
 
+def write_page(page: Path) -> None:
+    """Put every table into the page, between the comments that name it."""
+    text = page.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        rows = list(table())
+        block = markdown(rows) if rows else "No rows yet: not shown."
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text, found = re.subn(pattern, lambda m, b=block: m[1] + b + "\n" + m[2], text, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{page} has {found} places for the table {name!r}, expected one.")
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", default=list(TABLES))
-    for name in parser.parse_args().tables:
+    parser.add_argument("tables", nargs="*", help=", ".join(TABLES))
+    parser.add_argument("--write", type=Path, help="put all tables into this page")
+    args = parser.parse_args()
+    if args.write:
+        write_page(args.write)
+        return
+    for name in args.tables or TABLES:
         rows = list(TABLES[name]())
         first = (TABLES[name].__doc__ or "").splitlines()[0]
         print(f"### {name}: {first}\n\n{markdown(rows) if rows else 'No rows yet.'}\n")

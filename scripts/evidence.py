@@ -129,12 +129,10 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def groups_of(name: str) -> pd.DataFrame | None:
-    """The base answers of a policy, eight or sixteen to a question."""
-    for path in (
-        DATA / f"rewards/answers-{name}.parquet",
-        DATA / f"validity/groups-{name}.parquet",
-    ):
+def groups_of(name: str, *, bonuses: bool = False) -> pd.DataFrame | None:
+    """The base answers of a policy, 8 or 16 to a question; ``bonuses``: with all bonuses."""
+    paths = [DATA / f"validity/groups-{name}.parquet", DATA / f"rewards/answers-{name}.parquet"]
+    for path in reversed(paths) if bonuses else paths:
         if path.exists():
             return scored(pd.read_parquet(path))
     return None
@@ -373,17 +371,20 @@ def lines() -> Iterator[dict[str, Any]]:
             read_rate=lambda f: f.read_nats / f.tokens,
         )
         frame = frame[frame.is_needed | (frame.kind == "filler")]
-        for half, part in (("first", frame.group % 2 == 0), ("second", frame.group % 2 == 1)):
-            row: dict[str, Any] = {"policy": name, "half of the questions": half}
+        chose = frame.group < 50 if name == "tiny" else frame.group < 0
+        for title, part in (("that gave the thresholds", chose), ("others", ~chose)):
+            if not part.any():
+                continue
+            row: dict[str, Any] = {"policy": name, "questions": title}
             row["needed, filler lines"] = (
                 f"{frame[part].is_needed.sum()}, {(~frame[part].is_needed).sum()}"
             )
-            for title, column in (
+            for measure, column in (
                 ("d (feeds), nats", "feed_nats"),
                 ("v (reads), nats", "read_nats"),
                 ("v per token", "read_rate"),
             ):
-                row[f"AUC of {title}"] = interval(answer_auc(frame[part], column), 3)
+                row[f"AUC of {measure}"] = interval(answer_auc(frame[part], column), 3)
             caught = (frame[part].read_nats < 2) & (frame[part].feed_nats < 5)
             filler = ~frame[part].is_needed
             row["filler found"] = f"{100 * caught[filler].mean():.1f}%"
@@ -435,7 +436,7 @@ def quantiles(values: pd.Series) -> tuple[float, float, float]:
 def first_order() -> Iterator[dict[str, Any]]:
     """Covariances of each bonus within groups, scaled to one token saved over all groups."""
     for name in ("tiny", "tiny-facts", "model"):
-        frame = groups_of(name)
+        frame = groups_of(name, bonuses=True)
         if frame is None:
             continue
         share = frame.groupby("group").correct.transform("mean")
@@ -602,7 +603,9 @@ def write_page(page: Path) -> None:
         rows = list(table())
         block = markdown(rows) if rows else "No rows yet: not shown."
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text, found = re.subn(pattern, lambda m, b=block: m[1] + b + "\n" + m[2], text, flags=re.DOTALL)
+        text, found = re.subn(
+            pattern, lambda m, b=block: m[1] + b + "\n" + m[2], text, flags=re.DOTALL
+        )
         if found != 1:
             raise ValueError(f"{page} has {found} places for the table {name!r}, expected one.")
     page.write_text(text, encoding="utf-8")

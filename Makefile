@@ -53,9 +53,11 @@ train: $(INSTALLED) ## train tiny with SA-GRPO, then base against trained (NAME=
 	@$(BIN)/python -m sarlab.summary "runs/$(NAME)"
 
 # Loopback only, token on (both JupyterLab's defaults, said aloud); it asks nobody for news or updates.
-lab: $(INSTALLED) ## open JupyterLab on the notebooks (this machine only, with a token)
-	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-		--LabApp.default_url=/lab/tree/notebooks --LabApp.news_url=None \
+# Without news JupyterLab would still ask in a pop-up whether it may fetch them: configs/jupyter says no.
+lab: $(INSTALLED) ## open JupyterLab on notebook 01 (this machine only, with a token)
+	JUPYTER_CONFIG_PATH="$(CURDIR)/configs/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+		$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks/01_reward_inspection.ipynb --LabApp.news_url=None \
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 		--LabApp.extension_manager=readonly \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)

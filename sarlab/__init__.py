@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sarlab.config import TrainConfig, preset
     from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
     from sarlab.job.training import run_training
+    from sarlab.job.watchers import LineView
     from sarlab.models import Policy, add_lora, export_policy, load_policy
     from sarlab.plan.calibration import Calibration, check_calibration
     from sarlab.prompts import PromptFormat, StandaloneContext
@@ -29,7 +30,9 @@ _MODULE_OF = {
     **dict.fromkeys(("TrainConfig", "preset"), "config"),
     **dict.fromkeys(("evaluate_policy", "paired_difference", "summarise"), "evaluation.judge"),
     "run_training": "job.training",
-    **dict.fromkeys(("Policy", "add_lora", "export_policy", "load_policy"), "models"),
+    "LineView": "job.watchers",
+    "Policy": "_engine.policy",
+    **dict.fromkeys(("add_lora", "export_policy", "load_policy"), "models"),
     **dict.fromkeys(("Calibration", "check_calibration"), "plan.calibration"),
     **dict.fromkeys(("PromptFormat", "StandaloneContext"), "prompts"),
     **dict.fromkeys(("REWARDS", "Reward"), "rewards"),
@@ -41,6 +44,7 @@ __all__ = [
     "REWARDS",
     "AnswerScore",
     "Calibration",
+    "LineView",
     "Policy",
     "PromptFormat",
     "Question",

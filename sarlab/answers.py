@@ -110,13 +110,15 @@ def score_answers(
     if not alternatives:
         conditioned, alone = (answer_logps(policy, p, block, mask) for p in contexts)
         return [
-            _answer_score(policy, question, answer, own, conditioned[row], alone[row])
-            for row, (answer, own) in enumerate(zip(answers, ids, strict=True))
+            _answer_score(policy, question, answer, token_ids, conditioned[row], alone[row])
+            for row, (answer, token_ids) in enumerate(zip(answers, ids, strict=True))
         ]
     reports = [token_report(policy, p, block, mask) for p in contexts]
     return [
-        _reported_score(policy, question, answer, own, *(_row(report, row) for report in reports))
-        for row, (answer, own) in enumerate(zip(answers, ids, strict=True))
+        _reported_score(
+            policy, question, answer, token_ids, *(_row(report, row) for report in reports)
+        )
+        for row, (answer, token_ids) in enumerate(zip(answers, ids, strict=True))
     ]
 
 
@@ -135,7 +137,7 @@ def question_prefixes(
 class Rescorer:
     """Scores answers to one question, each as an edit of the one before it.
 
-    The key-value caches of both contexts are kept with the last answer on top. An answer that
+    It holds the key-value caches of both contexts with the last answer on top. An answer that
     shares its first k tokens with the last one costs a forward pass of the others only. Scores
     equal those of :func:`score_answers` up to float32 rounding.
     """
@@ -321,9 +323,9 @@ def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def token_name(tokenizer: Any, token_id: int) -> str:
-    """The text of one id by itself, its leading space kept.
+    """The text of one id by itself, with its leading space.
 
-    An id that holds only a part of a character gives the vocabulary's own entry.
+    An id that holds only a part of a character gives the vocabulary's entry.
     """
     # Decoded alone, an id of SentencePiece's kind loses its space; behind another it keeps it.
     before = tokenizer.decode([token_id], skip_special_tokens=False)

@@ -15,13 +15,35 @@ from sarlab.rewards import AlphaSchedule, reward_named
 
 Algorithm = Literal["grpo", "ppo"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
+# What each algorithm takes where nothing else is said: tuned on `tiny`.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "grpo": {
+        "questions": 16,
+        "group_size": 8,
+        "mini_batches": 2,
+        "learning_rate": 1e-3,
+        "loss": "dr_grpo",
+        "beta": 0.001,
+    },
+    # Two updates a step left answers of `tiny` long after 25 steps; four shorten them by then.
+    "ppo": {
+        "questions": 128,
+        "group_size": 1,
+        "mini_batches": 4,
+        "learning_rate": 1e-3,
+        "loss": "dapo",
+        "beta": 0.0,
+    },
+}
+_OF_ALGORITHM: Any = None  # stands for the value in DEFAULTS
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One run of SA-GRPO or SA-PPO. The defaults are the `lora` preset, tuned for a LoRA.
 
-    R = R_VR + α·bonus; ``alpha`` = 0 is plain GRPO or PPO. Rates of the paper do not move a LoRA:
+    R = R_VR + α·bonus; ``alpha`` = 0 is plain GRPO or PPO. Fields that differ between the two take
+    their algorithm's value from :data:`DEFAULTS`. Rates of the paper do not move a LoRA:
     see :data:`PRESETS`.
     """
 
@@ -36,21 +58,21 @@ class TrainConfig:
     log_sar: bool = True  # score the standalone pass for the log even where no reward needs it
     seed: int = 0
     steps: int = 80
-    questions: int = 16  # per step
-    group_size: int = 8  # answers per question
+    questions: int = _OF_ALGORITHM  # per step
+    group_size: int = _OF_ALGORITHM  # answers per question
     max_answer_tokens: int = 256
-    mini_batches: int = 2  # optimiser updates per epoch
+    mini_batches: int = _OF_ALGORITHM  # optimiser updates per epoch
     epochs: int = 1  # passes over a step's answers
-    learning_rate: float = 1e-3
+    learning_rate: float = _OF_ALGORITHM
     warmup_steps: int = 5
     weight_decay: float = 0.0
     grad_clip: float = 1.0
-    loss: LossForm = "dr_grpo"
+    loss: LossForm = _OF_ALGORITHM
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float = 3.0
     kl: KLEstimator = "k3"
-    beta: float = 0.001  # KL coefficient; 0 skips the reference pass
+    beta: float = _OF_ALGORITHM  # KL coefficient; 0 skips the reference pass
     lora_rank: int = 16
     lora_alpha: int = 32
     gamma: float = 1.0  # PPO: discount
@@ -66,6 +88,9 @@ class TrainConfig:
     tracker: Tracker = "none"  # a copy of the log for TensorBoard, Weights & Biases or trackio
 
     def __post_init__(self) -> None:
+        for name, value in DEFAULTS.get(str(self.algorithm), {}).items():
+            if getattr(self, name) is _OF_ALGORITHM:
+                object.__setattr__(self, name, value)
         for name, kind in get_type_hints(TrainConfig).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), kind))
         reward_named(self.reward)
@@ -118,6 +143,12 @@ RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
     ("clip_high", lambda c, x: x >= c.clip_low, "must not be below clip_low"),
     ("dual_clip", lambda c, x: x > 1 + c.clip_high, "must exceed 1 + clip_high"),
     (
+        "kl",
+        lambda c, x: x != "k1" or c.beta == 0,
+        "has an expected gradient of 0 in the loss, so it would hold nothing; use 'k3' or 'k2', or "
+        "beta=0",
+    ),
+    (
         "group_size",
         lambda c, x: c.algorithm != "grpo" or x >= 2,
         "must be at least 2 for GRPO, whose advantage is relative to the group; or use "
@@ -146,6 +177,8 @@ _PAPER: dict[str, dict[str, Any]] = {
         "steps": 500,
         "max_answer_tokens": 4096,
         "beta": 0.001,
+        "weight_decay": 0.01,
+        "warmup_steps": 0,
     }
 }
 _PAPER["ppo"] = {
@@ -176,18 +209,7 @@ def _paper_model(model: str, **changes: Any) -> dict[str, dict[str, Any]]:
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": _PAPER,
-    # Tuned here on `tiny`; the defaults of TrainConfig for GRPO.
-    "lora": {
-        "grpo": {},
-        # Two updates a step left answers of `tiny` long after 25 steps; four shorten them by then.
-        "ppo": {
-            "group_size": 1,
-            "questions": 128,
-            "mini_batches": 4,
-            "loss": "dapo",
-            "beta": 0.0,
-        },
-    },
+    "lora": {"grpo": {}, "ppo": {}},  # DEFAULTS
     # The authors' scripts name Qwen3's -Base models. Phi-3.5-mini exists as -instruct only. Which
     # Gemma3-1B they took is written nowhere; -it is the one with a chat template.
     "qwen3-1.7b": _paper_model("Qwen/Qwen3-1.7B-Base"),

@@ -19,7 +19,7 @@ from sarlab.rewards import alpha_at, copied_mask, reward_named
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, answer_logps, compute_prefixes
-from sarlab.tasks import Verdict, judge_all
+from sarlab.tasks import Verdict, judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 
 
@@ -68,7 +68,12 @@ def collect(
             on_token=on_token,
         )
     clock.lap("sample")
-    verdicts = judge_all(rollouts.texts, [questions[i] for i in rollouts.group_ids.tolist()])
+    prompt_end = policy.tokenizer.decode(prefixes[0].ids[-8:])
+    verdicts = judge_all(
+        rollouts.texts,
+        [questions[i] for i in rollouts.group_ids.tolist()],
+        in_thought=opens_thought(prompt_end),
+    )
     clock.lap("verify")
     logps_conditioned = rollouts.logps
     if policy.dtype != torch.float32:
@@ -166,11 +171,12 @@ def step_metrics(
         "step": step,
         "accuracy": inputs.correct.mean().item(),
         "reward": rewards.mean().item(),
+        "bonus_sd": (rewards - inputs.correct).std(correction=0).item(),
         "alpha": alpha_at(config.alpha, config.alpha_schedule, inputs.progress),
         "mean_length": lengths.mean().item(),
         "median_length": lengths.median().item(),
         "truncated_share": rollouts.truncated.float().mean().item(),
-        "sar": None if scores["sar"] is None else scores["sar"].mean().item(),
+        "sar": sar.mean().item() if (sar := scores["sar"]) is not None else None,
         "ppl_conditioned": _median(scores["ppl_conditioned"]),
         "ppl_standalone": _median(scores["ppl_standalone"]),
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
@@ -230,18 +236,14 @@ def step_warnings(metrics: dict[str, Any]) -> Iterator[str]:
 
 def _answer_scores(inputs: RewardInputs) -> dict[str, Tensor | None]:
     """Both perplexities and SAR per answer [B]; None without the standalone pass."""
-    conditioned, standalone = inputs.logps_conditioned, inputs.logps_standalone
-    mask = inputs.answer_mask
-    if standalone is None:
-        return {
-            "ppl_conditioned": perplexity(conditioned, mask),
-            "ppl_standalone": None,
-            "sar": None,
-        }
+    conditioned, mask = inputs.logps_conditioned, inputs.answer_mask
+    ppl = {"ppl_conditioned": perplexity(conditioned, mask)}
+    if inputs.logps_standalone is None:
+        return {**ppl, "ppl_standalone": None, "sar": None}
     return {
-        "ppl_conditioned": perplexity(conditioned, mask),
-        "ppl_standalone": perplexity(standalone, mask),
-        "sar": self_aligned_reward(conditioned, standalone, mask),
+        **ppl,
+        "ppl_standalone": perplexity(inputs.logps_standalone, mask),
+        "sar": self_aligned_reward(conditioned, inputs.logps_standalone, mask),
     }
 
 

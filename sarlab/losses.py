@@ -132,8 +132,9 @@ def kl_estimate(logps: Tensor, logps_reference: Tensor, estimator: KLEstimator =
     """Estimate of KL(policy ‖ reference) per token [B, T] from the policy's own samples.
 
     With d = logps_reference − logps: k1 = −d, k2 = d²/2, k3 = exp(d) − 1 − d
-    (Schulman 2020, "Approximating KL divergence"). k1 and k3 are unbiased, k2 and k3 never
-    negative.
+    (Schulman 2020, "Approximating KL divergence"). As values k1 and k3 are unbiased, k2 and k3
+    never negative. As a loss k2 has the gradient of the KL in expectation, k3 one of the same
+    sign, and k1 none at all: it is for the log only.
     """
     d = logps_reference - logps
     if estimator == "k1":

@@ -1,4 +1,4 @@
-"""Load a policy from one string, add LoRA, switch it off for the reference.
+"""The policy: a model with its tokenizer, loaded from one string, with or without a LoRA.
 
 A model reference is ``tiny``, ``smollm2-135m``, a hub id, a folder, a ``.gguf`` file, a folder
 with a PEFT adapter, or a run folder of this project (its base with its trained adapter).
@@ -7,23 +7,23 @@ Only safetensors and GGUF are read, and no code that comes with a model is ever 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from torch import Tensor
+from transformers import GenerationConfig
 
-from sarlab._engine.folded_lora import folded
-from sarlab._engine.weights import DATA, REPOSITORY, no_weights, resolve
-from sarlab.prompts import PromptFormat, end_token_id
+from sarlab._engine.policy import Policy
+from sarlab._engine.weights import DATA, REPOSITORY, load_weights
+from sarlab.prompts import PromptFormat, end_token_id, fix_date
+from sarlab.rollout import sample
+from sarlab.scoring import Prefix, answer_logps, compute_prefixes
 
 __all__ = [
     "DATA",
@@ -34,142 +34,7 @@ __all__ = [
     "load_policy",
     "wrap_policy",
 ]
-
-
-@dataclass
-class Policy:
-    """A causal language model with its tokenizer and the facts that scoring needs.
-
-    ``eos_ids``: every id that ends an answer. ``end_id``: the one appended to typed answers.
-    ``version`` counts optimiser steps; cached prefixes carry it, so that a stale one is noticed.
-    """
-
-    model: Any
-    tokenizer: Any
-    reference: str
-    prompt: PromptFormat
-    eos_ids: tuple[int, ...]
-    end_id: int
-    version: int = 0
-    _float_head: Tensor | None = field(default=None, repr=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the base weights."""
-        return self.causal_lm.get_input_embeddings().weight.dtype
-
-    @property
-    def causal_lm(self) -> Any:
-        """The transformers model, LoRA layers included, without PEFT's wrapper."""
-        return self.model.base_model.model if hasattr(self.model, "peft_config") else self.model
-
-    @property
-    def trunk(self) -> nn.Module:
-        """The model without its language-model head: ids in, final hidden states out."""
-        return self.causal_lm.base_model
-
-    @property
-    def context_length(self) -> int:
-        """Longest sequence in tokens that the model was made for.
-
-        LongRoPE (Phi-3.5) turns *all* positions by other angles as soon as a sequence is longer
-        than ``original_max_position_embeddings``, so keys that were computed before no longer fit:
-        there that length is the limit.
-        """
-        config = self.model.config.get_text_config()
-        rope = getattr(config, "rope_parameters", None) or {}
-        if rope.get("rope_type") == "longrope":
-            return int(rope["original_max_position_embeddings"])
-        return int(getattr(config, "max_position_embeddings", 0) or 2**31)
-
-    @property
-    def has_sliding_window(self) -> bool:
-        """Whether some layer sees a window only (padding inside a row would shorten it)."""
-        config = self.model.config.get_text_config()
-        kinds = getattr(config, "layer_types", None)
-        if kinds is not None:
-            return any(kind != "full_attention" for kind in kinds)
-        window = getattr(config, "sliding_window", None)
-        return window is not None and window < self.context_length
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [N, H] to float32 logits [N, V], in float32 also for bfloat16 weights."""
-        head = self.causal_lm.get_output_embeddings()
-        if head.weight.dtype == torch.float32:
-            logits = head(hidden)
-        else:
-            # Rounding logits to bfloat16 would move log-probs by up to 2^-8 of their size.
-            logits = hidden.float() @ self.head_weight.T
-            if getattr(head, "bias", None) is not None:
-                logits = logits + head.bias.float()
-        config = self.causal_lm.config.get_text_config()
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / config.logits_scaling
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * config.logit_scale
-        cap = getattr(config, "final_logit_softcapping", None)  # Gemma
-        return torch.tanh(logits / cap) * cap if cap else logits
-
-    @property
-    def vocabulary(self) -> int:
-        """How many tokens the language-model head knows."""
-        return int(self.causal_lm.get_output_embeddings().weight.shape[0])
-
-    @property
-    def head_weight(self) -> Tensor:
-        """The language-model head [V, H] in float32, without gradient."""
-        weight = self.causal_lm.get_output_embeddings().weight.detach()
-        if weight.dtype == torch.float32:
-            return weight
-        if self._float_head is None:
-            self._float_head = weight.float()
-        return self._float_head
-
-    @property
-    def has_linear_head(self) -> bool:
-        """Whether logits are the frozen head's product and nothing more (no scale, no cap)."""
-        config = self.causal_lm.config.get_text_config()
-        extras = ("logits_scaling", "logit_scale", "final_logit_softcapping")
-        head = self.causal_lm.get_output_embeddings()
-        return (
-            isinstance(head, nn.Linear)
-            and not head.weight.requires_grad
-            and not any(getattr(config, name, None) for name in extras)
-        )
-
-    @contextlib.contextmanager
-    def as_reference(self) -> Iterator[None]:
-        """Within the block the policy is its own reference: the adapter is switched off."""
-        if not hasattr(self.model, "disable_adapter"):
-            raise ValueError(
-                f"Policy {self.reference!r} has no adapter, so switching it off gives no "
-                "reference. Call add_lora(policy) first, or set the KL coefficient to 0."
-            )
-        with self.model.disable_adapter():
-            yield
-
-    @contextlib.contextmanager
-    def folded(self) -> Iterator[None]:
-        """Within the block, without gradients, the adapter is added into the weights it adapts.
-
-        The same policy up to rounding (1e-6 nats), with a third of the matrix products: sampling
-        and scoring with a small model are a quarter faster. Does nothing where the sum would be
-        rounded (weights below float32), where the adapter is switched off, or where it is no
-        plain LoRA. With gradients: :func:`sarlab._engine.folded_lora.folded`.
-        """
-        with torch.no_grad(), folded(self.model):
-            yield
-
-    def text(self, ids: list[int]) -> str:
-        """Text of answer ids without the special tokens that end it."""
-        return self.tokenizer.decode(
-            [i for i in ids if i not in self.eos_ids], skip_special_tokens=False
-        )
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_policy(
@@ -190,27 +55,12 @@ def load_policy(
         raise ValueError("The model reference is empty. Name one: 'tiny', 'smollm2-135m', …")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if dtype == "auto":
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    elif isinstance(dtype, str):
-        if dtype not in ("float32", "bfloat16"):
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    if isinstance(dtype, str):
+        if dtype not in _DTYPES:
             raise ValueError(f"dtype {dtype!r} is unknown. Choose auto, float32 or bfloat16.")
-        dtype = getattr(torch, dtype)
-    source, adapter = resolve(name, adapter)
-    options: dict[str, Any] = {"trust_remote_code": False}
-    folder = source
-    if source.endswith(".gguf"):
-        folder, options["gguf_file"] = os.path.split(source)
-        folder = folder or "."
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-    except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
-        raise ValueError(_cannot_load(name, error)) from error
-    _refuse_made_up(name, report)
-    if adapter is not None:
-        model = _with_adapter(model, tokenizer, Path(adapter), name)
+        dtype = _DTYPES[dtype]
+    model, tokenizer, folder = load_weights(name, adapter, dtype)
     model.to(device).eval()
     return wrap_policy(model, tokenizer, name, prompt=_prompt_format(folder))
 
@@ -218,7 +68,12 @@ def load_policy(
 def wrap_policy(
     model: Any, tokenizer: Any, reference: str, prompt: PromptFormat | None = None
 ) -> Policy:
-    """Make a :class:`Policy` of a loaded transformers model and its tokenizer."""
+    """A :class:`Policy` from a loaded transformers model and its tokenizer.
+
+    Raises ValueError where its scores or samples would not be those of its own plain forward
+    (:func:`check_policy`).
+    """
+    fix_date(tokenizer)
     eos_ids = _eos_ids(model, tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -226,7 +81,7 @@ def wrap_policy(
             f"The tokenizer of {reference!r} has {len(tokenizer)} tokens, the model {rows} "
             "embeddings: they do not belong together. Load both from one folder."
         )
-    return Policy(
+    policy = Policy(
         model=model,
         tokenizer=tokenizer,
         reference=reference,
@@ -234,6 +89,8 @@ def wrap_policy(
         eos_ids=eos_ids,
         end_id=end_token_id(tokenizer, eos_ids),
     )
+    check_policy(policy)
+    return policy
 
 
 def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) -> Policy:
@@ -247,7 +104,7 @@ def add_lora(policy: Policy, *, rank: int = 16, alpha: int = 32, seed: int = 0) 
         raise ValueError(f"Policy {policy.reference!r} has an adapter already.")
     devices = [policy.device] if policy.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-        # PEFT asks transformers for a property under its old name; nothing a user could mend.
+        # PEFT asks transformers for a property under its old name; nothing that a user can change.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         torch.manual_seed(seed)
         model = get_peft_model(policy.model, lora_config(rank, alpha))
@@ -293,85 +150,18 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
 
 
 def save_prompt_format(policy: Policy, folder: Path) -> None:
-    """Write how the policy wants to be asked beside its weights, where loading looks for it."""
+    """Write the policy's prompt format beside its weights, where loading looks for it."""
     prompt = {"system": policy.prompt.system, "instruction": policy.prompt.instruction}
     (folder / "sarlab.json").write_text(json.dumps({"prompt": prompt}, indent=1) + "\n")
 
 
-def _cannot_load(name: str, error: Exception) -> str:
-    said = (str(error).strip() or repr(error)).splitlines()[0][:300]
-    if "trust_remote_code" in str(error) or "custom code" in str(error):
-        return (
-            f"Model {name!r} would run code that comes with it, and sarlab never does "
-            "(trust_remote_code stays off). Take a model whose architecture transformers has."
-        )
-    return (
-        f"Model {name!r} could not be loaded. A reference is 'tiny', 'smollm2-135m', a hub "
-        f"id, a folder with safetensors, or a .gguf file; without a network only local ones "
-        f"work. The loader said: {type(error).__name__}: {said}"
-    )
-
-
-def _refuse_made_up(name: str, report: Any) -> None:
-    """A weight that the files lack is filled with random numbers by transformers; not here."""
-    missing = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(
-            f"The files of model {name!r} lack the weights {', '.join(missing[:3])}{more}, which "
-            "would be random numbers. Fetch them again, or correct config.json: they are cut, or "
-            "not those of a causal language model."
-        )
-
-
-def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
-    """The model with a PEFT adapter on top; ValueError where the two do not belong together."""
-    from peft import PeftModel
-
-    if not (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            f"{folder} holds no adapter (no adapter_config.json). Name a PEFT folder, or a run "
-            "that has been trained to its end."
-        )
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(no_weights(folder))
-    if (folder / "tokenizer.json").is_file():
-        try:
-            own = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
-            raise ValueError(_cannot_load(str(folder), error)) from error
-        if own.get_vocab() != tokenizer.get_vocab():
-            raise ValueError(
-                f"The adapter {folder} was trained with another vocabulary ({len(own)} tokens) "
-                f"than that of {name!r} ({len(tokenizer)}). Put it on the base it was made for."
-            )
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except Exception as error:  # PEFT's, safetensors', torch's; re-raised with a remedy
-        text = (str(error).strip() or repr(error)).splitlines()
-        raise ValueError(
-            f"The adapter {folder} does not fit the model {name!r}, or is damaged. Put it on the "
-            f"base it was made for. The loader said: {type(error).__name__}: "
-            f"{' '.join(text[:2])[:300]}"
-        ) from error
-    lacking = [w for w in said if "missing adapter keys" in str(w.message)]
-    if lacking:
-        raise ValueError(
-            f"The adapter {folder} lacks weights for {name!r}: {str(lacking[0].message)[:300]}. "
-            "Put it on the base it was made for."
-        )
-    return wrapped
-
-
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every end token that the tokenizer or the model's own configuration names."""
-    found: list[int] = []
+    candidates: list[int | None] = []
     generation = getattr(model, "generation_config", None) or GenerationConfig()
     for value in (tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id):
-        found += value if isinstance(value, list | tuple) else [value]
-    ids = tuple(dict.fromkeys(int(i) for i in found if i is not None))
+        candidates += value if isinstance(value, list | tuple) else [value]
+    ids = tuple(dict.fromkeys(int(i) for i in candidates if i is not None))
     if not ids:
         raise ValueError(
             "Neither the tokenizer nor the model names an end token, so answers could not end. "
@@ -381,8 +171,232 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def _prompt_format(folder: str) -> PromptFormat:
-    """How a model wants to be asked: its folder's sarlab.json, or the default."""
+    """The prompt format in a model folder's sarlab.json, or the default."""
     path = Path(folder) / "sarlab.json"
     if not path.exists():
         return PromptFormat()
     return PromptFormat(**json.loads(path.read_text())["prompt"])
+
+
+# --- the self-check: does this model give the right numbers here? ---------------------------------
+#
+# Two prefixes of unequal length and a few sampled tokens go through :func:`sarlab.rollout.sample`
+# and :func:`sarlab.scoring.answer_logps`, and once more row by row through ``model(input_ids)``:
+# nothing cached, nothing padded. Refused are models whose head is more than the output embedding,
+# whose positions come from cache slots, or that keep another state than keys and values.
+
+LIMIT = 1e-3  # nats, float32 weights; models that are right stay below 1e-4
+_PREFIXES = (5, 12)  # tokens: of unequal length, so that one is padded
+_COPIES = 8
+_SAMPLED = 3
+_SCORED = (2, 3)  # of the sampled tokens, so that one answer is padded too
+_SAFE = "Take a model with plain attention, such as Llama, Qwen2, Qwen3, Gemma, Mistral or Phi-3."
+
+# What an architecture's own code raises when it is called in a way that it does not know.
+_ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_PARTS = {
+    "head": (
+        "the head: the model's logits are not its last hidden states times the output embedding "
+        "(a layer, a norm or a scale lies between)"
+    ),
+    "cache": (
+        "the cache: a prefix is computed once and its keys and values serve every answer, and "
+        "this architecture keeps another state or none"
+    ),
+    "padding": (
+        "positions and padding: prefixes of unequal length share a batch, and this architecture "
+        "counts the padding between a prefix and its answer as tokens"
+    ),
+    "sampling": (
+        "sampling: tokens are drawn one by one on a growing cache, which this architecture does "
+        "not read as it does its own"
+    ),
+}
+_passed: set[tuple[str, str, str]] = (
+    set()
+)  # what agreed, by class, configuration and type of weights
+
+
+def check_policy(policy: Policy) -> None:
+    """Raise ValueError where scoring or sampling differ from the model's own plain forward.
+
+    The limit is :data:`LIMIT` with float32 weights, and measured for smaller types
+    (:meth:`_Check.limit`). The sentence names the part that differs. An architecture is checked
+    once per process, configuration and type of weights.
+    """
+    kind = type(policy.causal_lm).__name__
+    weights = f"{policy.dtype} {policy.device.type} {hasattr(policy.model, 'peft_config')}"
+    key = (kind, str(policy.model.config.to_json_string()), weights)
+    if key in _passed:
+        return
+    name = f"Model {policy.reference!r} ({kind})"
+    with torch.no_grad():
+        try:
+            check = _Check(policy)
+            limit = check.limit()
+        except _ERRORS as error:
+            raise ValueError(
+                f"{name} does not answer a plain forward of token ids: {_said(error)}. {_SAFE}"
+            ) from error
+        if _problem(check.whole, limit) is None:
+            _passed.add(key)
+            return
+        for part, difference in check.parts():
+            problem = _problem(difference, limit)
+            if problem:
+                raise ValueError(
+                    f"{name} is refused: {problem}. What differs is {_PARTS[part]}. {_SAFE}"
+                )
+    raise ValueError(
+        f"{name} is refused: scores of sampled answers differ by more than {limit:.2g} nats from "
+        f"those of a plain forward, each part alone does not. {_SAFE}"
+    )
+
+
+def check_left_padding(policy: Policy) -> None:
+    """Raise ValueError where padding on the left, as TRL does it, changes the model's log-probs.
+
+    TRL passes a mask but no positions, so a model with learned absolute positions counts the
+    padding.
+    """
+    with torch.no_grad():
+        check = _Check(policy)
+        limit, rows = check.limit(), check.rows
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long, device=policy.device)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, width - len(row) :] = torch.tensor(row)
+            mask[place, width - len(row) :] = 1
+        logits = policy.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+        largest = 0.0
+        for place, row in enumerate(rows):
+            padded = torch.log_softmax(logits[place, width - len(row) :], dim=-1)
+            largest = max(largest, _largest(padded[:-1], check.plain(row)[:-1], row[1:]))
+    if not largest <= limit:
+        raise ValueError(
+            f"Model {policy.reference!r} ({type(policy.causal_lm).__name__}) cannot be trained by "
+            f"TRL, which pads prompts on the left and passes no positions: log-probs move by up "
+            f"to {largest:.2g} nats (limit {limit:.2g}). Train it with sarlab's own loop "
+            "(notebook 02), or take a model with rotary positions."
+        )
+
+
+class _Check:
+    """The comparisons on one policy; each returns its largest difference in nats.
+
+    ``rows``: two prefixes of unequal length, each with as many ids behind it as are sampled.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        generator = torch.Generator().manual_seed(0)
+        ids = min(len(policy.tokenizer), policy.model.get_input_embeddings().weight.shape[0])
+        self.rows: list[list[int]] = [
+            torch.randint(ids, (length + _SAMPLED,), generator=generator).tolist()
+            for length in _PREFIXES
+        ]
+        self.prefixes = [Prefix(tuple(r[:n])) for r, n in zip(self.rows, _PREFIXES, strict=True)]
+        self._plain: dict[tuple[int, ...], Tensor] = {}
+
+    def plain(self, row: list[int]) -> Tensor:
+        """Log-probs [length, V] of one row, one forward, nothing cached, nothing padded."""
+        if tuple(row) not in self._plain:
+            ids = torch.tensor([row], device=self.policy.device)
+            logits = self.policy.model(input_ids=ids, use_cache=False).logits[0].float()
+            self._plain[tuple(row)] = torch.log_softmax(logits, dim=-1)
+        return self._plain[tuple(row)]
+
+    def limit(self) -> float:
+        """Largest difference in nats that rounding alone explains for these weights.
+
+        float32: :data:`LIMIT`. For smaller types it is measured on the model itself: six times
+        the root mean square by which log-probs move when a row runs beside copies of itself
+        (another shape, so other sums), plus the rounding of the largest logit.
+        """
+        policy = self.policy
+        if policy.dtype == torch.float32:
+            return LIMIT
+        moved, logit = 0.0, 0.0
+        for row in self.rows:
+            ids = torch.tensor([row[:-1]] * _COPIES, device=policy.device)
+            logits = policy.model(input_ids=ids, use_cache=False).logits[0].float()
+            change = torch.log_softmax(logits, dim=-1) - self.plain(row)[:-1]
+            moved = max(moved, change.square().mean().sqrt().item())
+            logit = max(logit, logits.abs().max().item())
+        return LIMIT + 6 * moved + logit * torch.finfo(policy.dtype).eps
+
+    def whole(self) -> float:
+        """Prefixes computed once, tokens sampled on them, then scored: the way of a step."""
+        self.prefixes = list[Prefix](compute_prefixes(self.policy, self.prefixes))
+        difference = self.sampled()
+        return max(difference, self.scored(range(len(self.rows))))
+
+    def parts(self) -> Iterator[tuple[str, Callable[[], float]]]:
+        """The parts from the simplest on; each one leans on those before it."""
+        self.prefixes = [Prefix(prefix.ids) for prefix in self.prefixes]
+        yield "head", self.headed
+        yield "cache", lambda: self.scored([1])
+        yield "padding", lambda: self.scored(range(len(self.rows)))
+        yield "sampling", self.sampled
+
+    def headed(self) -> float:
+        """The head on the trunk's states against the model's own logits."""
+        policy, row = self.policy, self.rows[1]
+        ids = torch.tensor([row], device=policy.device)
+        hidden = policy.trunk(input_ids=ids, use_cache=False).last_hidden_state[0]
+        logps = torch.log_softmax(policy.logits(hidden).float(), dim=-1)
+        return _largest(logps[:-1], self.plain(row)[:-1], row[1:])
+
+    def sampled(self) -> float:
+        """Sample on both prefixes; the tokens drawn take their place in ``rows``."""
+        endless = replace(self.policy, eos_ids=(-1,))  # an end token would end the check early
+        drawn = sample(
+            endless, self.prefixes, group_size=1, max_answer_tokens=_SAMPLED, seed="self-check"
+        )
+        ids = drawn.answer_ids.tolist()
+        self.rows = [[*p.ids, *answer] for p, answer in zip(self.prefixes, ids, strict=True)]
+        return max(self._against_plain(n, drawn.logps[n]) for n in range(len(self.rows)))
+
+    def scored(self, places: Sequence[int]) -> float:
+        """Score the answers of these rows as one batch."""
+        prefixes = [self.prefixes[n] for n in places]
+        ids = torch.tensor([self.rows[n][_PREFIXES[n] :] for n in places])
+        lengths = torch.tensor([_SCORED[n] for n in places])
+        mask = torch.arange(_SAMPLED)[None] < lengths[:, None]
+        index = torch.arange(len(prefixes))
+        logps = answer_logps(self.policy, prefixes, ids, mask, prefix_index=index)
+        rows = zip(places, logps, strict=True)
+        return max(self._against_plain(n, row[: _SCORED[n]]) for n, row in rows)
+
+    def _against_plain(self, place: int, logps: Tensor) -> float:
+        """How far the log-probs of a row's first answer tokens lie from the plain forward's."""
+        row, start = self.rows[place], _PREFIXES[place]
+        end = start + len(logps)
+        plain = self.plain(row)[start - 1 : end - 1]
+        wanted = plain.gather(-1, torch.tensor(row[start:end], device=plain.device)[:, None])
+        return (logps.to(plain.device) - wanted[:, 0]).abs().max().item()
+
+
+def _largest(one: Tensor, other: Tensor, targets: list[int]) -> float:
+    """Largest difference of the targets' log-probs between two blocks [length, V]; NaN stays."""
+    index = torch.tensor(targets, device=one.device)[:, None]
+    return (one.gather(-1, index) - other.gather(-1, index)).abs().max().item()
+
+
+def _problem(difference: Callable[[], float], limit: float) -> str | None:
+    """What is wrong with a part in words, None where it agrees with the plain forward."""
+    try:
+        largest = difference()
+    except _ERRORS as error:
+        return f"its layers do not work as sarlab calls them ({_said(error)})"
+    if largest <= limit:
+        return None
+    return (
+        f"log-probs would lie up to {largest:.2g} nats from those of its own plain forward "
+        f"(limit {limit:.2g})"
+    )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no text').splitlines()[0][:160]}"

@@ -1,18 +1,18 @@
-"""A question becomes the ids of its two prefixes: with the question, and without it.
+"""Prompts: a question to the token ids of its two prefixes, with and without the question.
 
 "Without the question" is a choice (:class:`StandaloneContext`). The default keeps the chat
 template and the system prompt and leaves the user turn empty, as the authors of self-aligned
 reward do.
 
-Where the instruction "end with `Answer: X`" stands matters more than it seems. In the user turn
-it vanishes together with the question, and the reward then pays for obeying it: on smollm2-135m
-the bare line "Answer: 17" scores +0.9, above every worked answer. In the system turn, the
-default, it stands in both contexts, only the question makes the difference, and the same line
-scores −0.7.
+The instruction "end with `Answer: X`" belongs in the system turn (the default), so that it is part
+of both contexts and only the question makes the difference. In the user turn it vanishes with the
+question, and the reward then pays for obeying it: on smollm2-135m the bare line "Answer: 17" scores
++0.9 there, above every worked answer, and −0.7 with the default.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,10 +21,19 @@ from jinja2.exceptions import TemplateError
 
 DEFAULT_INSTRUCTION = "Solve the problem step by step. End with a line of the form `Answer: X`."
 _SENTINEL = "sarlab5entinel"  # one word that no template and no system prompt contains
+# Templates such as Llama 3.2's print today's date, so that prompts of two days would differ. Their
+# function for it is replaced by one that always says Llama's own fallback, Friday, 26 July 2024.
+_DATE = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%Y": "2024", "%y": "24"}
+_DATE |= {"%a": "Fri", "%A": "Friday", "%H": "12", "%M": "00", "%S": "00"}
+_FIXED_DATE = (
+    "{%- macro strftime_now(form) -%}{{ form"
+    + "".join(f" | replace('{sign}', '{text}')" for sign, text in _DATE.items())
+    + " }}{%- endmacro -%}"
+)
 
 
 class StandaloneContext(StrEnum):
-    """What stands before the answer when it is scored without its question."""
+    """The context of an answer that is scored without its question."""
 
     EMPTY_TURN = "empty_turn"  # the whole template around an empty user turn
     BARE = "bare"  # the beginning-of-text token alone (the end token where there is none)
@@ -32,7 +41,7 @@ class StandaloneContext(StrEnum):
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """The system turn (in both contexts), and what follows the question in the user turn."""
+    """The system turn (in both contexts), and the instruction after the question."""
 
     system: str | None = DEFAULT_INSTRUCTION
     instruction: str = ""
@@ -65,7 +74,7 @@ def standalone_ids(
 
 
 def encode_answer(tokenizer: Any, text: str, end_id: int, *, append_eos: bool = True) -> list[int]:
-    """Ids of a typed answer, tokenised alone; ``end_id`` is appended unless told otherwise.
+    """Ids of a typed answer, tokenised alone; ``end_id`` follows if ``append_eos``.
 
     Special tokens spelled out in the text are encoded as plain text: an answer that merely
     *mentions* an end token must not end there.
@@ -74,8 +83,8 @@ def encode_answer(tokenizer: Any, text: str, end_id: int, *, append_eos: bool = 
         raise ValueError(f"The answer is empty ({text!r}); perplexity needs at least one token.")
     # A lone surrogate has no UTF-8 form; it becomes U+FFFD here instead of an error in Rust.
     clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return [*ids, end_id] if append_eos else list(ids)
+    ids = _text_ids(tokenizer, clean)
+    return [*ids, end_id] if append_eos else ids
 
 
 def end_token_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
@@ -93,21 +102,60 @@ def end_token_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
     return tokenizer.eos_token_id if tokenizer.eos_token_id in eos_ids else eos_ids[0]
 
 
+def fix_date(tokenizer: Any) -> None:
+    """Let a chat template that prints the date print one and the same on every day."""
+    template = tokenizer.chat_template or ""
+    if "strftime_now" in template and not template.startswith(_FIXED_DATE):
+        tokenizer.chat_template = _FIXED_DATE + template
+
+
+def control_tokens(tokenizer: Any, text: str) -> list[str]:
+    """The special tokens that are spelled out in a text, in their order."""
+    known = sorted({str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}, key=len)
+    return re.findall("|".join(map(re.escape, reversed(known))), text) if known else []
+
+
 def _render(tokenizer: Any, user_text: str, system: str | None) -> list[int]:
-    if not tokenizer.chat_template:
+    # A control token in a question is text: the template's pieces around it are encoded apart.
+    spelled = control_tokens(tokenizer, user_text)
+    for token in dict.fromkeys(spelled):
+        user_text = user_text.replace(token, _SENTINEL)
+    if tokenizer.chat_template:
+        turns = chat_turns(tokenizer, user_text, system)
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        start = []
+    else:
         parts = [part for part in (system, f"User: {user_text}") if part]
-        ids = tokenizer("\n\n".join(parts) + "\n\nAssistant:\n", add_special_tokens=False)
+        prompt = "\n\n".join(parts) + "\n\nAssistant:\n"
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        return [*start, *ids["input_ids"]]
-    turns = chat_turns(tokenizer, user_text, system)
-    ids = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    return list(ids)
+    first, *rest = prompt.split(_SENTINEL)
+    ids = [*start, *tokenizer(first, add_special_tokens=False)["input_ids"]]
+    for token, piece in zip(spelled, rest, strict=True):
+        ids += _text_ids(tokenizer, token)
+        ids += _text_ids(tokenizer, piece, split=False) if piece else []
+    return ids
+
+
+def _text_ids(tokenizer: Any, text: str, *, split: bool = True) -> list[int]:
+    """Ids of a text that continues another one; ``split``: special tokens in it are plain text.
+
+    SentencePiece tokenizers put a blank before the first word of whatever they are given (Llama 2,
+    Phi-3). Within a sequence no such blank stands, so there the text is encoded behind a line
+    break, whose own ids are then dropped.
+    """
+    options = {"add_special_tokens": False, "split_special_tokens": split}
+    ids = list(tokenizer(text, **options)["input_ids"])
+    blank = "\u2581"  # SentencePiece's sign for a blank
+    pieces = tokenizer.convert_ids_to_tokens(ids[:1])
+    if not pieces or not pieces[0].startswith(blank) or text.startswith((" ", blank)):
+        return ids
+    before = list(tokenizer("\n", **options)["input_ids"])
+    behind = list(tokenizer("\n" + text, **options)["input_ids"])
+    return behind[len(before) :] if behind[: len(before)] == before else ids
 
 
 def chat_turns(tokenizer: Any, user_text: str, system: str | None) -> list[dict[str, str]]:
-    """The messages of a prompt; a system text that the template has no role for goes first."""
+    """The messages of a prompt; without a system role its text goes first in the user turn."""
     if system and not _has_system_role(tokenizer):
         user_text, system = f"{system}\n\n{user_text}" if user_text else system, None
     turns = [{"role": "system", "content": system}] if system else []

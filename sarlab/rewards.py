@@ -27,7 +27,7 @@ AlphaSchedule = Literal["constant", "linear_up", "linear_down"]
 
 @dataclass(frozen=True)
 class Reward:
-    """A bonus beside (or instead of) correctness, and what it needs to be computed."""
+    """A bonus beside (or instead of) correctness, and the inputs that it needs."""
 
     bonus: Callable[[RewardInputs], Tensor]
     needs_standalone: bool
@@ -39,7 +39,7 @@ class Reward:
 
 
 def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
-    """Mean of each answer's group, spread back over its members [B]."""
+    """Each answer's group mean [B]; a group is the answers to one question."""
     _, index = torch.unique(group_ids, return_inverse=True)
     size = int(index.max()) + 1
     sums = values.new_zeros(size).index_add_(0, index, values)
@@ -55,8 +55,8 @@ def group_std(values: Tensor, group_ids: Tensor) -> Tensor:
     return (group_mean(squares, group_ids) * n / (n - 1).clamp(min=1)).sqrt()
 
 
-def nothing(inputs: RewardInputs) -> Tensor:
-    """No bonus: plain GRPO and PPO [B]."""
+def no_bonus(inputs: RewardInputs) -> Tensor:
+    """0 [B]: plain GRPO and PPO."""
     return torch.zeros_like(inputs.correct)
 
 
@@ -80,8 +80,8 @@ def o1_pruner(inputs: RewardInputs) -> Tensor:
 def efficient_reasoning(inputs: RewardInputs) -> Tensor:
     """ER [B]: −(2σ((len − mean)/std) − 1) among the group's right answers, 0 for all others.
 
-    Mean and (unbiased) standard deviation are over the right answers of the group; 0 where at
-    most one is right or all have one length.
+    Mean and (unbiased) standard deviation are over the group's right answers; 0 where at most
+    one is right or all have one length.
     """
     bonus = torch.zeros_like(inputs.correct)
     right = inputs.correct > 0
@@ -204,7 +204,7 @@ def _standalone(inputs: RewardInputs) -> Tensor:
 
 
 REWARDS: dict[str, Reward] = {
-    "correct": Reward(nothing, False, "right or wrong, nothing else"),
+    "correct": Reward(no_bonus, False, "right or wrong, nothing else"),
     "sar": Reward(sar, True, "right, and what the question gives to the answer"),
     "o1_pruner": Reward(o1_pruner, False, "right, and shorter than its siblings", needs_group=True),
     "er": Reward(
@@ -225,7 +225,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def reward_named(name: str) -> Reward:
-    """The table's entry, or a ValueError that lists what there is."""
+    """The reward of that name; ValueError with the list of names for an unknown one."""
     if name not in REWARDS:
         raise ValueError(
             f"Unknown reward {name!r}. Choose one of {', '.join(REWARDS)}, or add your own to "
@@ -235,7 +235,7 @@ def reward_named(name: str) -> Reward:
 
 
 def alpha_at(alpha: float, schedule: AlphaSchedule, progress: float) -> float:
-    """α at a share of training: constant, rising from 0, or falling to 0."""
+    """α at ``progress`` (a share of training): constant, rising from 0, or falling to 0."""
     if schedule == "constant":
         return alpha
     if schedule == "linear_up":

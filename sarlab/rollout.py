@@ -16,7 +16,7 @@ from torch import Tensor
 from sarlab._engine.caches import growing_cache
 from sarlab._engine.head import draw_tokens
 from sarlab._engine.micro_batches import batch_attempts
-from sarlab.models import Policy
+from sarlab._engine.policy import Policy
 from sarlab.scoring import ComputedPrefix, Prefix, compute_prefixes
 from sarlab.types import Rollouts
 
@@ -38,10 +38,10 @@ def sample(
     """Sample ``group_size`` answers on each prefix; rows of a group stand together.
 
     The same ``seed`` gives the same answers on the same machine. ``greedy=True`` takes the
-    likeliest token instead. ``on_token(finished, total)`` is called after each token position; it
-    may raise to stop. Batches hold at most ``token_budget`` cache slots; one that does not fit
-    into memory is drawn anew in smaller ones. Raises ValueError where a prompt leaves no room for
-    an answer.
+    likeliest token instead. ``on_token(finished, total)`` is called after each token position, and
+    with ``finished == total`` at the end; it may raise to stop. Batches hold at most
+    ``token_budget`` cache slots; one that does not fit into memory is drawn anew in smaller ones.
+    Raises ValueError where a prompt leaves no room for an answer.
     """
     if group_size < 1 or max_answer_tokens < 1:
         raise ValueError(
@@ -79,6 +79,8 @@ def sample(
                     block[chosen] = piece
                 finished += len(chosen)
                 generator_state = generator.get_state()
+    if on_token is not None:
+        on_token(rows, rows)  # an answer cut at the limit has not finished by itself
     width = int(lengths.max())
     return Rollouts(
         answer_ids=ids[:, :width],

@@ -14,13 +14,11 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
 
-from sarlab._engine.caches import Cache, stack_caches
-from sarlab._engine.head import FrozenHeadLogps, slice_rows
+from sarlab._engine.caches import Cache, run_trunk, stack_caches, without_padding
+from sarlab._engine.head import slice_rows, target_logps
 from sarlab._engine.micro_batches import Attempt, batch_attempts
-from sarlab.models import Policy
+from sarlab._engine.policy import Policy
 
 TOP = 5
 
@@ -152,22 +150,23 @@ def token_report(
     return TokenReport(*columns)
 
 
+@torch.no_grad()
 def report_of_states(
     policy: Policy, hidden: Tensor, answer_ids: Tensor, answer_mask: Tensor
 ) -> TokenReport:
     """The report of answer tokens [B, T] from the hidden states [B, T, H] that predict them."""
     states, targets = hidden[answer_mask], answer_ids[answer_mask]
-    rows = slice_rows(policy.vocabulary)
+    rows = slice_rows(policy.head_weight)
     parts = []
     for i in range(0, len(states), rows):
         logps = torch.log_softmax(policy.logits(states[i : i + rows]).float(), dim=-1)
-        target_logps = logps.gather(-1, targets[i : i + rows, None])
+        targets_logps = logps.gather(-1, targets[i : i + rows, None])
         top = logps.topk(min(TOP, logps.shape[-1]), dim=-1)
         parts.append(
             TokenReport(
-                logps=target_logps[:, 0],
+                logps=targets_logps[:, 0],
                 entropy=-(logps.exp() * logps).sum(-1),
-                ranks=(logps > target_logps).sum(-1) + 1,
+                ranks=(logps > targets_logps).sum(-1) + 1,
                 top_ids=top.indices,
                 top_logps=top.values,
             )
@@ -194,32 +193,26 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
             hidden, cache = _run_prefixes(policy, chosen)
             for row, ids in enumerate(chosen):
                 end = len(ids)
-                own = tuple(
+                one = tuple(
                     (k[row : row + 1, :, :end], v[row : row + 1, :, :end]) for k, v in cache
                 )
-                computed[ids] = ComputedPrefix(ids, own, hidden[row, :end], policy.version)
+                computed[ids] = ComputedPrefix(ids, one, hidden[row, :end], policy.version)
     return [p if isinstance(p, ComputedPrefix) else computed[p.ids] for p in prefixes]
-
-
-def extend_prefix(policy: Policy, prefix: Prefix, ids: Sequence[int]) -> ComputedPrefix:
-    """The prefix with more tokens on top; only the new ones are run."""
-    (extended,) = extend_prefixes(policy, [prefix], ids)
-    return extended
 
 
 def extend_prefixes(
     policy: Policy, prefixes: Sequence[Prefix], ids: Sequence[int]
 ) -> list[ComputedPrefix]:
-    """Several prefixes, each with the same tokens on top, in one forward.
+    """The prefixes, each with the same tokens on top; only the new ones are run.
 
-    Where few tokens are new, reading the weights is what takes the time.
+    All in one forward, since where few tokens are new reading the weights takes the time.
     """
     computed = compute_prefixes(policy, prefixes)
     if not ids:
         return computed
     if policy.has_sliding_window and len(computed) > 1:
         # Padding between prefix and answer would shorten the window.
-        return [extend_prefix(policy, prefix, ids) for prefix in computed]
+        return [extend_prefixes(policy, [prefix], ids)[0] for prefix in computed]
     device, lengths = policy.device, [len(prefix.ids) for prefix in computed]
     width = max(lengths)
     starts = torch.tensor(lengths, device=device)[:, None]
@@ -229,18 +222,18 @@ def extend_prefixes(
     positions = starts + torch.arange(len(ids), device=device)
     with torch.no_grad():
         cache = tuple(stack_caches([prefix.cache for prefix in computed], width))
-        hidden, grown = run_trunk(policy, block, mask, positions, cache)
+        hidden, grown = run_trunk(policy.trunk, block, mask, positions, cache)
         extended = []
         for row, (prefix, length) in enumerate(zip(computed, lengths, strict=True)):
-            own = tuple(
+            one = tuple(
                 (
-                    _without_padding(k[row : row + 1], length, width),
-                    _without_padding(v[row : row + 1], length, width),
+                    without_padding(k[row : row + 1], length, width),
+                    without_padding(v[row : row + 1], length, width),
                 )
                 for k, v in grown
             )
             states = torch.cat([prefix.hidden, hidden[row]])
-            extended.append(ComputedPrefix((*prefix.ids, *ids), own, states, policy.version))
+            extended.append(ComputedPrefix((*prefix.ids, *ids), one, states, policy.version))
     return extended
 
 
@@ -260,22 +253,6 @@ def default_token_budget(hidden_size: int, gpu: bool) -> int:
     if gpu:
         return 16_384
     return 4_096 if hidden_size <= 256 else 1_024
-
-
-def run_trunk(
-    policy: Policy, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None
-) -> tuple[Tensor, Cache]:
-    """One forward of the trunk: final hidden states [rows, length, H] and the grown cache."""
-    # Without a config every layer keeps its whole past; masks still apply sliding windows.
-    past = DynamicCache(ddp_cache_data=cache) if cache is not None else DynamicCache()
-    out = policy.trunk(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=past,
-        use_cache=True,
-    )
-    return out.last_hidden_state, tuple((layer.keys, layer.values) for layer in past.layers)
 
 
 AnyPrefix = TypeVar("AnyPrefix", bound=Prefix)
@@ -352,7 +329,9 @@ def _run_prefixes(policy: Policy, batch: Sequence[tuple[int, ...]]) -> tuple[Ten
     block, mask = _padded(batch)
     positions = torch.arange(block.shape[1])[None].expand(len(batch), -1)
     device = policy.device
-    return run_trunk(policy, block.to(device), mask.long().to(device), positions.to(device), None)
+    return run_trunk(
+        policy.trunk, block.to(device), mask.long().to(device), positions.to(device), None
+    )
 
 
 def _states(policy: Policy, answers: _Answers[ComputedPrefix]) -> Tensor:
@@ -382,46 +361,31 @@ def _states_on_cache(
     """States of answers whose prefix is row ``index`` [B] of ``cache``, with last states [P, H]."""
     device = policy.device
     index, lengths = index.to(device), answers.prefix_lengths.to(device)
-    first = last[index][:, None]
+    # Not last[index]: with several threads its gradient adds up in an order of the moment.
+    first = last.index_select(0, index)[:, None]
     if answers.ids.shape[1] == 1:
         return first
     slots = torch.arange(cache[0][0].shape[2], device=device)[None]
     prefix_mask = (slots < lengths[:, None]).long()
     mask = torch.cat([prefix_mask, answers.mask[:, :-1].long()], dim=1)
     positions = lengths[:, None] + torch.arange(answers.ids.shape[1] - 1, device=device)
-    grown = tuple((k[index], v[index]) for k, v in cache)
-    hidden, _ = run_trunk(policy, answers.ids[:, :-1], mask, positions, grown)
+    grown = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in cache)
+    hidden, _ = run_trunk(policy.trunk, answers.ids[:, :-1], mask, positions, grown)
     return torch.cat([first, hidden], dim=1)
-
-
-def _without_padding(block: Tensor, length: int, width: int) -> Tensor:
-    """Slots [0, length) and those after ``width`` of keys or values [1, heads, slots, dim]."""
-    if length == width:
-        return block
-    return torch.cat([block[:, :, :length], block[:, :, width:]], dim=2)
 
 
 def logps_of_states(
     policy: Policy, hidden: Tensor, answer_ids: Tensor, answer_mask: Tensor
 ) -> Tensor:
     """Log-probs [B, T] of answer tokens from the states [B, T, H] that predict them."""
-    states, targets = hidden[answer_mask], answer_ids[answer_mask]
-    rows = slice_rows(policy.vocabulary)
-    slices = [(states[i : i + rows], targets[i : i + rows]) for i in range(0, len(states), rows)]
-    if torch.is_grad_enabled() and states.requires_grad:
-        if policy.has_linear_head:
-            logps = FrozenHeadLogps.apply(states, targets, policy.logits, policy.head_weight, rows)
-            return _to_block(answer_mask, logps)
-        if len(slices) > 1:
-            # Recomputing a slice in the backward pass is cheaper than keeping its logits.
-            logps = [checkpoint(_target_logps, policy, *x, use_reentrant=False) for x in slices]
-            return _to_block(answer_mask, torch.cat(logps))
-    return _to_block(answer_mask, torch.cat([_target_logps(policy, *x) for x in slices]))
-
-
-def _target_logps(policy: Policy, states: Tensor, targets: Tensor) -> Tensor:
-    logps = torch.log_softmax(policy.logits(states).float(), dim=-1)
-    return logps.gather(-1, targets[:, None])[:, 0]
+    logps = target_logps(
+        hidden[answer_mask],
+        answer_ids[answer_mask],
+        policy.logits,
+        policy.head_weight,
+        frozen_head=policy.has_linear_head,
+    )
+    return _to_block(answer_mask, logps)
 
 
 def _to_block(answer_mask: Tensor, column: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from sarlab.losses import (
     whiten,
 )
 from sarlab.rewards import reward_named, total_reward
+from sarlab.rollout import OnToken
 from sarlab.tasks import Task
 from sarlab.types import StepRecord
 from sarlab.update import (
@@ -43,10 +44,13 @@ from sarlab.update import (
 )
 
 
-def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[StepRecord]:
+def grpo_steps(
+    state: TrainState, task: Task, config: TrainConfig, on_token: OnToken | None = None
+) -> Iterator[StepRecord]:
     """Run (SA-)GRPO from ``state.step`` to ``config.steps``, one record per step.
 
-    The state may be saved, evaluated or thrown away between two records.
+    The state may be saved, evaluated or thrown away between two records. ``on_token`` is that of
+    :func:`sarlab.rollout.sample`; where it raises, the state is that of the step before.
     """
     policy = state.policy
     while state.step < config.steps:
@@ -59,6 +63,7 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
             group_size=config.group_size,
             progress=state.step / config.steps,
             standalone=config.log_sar or reward_named(config.reward).needs_standalone,
+            on_token=on_token,
         )
         group_ids = batch.rollouts.group_ids
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
@@ -70,10 +75,9 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         updates = []
         for _ in range(config.epochs):
             for rows in mini_batches(group_ids, config.mini_batches):
-                numbers = update_policy(
-                    state, rate, batch, rows, advantages, logps_reference, config
+                updates.append(
+                    update_policy(state, rate, batch, rows, advantages, logps_reference, config)
                 )
-                updates.append(numbers)
         clock.lap("update")
         state.step = step
         metrics = {
@@ -87,8 +91,10 @@ def grpo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[S
         yield StepRecord(step, metrics, table, tuple(step_warnings(metrics)))
 
 
-def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[StepRecord]:
-    """Run (SA-)PPO from ``state.step`` to ``config.steps``, one record per step."""
+def ppo_steps(
+    state: TrainState, task: Task, config: TrainConfig, on_token: OnToken | None = None
+) -> Iterator[StepRecord]:
+    """Run (SA-)PPO from ``state.step`` to ``config.steps``; as :func:`grpo_steps`."""
     policy, critic = state.policy, critic_of(state)
     while state.step < config.steps:
         step = state.step + 1
@@ -100,6 +106,7 @@ def ppo_steps(state: TrainState, task: Task, config: TrainConfig) -> Iterator[St
             group_size=1,
             progress=state.step / config.steps,
             standalone=config.log_sar or reward_named(config.reward).needs_standalone,
+            on_token=on_token,
         )
         mask = batch.rollouts.answer_mask
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)

@@ -1,6 +1,6 @@
 """Frozen records that pass between the stages. Shapes are checked when a record is made.
 
-B answers of at most T tokens stand in one right-padded block; ``answer_mask`` [B, T] is True on
+B answers of at most T tokens form one right-padded block; ``answer_mask`` [B, T] is True on
 answer tokens and is the only mask in the project.
 """
 
@@ -84,7 +84,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class RewardInputs:
-    """All that a reward may look at, B answers at once.
+    """Everything a reward may use, for B answers.
 
     ``correct`` [B] float 0 or 1, ``group_ids`` [B] equal for answers to one question,
     ``logps_conditioned`` and ``logps_standalone`` [B, T] nats, ``answer_mask`` [B, T],
@@ -127,7 +127,7 @@ class RewardInputs:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one training step leaves: numbers for the log and rows for the rollout table."""
+    """One training step's metrics for the log and rows for the rollout table."""
 
     step: int
     metrics: Mapping[str, float | int | None]

@@ -1,10 +1,10 @@
 """One optimiser step of the policy, and of PPO's critic.
 
-The critic is a value head on the policy's own trunk with an adapter of its own: the frozen base
-is shared, the two never change the same weights, and value and policy losses stay apart. On
-answers of `tiny` it explains as much of the return as a second model would (0.50 against 0.53 of
-the variance after 12 batches, 2 MB beside the policy against 11), and a head alone next to nothing
-(0.07): `benchmarks/critic.py`.
+The critic is a value head on the policy's trunk, seen through a second adapter: the frozen base is
+shared, the two never change the same weights, and value and policy losses stay apart. On answers of
+`tiny` it explains as much of the return as a second model would (0.50 against 0.53 of the variance
+after 12 batches, 2 MB beside the policy against 11); a head alone explains 0.07
+(`benchmarks/critic.py`).
 """
 
 from __future__ import annotations
@@ -198,16 +198,17 @@ def update_policy(
     of the step. Raises TrainingError where they would ruin the adapter, which stays as it was.
     """
     policy = state.policy
-    seen: list[dict[str, float]] = []
+    parts: list[dict[str, float]] = []
     for attempt in _plan_attempts(policy, batch, rows, config, "update"):
         with attempt as plan, folded(policy.model):
             state.optimizer.zero_grad(set_to_none=True)
-            seen = [
-                policy_gradient(policy, batch, rows, part, advantages, logps_reference, config)
-                for part in plan
-            ]
-    numbers = {name: sum(s[name] for s in seen) for name in ("loss", "kl", "clip_fraction")}
-    numbers["ratio_max"] = max(s["ratio_max"] for s in seen)
+            parts = []
+            for part in plan:
+                parts.append(
+                    policy_gradient(policy, batch, rows, part, advantages, logps_reference, config)
+                )
+    numbers = {name: sum(p[name] for p in parts) for name in ("loss", "kl", "clip_fraction")}
+    numbers["ratio_max"] = max(p["ratio_max"] for p in parts)
     numbers["grad_norm"] = _clip_gradients(state.optimizer, config)
     _refuse_broken(numbers, state.step + 1)
     _step_optimizer(state.optimizer, rate)
@@ -226,7 +227,7 @@ def policy_gradient(
 ) -> dict[str, float]:
     """Add the gradient of the micro-batch ``part`` of the mini-batch ``rows``; its numbers."""
     rollouts = batch.rollouts
-    width, total_tokens = _width(batch, part), int(rollouts.lengths[rows].sum())
+    width, total_tokens = int(rollouts.lengths[part].max()), int(rollouts.lengths[rows].sum())
     logps = answer_logps(
         policy,
         batch.prefixes,
@@ -308,17 +309,15 @@ def update_critic(
 ) -> dict[str, float]:
     """One optimiser step of the critic on the answers ``rows``: clipped value loss, token mean."""
     critic = critic_of(state)
-    losses: list[float] = []
+    total = 0.0
     with critic.active():
         for attempt in _plan_attempts(critic.policy, batch, rows, config, "critic update"):
             with attempt as plan, folded(critic.policy.model):
                 critic.optimizer.zero_grad(set_to_none=True)
-                losses = [
-                    critic_gradient(critic, batch, rows, part, values_old, returns, config)
-                    for part in plan
-                ]
+                total = 0.0
+                for part in plan:
+                    total += critic_gradient(critic, batch, rows, part, values_old, returns, config)
         norm = _clip_gradients(critic.optimizer, config)
-    total = sum(losses)
     if not math.isfinite(total + norm):
         raise TrainingError(
             "not_finite",
@@ -340,7 +339,7 @@ def critic_gradient(
 ) -> float:
     """Add the gradient of the micro-batch ``part`` of the mini-batch ``rows``; its loss."""
     rollouts = batch.rollouts
-    width = _width(batch, part)
+    width, total_tokens = int(rollouts.lengths[part].max()), int(rollouts.lengths[rows].sum())
     hidden = answer_states(
         critic.policy,
         batch.prefixes,
@@ -360,7 +359,7 @@ def critic_gradient(
         rollouts.answer_mask[part, :width].to(hidden.device),
         "dapo",
         total_answers=len(rows),
-        total_tokens=int(rollouts.lengths[rows].sum()),
+        total_tokens=total_tokens,
         max_answer_tokens=config.max_answer_tokens,
     )
     loss.backward()
@@ -376,10 +375,6 @@ def _plan_attempts(
     groups = prefixes if policy.has_sliding_window else None
     budget = token_budget_for(policy, config.token_budget)
     return plan_attempts(policy.device, rows, lengths, budget, groups, kind=kind)
-
-
-def _width(batch: Batch, rows: Tensor) -> int:
-    return int(batch.rollouts.lengths[rows].max())
 
 
 def _clip_gradients(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:

@@ -3,9 +3,9 @@
     python scripts/gsm8k_validity.py TEST.jsonl SOCRATIC.jsonl --questions 300 --out runs/validity
     python scripts/gsm8k_validity.py --task chain_sum --groups 8 --out runs/validity
 
-The first makes up to seven kinds of answers to each question (sarlab/validity/gsm8k.py) and the
-failure modes, and scores them with and without the question into OUT/answers; the second samples
-groups, judges and scores them into OUT/groups-MODEL. Both keep a part a few questions: run the same
+The first makes up to seven labelled answers to each question (gsm8k_answers.py) and the failure
+modes, and scores them with and without the question into OUT/answers; the second samples groups,
+judges and scores them into OUT/groups-MODEL. Both keep a part for every few questions: run the same
 command again after a kill and it goes on. ``--ship data/validity`` then writes the numbers, without
 the texts, for notebook 04:
 
@@ -15,37 +15,125 @@ the texts, for notebook 04:
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from gsm8k_answers import gsm8k_answers, read_solutions
 from tqdm import tqdm
 
-from sarlab.evaluation.tables import claims_text, groups_text, scores_text
-from sarlab.models import load_policy
-from sarlab.prompts import DEFAULT_INSTRUCTION
-from sarlab.tasks import load_task
+from sarlab.display.tables import aligned
+from sarlab.models import Policy, load_policy
+from sarlab.prompts import DEFAULT_INSTRUCTION, conditioned_ids
+from sarlab.rollout import sample
+from sarlab.runs.atomic import read_json, write_json, write_text
+from sarlab.scoring import Prefix
+from sarlab.tasks import judge_all, load_task
 from sarlab.types import Question
-from sarlab.validity import (
-    FAILURES,
-    LabelledAnswer,
-    by_question,
-    claim_table,
-    claims_for,
-    failure_answers,
-    file_digest,
-    group_table,
-    gsm8k_answers,
-    proof_answers,
+from sarlab.validity.claims import claim_table, claims_for, group_table
+from sarlab.validity.failures import FAILURES, failure_answers, proof_answers
+from sarlab.validity.formatting import claims_text, groups_text, scores_text
+from sarlab.validity.records import LabelledAnswer, by_question
+from sarlab.validity.scoring import (
+    FACTS,
+    NUMBERS,
+    Rows,
     read_scored,
-    read_solutions,
-    sample_groups,
     score_question,
-    ship_scored,
     standalone_prefixes,
-    write_parts,
 )
+
+Item = TypeVar("Item")
+
+
+def write_parts(
+    folder: Path,
+    chunks: Sequence[Sequence[Item]],
+    facts: Mapping[str, Any],
+    make: Callable[[Sequence[Item]], Rows],
+) -> Iterator[int]:
+    """Make one part a chunk, each whole or absent; yields the items done so far, old ones first.
+
+    ``facts`` describe what is scored and stand in the folder. A folder that was begun goes on where
+    the facts are the same, and is refused with ValueError where they are not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    given = json.loads(json.dumps(facts))
+    if (folder / FACTS).exists():
+        before = read_json(folder / FACTS)
+        changed = [k for k in {**before, **given} if before.get(k) != given.get(k)]
+        if changed:
+            name = changed[0]
+            raise ValueError(
+                f"{folder} was begun with {name} = {before.get(name)!r:.60}, now it is "
+                f"{given.get(name)!r:.60}. Name another folder, or remove this one."
+            )
+    else:
+        write_json(folder / FACTS, given)
+    parts = [folder / f"part-{number:05d}.jsonl" for number in range(len(chunks))]
+    done = sum(len(c) for c, p in zip(chunks, parts, strict=True) if p.exists())
+    yield done
+    for part, chunk in zip(parts, chunks, strict=True):
+        if not part.exists():
+            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in make(chunk)]
+            write_text(part, "".join(line + "\n" for line in lines))
+            done += len(chunk)
+            yield done
+
+
+def sample_groups(
+    policy: Policy,
+    questions: Sequence[Question],
+    *,
+    group_size: int,
+    max_answer_tokens: int,
+    seed: int,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[list[LabelledAnswer]]:
+    """``group_size`` sampled answers to each question, labelled ``right`` or ``wrong``.
+
+    The draw depends on the seed and the questions alone, so a part that is made again is the same.
+    """
+    prefixes = [
+        Prefix(tuple(conditioned_ids(policy.tokenizer, q.text, policy.prompt))) for q in questions
+    ]
+    rollouts = sample(
+        policy,
+        prefixes,
+        group_size=group_size,
+        max_answer_tokens=max_answer_tokens,
+        seed=f"validity {seed} {' '.join(q.id for q in questions)}",
+        on_token=on_token,
+    )
+    drawn = [questions[i] for i in rollouts.group_ids.tolist()]
+    groups: list[list[LabelledAnswer]] = [[] for _ in questions]
+    for row, verdict in enumerate(judge_all(rollouts.texts, drawn)):
+        length = int(rollouts.lengths[row])
+        groups[int(rollouts.group_ids[row])].append(
+            LabelledAnswer(
+                question=drawn[row].text,
+                answer=rollouts.texts[row],
+                label="right" if verdict.correct else "wrong",
+                correct=verdict.correct,
+                gold=drawn[row].gold,
+                answer_ids=tuple(rollouts.answer_ids[row, :length].tolist()),
+            )
+        )
+    return groups
+
+
+def ship_scored(folder: Path, target: Path) -> None:
+    """Write the numbers of scored answers, without their texts, as one parquet file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    read_scored(folder)[list(NUMBERS)].to_parquet(target, index=False, compression="zstd")
+
+
+def file_digest(path: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256: which data were scored."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def corpus(args: argparse.Namespace) -> tuple[list[list[LabelledAnswer]], dict[str, Any]]:
@@ -59,8 +147,8 @@ def corpus(args: argparse.Namespace) -> tuple[list[list[LabelledAnswer]], dict[s
     answers = gsm8k_answers(solutions, socratic, args.questions, args.seed)
     asked = {a.question: Question(a.question, str(a.gold)) for a in answers}
     right, wrong = (
-        {a.question: a.answer for a in answers if a.label == kind}
-        for kind in ("solution", "operations_changed")
+        {a.question: a.answer for a in answers if a.label == label}
+        for label in ("solution", "operations_changed")
     )
     answers += failure_answers(list(asked.values()), right, wrong)
     groups = by_question([*answers, *proof_answers(min(30, max(2, args.questions)))])
@@ -69,7 +157,7 @@ def corpus(args: argparse.Namespace) -> tuple[list[list[LabelledAnswer]], dict[s
 
 
 def common(args: argparse.Namespace) -> dict[str, Any]:
-    """What both modes are told."""
+    """Settings of both modes."""
     return {
         "model": args.model,
         "questions": args.questions,
@@ -108,7 +196,7 @@ def score_answers(args: argparse.Namespace) -> Path:
     table = table[~table["group"].str.endswith(FAILURES)]
     found = claim_table(table, claims_for(table["label"]))
     for text in (claims_text(found), scores_text(found), scores_text(found, "equal_share")):
-        print(text.to_string(index=False), end="\n\n")
+        print(aligned(text), end="\n\n")
     return out
 
 
@@ -140,7 +228,7 @@ def score_groups(args: argparse.Namespace) -> Path:
 
     steps = write_parts(out, cut(questions, args.chunk), facts, make)
     follow(steps, len(questions), "question")
-    print(groups_text(group_table(read_scored(out))).to_string(index=False))
+    print(aligned(groups_text(group_table(read_scored(out)))))
     return out
 
 
@@ -151,7 +239,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/validity"))
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--seed", type=int, default=0, help="draws the questions and the slips")
-    parser.add_argument("--chunk", type=int, default=5, help="questions a part")
+    parser.add_argument("--chunk", type=int, default=5, help="questions per part")
     parser.add_argument("--groups", type=int, default=0, help="sample groups of so many answers")
     parser.add_argument("--task", default="", help="where the questions of sampled groups are from")
     parser.add_argument("--max-answer-tokens", type=int, default=256, help="of a sampled answer")

@@ -26,9 +26,10 @@ from typing import Any
 
 from study import ship_run, ship_tables, state, write_study
 
+from sarlab.display.tables import markdown_table
 from sarlab.evaluation.compare import run_table
+from sarlab.evaluation.formatting import differences_table, values_table
 from sarlab.evaluation.policies import fresh
-from sarlab.evaluation.tables import differences_table, markdown_table, values_table
 from sarlab.models import REPOSITORY, load_policy, save_prompt_format
 from sarlab.prompts import PromptFormat
 from sarlab.runs.parameters import command_parameters

@@ -3,9 +3,9 @@
     python scripts/strip_widget_views.py notebooks/*.ipynb
 
 A recorded widget is an error message in JupyterLab once its kernel is gone ("model not found"), and
-its state weighs more than the notebook. Its line of plain text stays, and so does the static twin
-that follows it. papermill's notes, which hold paths of the machine, go as well, and pictures keep
-at most 256 colours.
+its state weighs more than the notebook. So it goes, with its line of plain text ("Loading weights:
+0%"); the static twin that follows it stays. papermill's notes, which hold paths of the machine, go
+as well, and pictures keep at most 256 colours.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ def strip(notebook: Any) -> Any:
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
+        outputs = cell.get("outputs", [])
+        for output in outputs:
             data = output.get("data", {})
-            data.pop(VIEW, None)
+            if data.pop(VIEW, None) is not None and set(data) <= {"text/plain"}:
+                data.clear()
+            if data.get("text/html") == "":  # what a view leaves where its buttons were
+                data.clear()
             if "image/png" in data:
                 data["image/png"] = fewer_colours(data["image/png"])
+        if outputs:
+            cell["outputs"] = [o for o in outputs if o.get("data") != {}]
     return notebook
 
 

@@ -122,9 +122,10 @@ def write_study(
     two seeds would hide everything.
     """
     from sarlab.display.figures import draw_png
+    from sarlab.display.tables import markdown_table
     from sarlab.evaluation.compare import arm_table, run_table
-    from sarlab.evaluation.figures import crowd_floor, plane_figure
-    from sarlab.evaluation.tables import differences_table, markdown_table, values_table
+    from sarlab.evaluation.formatting import differences_table, values_table
+    from sarlab.evaluation.plots import crowd_floor, plane_figure
 
     arms = arm_table(found, "GRPO")
     text = [

@@ -59,7 +59,7 @@ def train(name: str, out: Path) -> None:
     processes = RUNS[name][3]
     if processes is None:
         from sarlab.job.training import run_training
-        from sarlab.job.view import LineView
+        from sarlab.job.watchers import LineView
 
         run_training(CONFIG, folder, resume=resume, view=LineView())
         return

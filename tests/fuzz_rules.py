@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sarlab.tasks import judge
-from sarlab.tasks.extract import find_value, is_prose, nesting, unwrap
+from sarlab.tasks.answer_line import find_value, is_prose, nesting, unwrap
 from sarlab.tasks.plain_numbers import NotANumber, canonical, parse_number
 from sarlab.tasks.verify import Verdict
 
@@ -29,7 +29,8 @@ def check(text: str, gold: str, limit_s: float = LIMIT_S) -> Verdict:
         return verdict
     if verdict.correct:
         # Only one value can be right, and only where nothing after it names a second one.
-        assert is_prose(found.rest)
+        for line in found.rest:
+            assert is_prose((line,)) or judge(f"Answer: {line.rpartition('=')[2]}", gold).correct
         assert not judge(f"{text}\nAnswer: none of these", gold).correct
         assert not judge(text.replace("nswer", "nsver").replace("NSWER", "NSVER"), gold).correct
     assert len(unwrap(found.value)) <= len(found.value)

@@ -12,12 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, save_paper_model
+import transformers
+from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, random_policy, save_paper_model
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.job.training import save_adapter
+from sarlab.job.logbook import save_adapter
 from sarlab.launch.trl import SARTrainer, grpo_config
-from sarlab.models import Policy, add_lora, load_policy
+from sarlab.models import (
+    LIMIT,
+    Policy,
+    _Check,
+    add_lora,
+    check_left_padding,
+    load_policy,
+    wrap_policy,
+)
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
@@ -210,3 +219,146 @@ def test_a_system_text_reaches_the_prompt_whatever_the_template_knows(
     assert [turn["role"] for turn in messages[0]] == turns
     assert [list(ids) for ids in trainer._tokenize_prompts(list(messages))[0]] == wanted
     assert chat_turns(policy.tokenizer, "x", None) == [{"role": "user", "content": "x"}]
+
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+}
+LINEAR_ATTENTION = {
+    "num_hidden_layers": 4,
+    "head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+# class and configuration of transformers, fields beside SHAPE, the part that the refusal names
+REFUSED: dict[str, tuple[str, str, dict, str]] = {
+    "modernbert-decoder": (
+        "ModernBertDecoderForCausalLM",
+        "ModernBertDecoderConfig",
+        {"cls_token_id": 1, "sep_token_id": 2},
+        "the head",
+    ),
+    "recurrentgemma": (
+        "RecurrentGemmaForCausalLM",
+        "RecurrentGemmaConfig",
+        {"num_hidden_layers": 3, "lru_width": 32, "head_dim": 8},
+        "the head",
+    ),
+    "llama-4": (
+        "Llama4ForCausalLM",
+        "Llama4TextConfig",
+        {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64},
+        "the head",
+    ),
+    "mpt": (
+        "MptForCausalLM",
+        "MptConfig",
+        {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 512, "expansion_ratio": 2},
+        "positions and padding",
+    ),
+    "mamba": ("MambaForCausalLM", "MambaConfig", {"state_size": 8}, "the cache"),
+    "rwkv": ("RwkvForCausalLM", "RwkvConfig", {"context_length": 512}, "the cache"),
+    "qwen3-next": (
+        "Qwen3NextForCausalLM",
+        "Qwen3NextConfig",
+        {
+            **LINEAR_ATTENTION,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+        "the cache",
+    ),
+    "qwen3.5": ("Qwen3_5ForCausalLM", "Qwen3_5TextConfig", LINEAR_ATTENTION, "the cache"),
+    "jamba": (
+        "JambaForCausalLM",
+        "JambaConfig",
+        {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 8},
+        "the cache",
+    ),
+    "falcon-h1": (
+        "FalconH1ForCausalLM",
+        "FalconH1Config",
+        {"head_dim": 8, "mamba_d_ssm": 64, **MAMBA},
+        "the cache",
+    ),
+    "bamba": ("BambaForCausalLM", "BambaConfig", {"attn_layer_indices": [1], **MAMBA}, "the cache"),
+    "lfm2": (
+        "Lfm2ForCausalLM",
+        "Lfm2Config",
+        {"layer_types": ["conv", "full_attention"]},
+        "the cache",
+    ),
+}
+
+
+def random_model(class_name: str, config_name: str, changes: dict, vocabulary: int):
+    """A small random model of any class of transformers, its logits spread as a trained one's."""
+    shape = {} if "d_model" in changes else SHAPE
+    config = getattr(transformers, config_name)(
+        **{"eos_token_id": 2, "vocab_size": vocabulary, **shape, **changes}
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, class_name)(config)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(3.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_would_give_other_numbers_is_refused_and_told_why(name: str) -> None:
+    *made_of, part = REFUSED[name]
+    tokenizer = random_policy("llama").tokenizer
+    model = random_model(*made_of, len(tokenizer))
+    with pytest.raises(
+        ValueError, match=f"(?s){name}.*is refused: .*What differs is {part}"
+    ) as told:
+        wrap_policy(model, tokenizer, name)
+    assert "Take a model with plain attention, such as Llama" in str(told.value)
+
+
+def test_positions_that_count_padding_are_refused_on_the_trl_path_only(tmp_path: Path) -> None:
+    """GPT-2's own path is right to 1e-6; TRL pads on the left without positions: 0.6 nats off."""
+    tokenizer = random_policy("llama").tokenizer
+    model = random_model("GPT2LMHeadModel", "GPT2Config", {}, len(tokenizer))
+    policy = wrap_policy(model, tokenizer, "gpt2")
+    assert _Check(policy).whole() < 1e-5
+    questions = load_task("word_problems").train_batch(1, CONFIG.questions, 0)
+    with pytest.raises(ValueError, match=r"cannot be trained by TRL.*move by up to 0\.[0-9]+ nats"):
+        SARTrainer(policy, questions, CONFIG, grpo_config(CONFIG, tmp_path / "out"))
+    check_left_padding(random_policy("llama"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@paper_models
+def test_the_papers_models_pass_by_a_wide_margin(name: str, dtype: torch.dtype) -> None:
+    """Rounding stays below a hundredth of the limit in float32, a half of its own in bfloat16."""
+    architecture, changes, _ = PAPER_MODELS[name]
+    policy = random_policy(architecture, **changes)
+    policy.model.to(dtype)
+    check = _Check(policy)
+    with torch.no_grad():
+        limit, difference = check.limit(), check.whole()
+    assert (limit == LIMIT) == (dtype == torch.float32)
+    assert difference < limit * (0.01 if dtype == torch.float32 else 0.5)
+
+
+def test_a_wrong_head_is_refused_in_bfloat16_as_well() -> None:
+    *made_of, part = REFUSED["modernbert-decoder"]
+    tokenizer = random_policy("llama").tokenizer
+    model = random_model(*made_of, len(tokenizer)).to(torch.bfloat16)
+    with pytest.raises(ValueError, match=f"What differs is {part}"):
+        wrap_policy(model, tokenizer, "modernbert-decoder")

@@ -11,14 +11,13 @@ from sarlab.evaluation.behaviours import (
     BEHAVIOURS,
     NAMES,
     behaviour_change,
-    behaviour_table,
     content_words,
     count_behaviours,
     examples,
     filler_tokens,
     is_filler,
-    label_segments,
-    segments,
+    label_sentences,
+    sentences,
     what_was_lost,
 )
 from sarlab.tasks.word_problems import draw_problem
@@ -56,15 +55,15 @@ LABELLED = [
 
 @pytest.mark.parametrize(("sentence", "names"), LABELLED)
 def test_sentences_judged_by_hand(sentence, names):
-    (label,) = label_segments(sentence, QUESTION)
+    (label,) = label_sentences(sentence, QUESTION)
     assert set(label[2]) == names
 
 
 def test_an_answer_is_cut_at_sentence_and_line_ends_only():
     answer = "It is 3.5 kg. Now 2 more!\n4+5=9\n\nAnswer: 9"
-    pieces = [answer[a:b] for a, b in segments(answer)]
+    pieces = [answer[a:b] for a, b in sentences(answer)]
     assert pieces == ["It is 3.5 kg.", "Now 2 more!", "4+5=9", "Answer: 9"]
-    assert segments("") == segments(" \n ") == []
+    assert sentences("") == sentences(" \n ") == []
 
 
 def test_filler_depends_on_the_question():
@@ -144,26 +143,30 @@ def test_a_change_adds_up_and_reverses():
         for i in range(20)
     ]
     other = [row("14 * 6 = 84", str(i)) for i in range(20)]
-    change = behaviour_change(base, other, chr)
+    change = behaviour_change(base, other, token_text=chr)
     assert change.loc["filler", "difference"] == -1
     assert change.loc["verification", "difference"] == -1
     assert change.loc["sub-goals", "difference"] == -1
     lost = change["difference"]
     assert lost["filler_tokens"] == -len("What a lovely day it is!")
     assert lost["filler_tokens"] + lost["other_tokens"] == pytest.approx(lost["length"])
-    back = behaviour_change(other, base, chr)["difference"]
+    back = behaviour_change(other, base, token_text=chr)["difference"]
     assert (back == -lost).all()
     text = what_was_lost(change)
     assert "lost 52.0 tokens: filler -24.0, all else -28.0" in text
     assert "verification (1.00 → 0.00 per answer)" in text
-    assert "No behaviour became rarer" in what_was_lost(behaviour_change(base, base, chr))
+    assert "No behaviour became rarer" in what_was_lost(
+        behaviour_change(base, base, token_text=chr)
+    )
 
 
-def test_rates_are_per_answer_and_per_share_of_answers():
+def test_rates_are_per_answer_and_their_intervals_cover_seeds_too():
     rows = [row("14 * 6 = 84\n84 - 9 = 75", "a"), row("Answer: 75", "b")]
-    table = behaviour_table(rows)
-    assert table.loc["sub-goals", "per_answer"] == 1.0  # two and none
-    assert table.loc["sub-goals", "share_of_answers"] == 0.5
+    none = [row("Answer: 75", "a"), row("Answer: 75", "b")]
+    table = behaviour_change(none, rows, none)
+    assert table.loc["sub-goals", "base"] == 0.0
+    assert table.loc["sub-goals", "other"] == 0.5  # two and none of one seed, none of the other
+    assert table.loc["sub-goals", "low"] < 0  # the seeds disagree
 
 
 def test_other_questions_cannot_be_paired():

@@ -1,12 +1,14 @@
 """Notebook 01 in a real browser: what a reader does, and the numbers that he then sees.
 
-With ``SARLAB_UPDATE_PICTURES=1`` the screenshots go to docs/pictures (made with smollm2-135m);
-otherwise to the test's own folder.
+With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the token view, made with smollm2-135m, go to
+docs/pictures, for the README. ``browser_controls.md`` lists the controls and their tests.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +43,7 @@ BENCH = ".sarlab-workbench"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    folder = REPOSITORY / "docs" / "pictures" if UPDATE else tmp_path_factory.mktemp("pictures")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return tmp_path_factory.mktemp("pictures")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,9 @@ def lab(tmp_path_factory) -> Iterator[tuple[int, str, Path]]:
     root = tmp_path_factory.mktemp("lab")
     (root / "notebooks").mkdir()
     tiny = load_policy("tiny")
-    make_run(
-        root / "runs" / "example", tiny, load_task("word_problems").heldout(3), group=6, limit=160
-    )
+    questions = load_task("word_problems").heldout(3)
+    make_run(root / "runs" / "sa_grpo-s0", tiny, questions, group=6, limit=160)
+    make_run(root / "runs" / "other-s1", tiny, questions[:1], steps=2, group=3, limit=40)
     with jupyter_lab(root, tmp_path_factory.mktemp("server")) as (port, token):
         yield port, token, root
 
@@ -71,7 +71,8 @@ def put_notebook(root: Path, name: str, model: str, questions: int) -> str:
             cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = (
-                f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\nruns = "../runs"\n'
+                f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\n'
+                f'runs = "{(root / "runs").as_posix()}"\n'
             )
     nbformat.write(notebook, root / "notebooks" / name)
     return f"notebooks/{name}"
@@ -106,6 +107,8 @@ def shoot(page: Any, pictures: Path, name: str, selector: str = BENCH) -> None:
         path = pictures / f"workbench-{name}-{'dark' if dark else 'light'}.png"
         view.screenshot(path=path)
         assert path.stat().st_size > 10_000
+        if UPDATE and name == "tokens":
+            shutil.copy(path, REPOSITORY / "docs" / "pictures" / path.name)
     set_theme(page, False)
 
 
@@ -131,7 +134,7 @@ def test_the_table_ranks_as_the_library_does(page, group) -> None:
     rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
     cells = [rows.nth(i).locator("td").all_text_contents()[:7] for i in range(rows.count())]
     order = sorted(group, key=lambda c: -c.score.sar)
-    assert [row[1] for row in cells] == [c.kind for c in order]
+    assert [row[1] for row in cells] == [c.label for c in order]
     for row, c in zip(cells, order, strict=True):
         assert row[2] == signed(c.score.sar)
         assert row[3:5] == [number(c.score.ppl_conditioned), number(c.score.ppl_standalone)]
@@ -194,7 +197,12 @@ def test_an_edit_is_scored_and_coloured(page, policy, group) -> None:
     edited(page, text)
     (score,) = score_answers(policy, group[0].question, [text])
     assert shown(page, "SAR") == signed(score.sar)
+    assert shown(page, "answer") == "✗ wrong"
     assert token_text(page) == expected_text(score)
+    edited(page, " ")
+    assert page.locator(f"{BENCH} .sarlab-tokens").first.locator("[data-index]").count() == 0
+    assert page.locator(f"{BENCH} .sarlab-tokens").first.locator(".sarlab-number").count() == 0
+    page.locator(f"{BENCH} .sarlab-message", has_text="empty").first.wait_for()
     page.locator(f"{BENCH} button", has_text="Undo edits").click()
     page.wait_for_function(
         "(sar) => document.querySelector('.sarlab-workbench .sarlab-number b').textContent === sar",
@@ -226,14 +234,14 @@ def test_two_answers_are_pinned_side_by_side(page, group, pictures) -> None:
             pin.click()
     tab(page, "A/B")
     views = page.locator(f"{BENCH} .sarlab-compact")
-    expected = {c.kind: signed(c.score.sar) for c in group}
+    expected = {c.label: signed(c.score.sar) for c in group}
     for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly_right")):
         view.locator(".sarlab-number b", has_text=expected[kind]).first.wait_for()
     shoot(page, pictures, "ab")
 
 
 def test_alpha_moves_the_reward_designs(page, pictures) -> None:
-    tab(page, "Reward designs")
+    tab(page, "Designs")
     before = page.locator(f"{BENCH} .sarlab-designs table").text_content()
     slider = page.locator(f"{BENCH} .sarlab-designs .noUi-handle").first
     slider.focus()
@@ -260,7 +268,7 @@ def test_alpha_moves_the_reward_designs(page, pictures) -> None:
 
 def test_advantages_on_the_page_are_the_librarys(page, policy) -> None:
     # The second question's group was not touched: its table must be the library's to the digit.
-    tab(page, "Reward designs")
+    tab(page, "Designs")
     page.locator(f"{BENCH} .sarlab-designs button", has_text="this question").click()
     drafts = read_examples(QUESTIONS)[6:12]
     second = score_candidates(policy, drafts)
@@ -274,7 +282,7 @@ def test_advantages_on_the_page_are_the_librarys(page, policy) -> None:
         ".map(r => [...r.cells].map(c => c.textContent.trim()))"
     )
     order = sorted(range(6), key=lambda i: -second[i].score.sar)
-    assert [row[0] for row in rows] == [second[i].kind for i in order]
+    assert [row[0] for row in rows] == [second[i].label for i in order]
     for row, i in zip(rows, order, strict=True):
         assert row[3:] == [signed(design.advantages[i]) for design in designs]
 
@@ -295,6 +303,11 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
+    assert visible_boxes[2].input_value() == "1"  # the next click draws other answers
+    for row in rows.filter(has_text="sampled").all():
+        tokens = int(row.locator("td").nth(5).text_content())
+        assert tokens <= 60
+        assert ("truncated" in row.text_content()) == (tokens == 60)
 
 
 def test_the_run_browser_scrubs_and_audits(page, lab, pictures) -> None:
@@ -311,9 +324,11 @@ def test_the_run_browser_scrubs_and_audits(page, lab, pictures) -> None:
         arg=first,
     )
     shoot(page, pictures, "runs")
-    page.locator(f"{runs} button", has_text="right without a thought").click()
-    page.locator(runs, has_text="right answers are at most").wait_for()
+    page.locator(f"{runs} button", has_text="correct, short, low SAR").click()
+    page.locator(runs, has_text="correct answers (").first.wait_for()
     shoot(page, pictures, "audit")
+    page.locator(f"{runs} button", has_text="one question over time").click()
+    page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
 
 
 def test_the_view_is_exported(page, lab, pictures) -> None:
@@ -323,6 +338,7 @@ def test_the_view_is_exported(page, lab, pictures) -> None:
     page.locator(BENCH, has_text="Written: exports/answers.html").wait_for()
     document = (root / "notebooks" / "exports" / "answers.html").read_text()
     assert "<script" not in document and "rgba(0, 114, 178" in document
+    assert f"Scored by {MODEL}" in document
     page.locator(f"{BENCH} button", has_text="PNG").click()
     page.locator(BENCH, has_text="Written: exports/answers.png").wait_for(timeout=120_000)
     assert (root / "notebooks" / "exports" / "answers.png").read_bytes()[:4] == b"\x89PNG"
@@ -338,6 +354,488 @@ def test_the_static_twin_survives_untrusted(page, pictures) -> None:
     assert "with the question" in token.get_attribute("title")
     assert "rgba(" in token.evaluate("(e) => getComputedStyle(e).backgroundColor + 'rgba('")
     assert page.locator(".jp-OutputArea-output img").count() >= 1
+
+
+WALK = """(where) => {
+    const kinds = {
+        BUTTON: 'button', SELECT: 'select', TEXTAREA: 'textarea', INPUT: 'input',
+        SUMMARY: 'summary', LI: 'tab', TR: 'row',
+    };
+    const chosen = 'button, input, select, textarea, summary, [role=slider], li.lm-TabBar-tab, '
+        + 'tr[tabindex], span.sarlab-token[data-index]';
+    const found = new Set();
+    for (const holder of document.querySelectorAll(where)) {
+        for (const e of holder.querySelectorAll(chosen)) {
+            if (e.closest('.jp-RenderedPlotly')) continue;
+            const kind = e.getAttribute('role') === 'slider' ? 'slider'
+                : e.classList.contains('sarlab-token') ? 'token' : kinds[e.tagName];
+            const text = ['button', 'summary', 'tab'].includes(kind) ? e.textContent : '';
+            const name = e.getAttribute('aria-label') || e.labels?.[0]?.textContent || text.trim()
+                || e.title;
+            const sum = e.classList.contains('sarlab-sum') ? e.title : name;
+            found.add(`${kind}: ${sum.trim().replace(/\\s+/g, ' ')}`);
+        }
+    }
+    return [...found];
+}"""
+
+
+def control_rows(notebook: str) -> list[str]:
+    """Controls that the table names for a notebook; each names a test that is there."""
+    tests = REPOSITORY / "tests"
+    names = []
+    for line in (tests / "browser_controls.md").read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if len(cells) != 5 or cells[0].strip() not in ("01", "02", "03", "04"):
+            continue
+        file, _, test = cells[4].strip().partition("::")
+        assert f"def {test}(" in (tests / file).read_text("utf-8"), f"{cells[4]} is not there"
+        if cells[0].strip() == notebook:
+            names.append(cells[1])
+    return names
+
+
+def unlisted(page: Any, notebook: str, where: str = ".jp-Notebook .jp-OutputArea") -> list[str]:
+    rows = control_rows(notebook)
+    found = page.evaluate(WALK, where)
+    nameless = [name for name in found if name.split(":", 1)[1].strip() == ""]
+    assert not nameless, f"controls without a name: {nameless}"
+    return [name for name in found if not any(fnmatch.fnmatchcase(name, row) for row in rows)]
+
+
+def test_every_control_of_notebook_01_has_a_name_and_a_row(page) -> None:
+    fold(page, open_it=True)
+    assert unlisted(page, "01") == []
+    fold(page, open_it=False)
+    found = page.evaluate(WALK, ".jp-Notebook .jp-OutputArea")
+    unused = [row for row in control_rows("01") if not fnmatch.filter(found, row)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04"])
+def test_every_control_of_the_saved_notebooks_has_a_row(lab, tmp_path, number) -> None:
+    port, token, root = lab
+    (source,) = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
+    shutil.copy(source, root / source.name)
+    with open_page(tmp_path) as page:
+        open_notebook(page, port, token, source.name)
+        page.wait_for_timeout(1500)
+        assert unlisted(page, number) == []
+        folds = page.locator(".jp-OutputArea details")
+        for one in folds.all()[:5]:
+            summary = one.locator("summary").first
+            if summary.is_visible():  # one inside a closed fold is not
+                was = one.evaluate("(e) => e.open")
+                summary.click()
+                assert one.evaluate("(e) => e.open") is not was
+        assert number not in ("03", "04") or folds.count() > 0
+        assert not page.errors
+
+
+def fold(page: Any, open_it: bool) -> None:
+    button = page.locator(f"{BENCH} .sarlab-fold-button")
+    if (button.get_attribute("aria-expanded") == "true") != open_it:
+        button.click()
+        page.wait_for_function(
+            "(open) => document.querySelector('.sarlab-fold-button')"
+            ".getAttribute('aria-expanded') === open",
+            arg=str(open_it).lower(),
+        )
+
+
+def field(page: Any, label: str, where: str = BENCH) -> Any:
+    return page.locator(where).first.get_by_label(label, exact=True).first
+
+
+def first_question(page: Any) -> None:
+    field(page, "Question").select_option(index=0)
+    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="concise").first.wait_for()
+    page.wait_for_timeout(300)
+
+
+def test_a_question_is_chosen_from_the_list(page, group) -> None:
+    field(page, "Question").select_option(index=1)
+    second = read_examples(QUESTIONS)[6]
+    page.locator(f"{BENCH} .sarlab-source", has_text=second.question[:60]).first.wait_for()
+    page.wait_for_function(
+        "(gold) => [...document.querySelectorAll('.sarlab-source input')]"
+        ".some((input) => input.value === gold)",
+        arg=second.gold,
+    )
+    first_question(page)
+
+
+def test_the_right_answer_judges(page) -> None:
+    first_question(page)
+    gold = field(page, "Right answer")
+    before = gold.input_value()
+    gold.fill("12345")
+    gold.press("Tab")
+    right = page.locator(f"{BENCH} .sarlab-ranking td", has_text="✓ right")
+    page.wait_for_function(
+        "document.querySelectorAll('.sarlab-ranking tbody').length === 1 && "
+        "!document.querySelector('.sarlab-ranking tbody').textContent.includes('✓')"
+    )
+    gold.fill(before)
+    gold.press("Tab")
+    right.first.wait_for()
+
+
+def test_another_model_is_named_or_refused(page) -> None:
+    box = field(page, "Model")
+    box.fill("no-such-model")
+    box.press("Tab")
+    page.locator(f"{BENCH} .sarlab-job", has_text="'no-such-model' is not known").wait_for()
+    page.wait_for_function(
+        "(name) => document.querySelector('.sarlab-source input').value === name", arg=MODEL
+    )
+    words = page.locator(f"{BENCH} .sarlab-job .widget-html-content")
+    assert words.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1"), "the error is clipped"
+
+
+def test_a_second_model_is_named_or_refused(page) -> None:
+    tab(page, "A/B")
+    box = field(page, "Model for B")
+    box.fill("no-such-model")
+    box.press("Tab")
+    page.locator(f"{BENCH} .widget-tab .sarlab-status", has_text="no-such-model").first.wait_for()
+    box.fill("")
+    box.press("Tab")
+    tab(page, "Tokens")
+
+
+def test_a_question_is_typed_and_answers_are_pasted(page) -> None:
+    fold(page, open_it=True)
+    field(page, "New question").fill("Tom has 4 pens and finds 5. How many has he?")
+    field(page, "Its answer").fill("9")
+    page.locator(f"{BENCH} button", has_text="Open question").click()
+    page.locator(f"{BENCH} .sarlab-ranking", has_text="No answers yet").wait_for()
+    page.locator(f"{BENCH} .sarlab-fold-box").get_by_label("Answers", exact=True).fill(
+        "4 + 5 = 9.\nAnswer: 9\n---\nAnswer: 8"
+    )
+    page.locator(f"{BENCH} button", has_text="Add answers").click()
+    page.locator(f"{BENCH} .sarlab-status", has_text="2 answers to 1 question").first.wait_for()
+    rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
+    page.wait_for_function("document.querySelectorAll('.sarlab-ranking tbody tr').length === 2")
+    assert sorted(rows.locator("td:nth-child(7)").all_text_contents()) == ["✓ right", "✗ wrong"]
+    fold(page, open_it=False)
+    first_question(page)
+
+
+def test_a_file_is_loaded(page, tmp_path) -> None:
+    fold(page, open_it=True)
+    path = tmp_path / "my answers.jsonl"
+    path.write_text('{"question": "What is 1 + 1?", "answer": "Answer: 2", "label": "mine"}\n' * 2)
+    button = page.locator(f"{BENCH} button", has_text="Load a file")
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
+    page.locator(
+        f"{BENCH} .sarlab-status", has_text="my answers.jsonl: 1 answer to 1 question (mine 1)"
+    ).first.wait_for()
+    path.write_text('{"question": "x"}\n')
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
+    message = page.locator(f"{BENCH} .sarlab-source .sarlab-status", has_text="no field").first
+    message.wait_for()
+    assert "my answers.jsonl, line 1" in message.text_content()
+    assert "tmp" not in message.text_content()
+    fold(page, open_it=False)
+    first_question(page)
+
+
+def test_questions_of_a_task_are_listed(page) -> None:
+    fold(page, open_it=True)
+    before = field(page, "Question").locator("option").count()
+    field(page, "Task").fill("word_problems")
+    page.locator(f"{BENCH} button", has_text="Load 20 questions").click()
+    page.locator(
+        f"{BENCH} .sarlab-status", has_text="20 questions of word_problems"
+    ).first.wait_for()
+    assert field(page, "Question").locator("option").count() == before + 20
+    fold(page, open_it=False)
+
+
+def test_a_step_is_selected_by_its_sum(page, group) -> None:
+    first_question(page)
+    tab(page, "Tokens")
+    page.locator(f"{BENCH} .sarlab-sum").first.click()
+    page.wait_for_selector(f"{BENCH} .sarlab-span b")
+    steps = page.locator(f"{BENCH} .sarlab-step").first.locator("[data-index]").count()
+    assert page.locator(f"{BENCH} .sarlab-selected").count() == steps
+    page.locator(f"{BENCH} .sarlab-tokens").first.locator('[data-index="0"]').focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("s")  # the same by keyboard
+    page.wait_for_function(
+        "(n) => document.querySelectorAll('.sarlab-workbench .sarlab-selected').length === n",
+        arg=steps,
+    )
+    page.keyboard.press("Escape")
+
+
+def test_tabs_open_by_mouse_and_keyboard(page) -> None:
+    tab(page, "Sample")
+    tab(page, "Tokens")
+    page.locator(f"{BENCH} li.lm-TabBar-tab", has_text="Tokens").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "document.querySelector('.sarlab-workbench li.lm-mod-current').textContent === 'A/B'"
+    )
+    tab(page, "Tokens")
+
+
+def test_rewards_and_advantages_take_turns(page) -> None:
+    first_question(page)
+    tab(page, "Designs")
+    page.locator(f"{BENCH} .sarlab-designs button", has_text="rewards").click()
+    cell = page.locator(f"{BENCH} .sarlab-designs tr", has_text="concise").locator("td").nth(3)
+    page.wait_for_timeout(1500)
+    assert cell.text_content().strip() == "+1.000"
+    page.locator(f"{BENCH} .sarlab-designs button", has_text="advantages").click()
+    page.wait_for_timeout(1500)
+    assert cell.text_content().strip() != "+1.000"
+    tab(page, "Tokens")
+
+
+def test_runs_are_filtered_by_arm_and_seed(page) -> None:
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    listed = field(page, "Run", runs).locator("option")
+    assert listed.count() == 2
+    field(page, "Arm", runs).select_option("other")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.sarlab-workbench .sarlab-runs select')]"
+        ".some((s) => s.options.length === 1 && s.value.startsWith('other-s1'))"
+    )
+    field(page, "Arm", runs).select_option("all")
+    field(page, "Seed", runs).select_option("0")
+    page.wait_for_timeout(800)
+    assert [text.replace("\xa0", " ") for text in listed.all_text_contents() if text] == [
+        "sa_grpo-s0 (tokens)"
+    ]
+    field(page, "Seed", runs).select_option("all")
+    page.wait_for_timeout(800)
+    field(page, "Run", runs).select_option(index=0)
+    page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
+
+
+def test_questions_of_a_run_are_searched_filtered_and_sorted(page) -> None:
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    questions = field(page, "Question", runs)
+    everything = questions.locator("option").all_text_contents()
+    word = everything[1].split()[0]
+    search = field(page, "Search", runs)
+    search.fill(word)
+    search.press("Tab")
+    page.wait_for_timeout(800)
+    assert all(word in text for text in questions.locator("option").all_text_contents())
+    search.fill("")
+    search.press("Tab")
+    page.wait_for_timeout(800)
+    field(page, "Sort", runs).select_option("longest")
+    page.wait_for_timeout(800)
+    longest = questions.locator("option").all_text_contents()
+    field(page, "Sort", runs).select_option("shortest")
+    page.wait_for_timeout(800)
+    assert questions.locator("option").all_text_contents() == longest[::-1]
+    field(page, "Sort", runs).select_option("as logged")
+    field(page, "Show", runs).select_option("wrong at the end")
+    page.wait_for_timeout(800)
+    wrong = questions.locator("option").count()
+    field(page, "Show", runs).select_option("right at the end")
+    page.wait_for_timeout(800)
+    assert wrong + questions.locator("option").count() == 3
+    field(page, "Show", runs).select_option("all")
+    page.wait_for_timeout(800)
+
+
+def test_the_audit_says_what_it_looked_for_and_widens(page) -> None:
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    page.locator(f"{runs} button", has_text="correct, short, low SAR").click()
+    for name, presses in (("tokens ≤", 10), ("SAR ≤", 20)):
+        page.locator(f'{runs} [role=slider][aria-label="{name}"]').focus()
+        for _ in range(presses):
+            page.keyboard.press("ArrowLeft")
+    message = page.locator(f"{runs} .sarlab-status", has_text="correct answers (").first
+    asked = "at most 20 tokens and a SAR of at most −1.00"
+    page.locator(f"{runs} .sarlab-status", has_text=asked).first.wait_for()
+    assert message.text_content().startswith("0 of ")
+    page.locator(f"{runs} button", has_text="Widen to").click()
+    page.wait_for_selector(f"{runs} .sarlab-table tbody tr")
+    page.locator(f"{runs} button", has_text="one question over time").click()
+
+
+def test_a_logged_answer_opens_in_the_workbench(page) -> None:
+    tab(page, "Runs")
+    page.locator(f"{BENCH} .sarlab-runs button", has_text="Open in the workbench").click()
+    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="from a run").first.wait_for()
+    page.wait_for_function(
+        "document.querySelector('.sarlab-workbench li.lm-mod-current').textContent === 'Tokens'"
+    )
+    first_question(page)
+
+
+def test_terms_are_one_click_away(page) -> None:
+    page.locator(f"{BENCH} summary", has_text="What the terms mean").click()
+    table = page.locator(f"{BENCH} .sarlab-terms table")
+    assert table.is_visible() and "perplexity" in table.text_content()
+    page.locator(f"{BENCH} summary", has_text="What the terms mean").click()
+
+
+def test_the_workbench_answers_while_it_samples(page) -> None:
+    first_question(page)
+    tab(page, "Sample")
+    field(page, "Answers", f"{BENCH} .widget-tab").fill("64")
+    field(page, "Max tokens").fill("120")
+    field(page, "Max tokens").press("Tab")
+    page.locator(f"{BENCH} button", has_text="Sample").click()
+    page.locator(f"{BENCH} .sarlab-job", has_text="Sampling answer").wait_for()
+    tab(page, "Tokens")
+    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no_thought").first.click()
+    page.wait_for_function(
+        "document.querySelector('.sarlab-workbench textarea.sarlab-edit').value"
+        ".startsWith('Answer:')"
+    )
+    edited(page, "Answer: 81, I think")
+    assert "81" in token_text(page)
+    tab(page, "Designs")
+    page.locator(f"{BENCH} .sarlab-designs button", has_text="rewards").click()
+    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-designs button", has_text="advantages").click()
+    tab(page, "Tokens")
+    first_question(page)
+
+
+def test_few_tabs_lead_from_the_question_to_the_first_token(page) -> None:
+    first_question(page)
+    tab(page, "Tokens")
+    field(page, "Question").focus()
+    presses, there = 0, False
+    while presses < 6 and not there:
+        page.keyboard.press("Tab")
+        presses += 1
+        there = page.evaluate("document.activeElement.matches('.sarlab-token[data-index]')")
+    print(f"\n{presses} presses of Tab from the question to the first token")
+    assert there
+    name = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    for part in ("token 1 of", "Δ log p", "with the question", "without"):
+        assert part in name
+    assert page.locator(f"{BENCH} .sarlab-status:not([role=status])").count() == 0
+
+
+# Contrast of each text on what lies beneath it, from the styles that the page computed.
+CONTRAST = """(where) => {
+    const parse = (text) => {
+        const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+        return [r, g, b, a];
+    };
+    const over = ([r, g, b, a], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a),
+        b * a + B * (1 - a), 1];
+    const light = ([r, g, b]) => [r, g, b].map((x) => x / 255)
+        .map((x) => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+    const ratio = (one, two) => {
+        const [low, high] = [light(one), light(two)].sort((x, y) => x - y);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const ground = (e) => {
+        const layers = [];
+        for (let p = e; p; p = p.parentElement) {
+            const colour = parse(getComputedStyle(p).backgroundColor);
+            layers.push(colour);
+            if (colour[3] === 1) break;
+        }
+        return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255, 1]);
+    };
+    const found = {};
+    const note = (name, value) => { found[name] = Math.min(found[name] ?? 99, value); };
+    for (const holder of document.querySelectorAll(where)) {
+        const walker = document.createTreeWalker(holder, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+            const e = walker.currentNode.parentElement;
+            if (!walker.currentNode.textContent.trim() || !e.checkVisibility()) continue;
+            if (['STYLE', 'SCRIPT', 'OPTION'].includes(e.tagName)) continue;
+            const style = getComputedStyle(e);
+            const svg = e.closest('svg');
+            let colour = parse(svg ? style.fill : style.color);
+            for (let p = e; p && p !== holder; p = p.parentElement)
+                colour[3] *= Number(getComputedStyle(p).opacity);
+            const below = ground(svg?.closest('.svg-container')?.querySelector('.main-svg') ?? e);
+            const name = e.classList.contains('sarlab-mark') ? 'mark'
+                : svg ? 'figure text' : e.className && typeof e.className === 'string'
+                ? e.className.split(' ')[0] : e.tagName;
+            note(name, ratio(over(colour, below), below));
+        }
+        for (const e of holder.querySelectorAll('.sarlab-token')) {
+            const style = getComputedStyle(e);
+            if (style.borderBottomColor.endsWith(', 0)') || !e.checkVisibility()) continue;
+            const below = ground(e.parentElement);
+            note('line', ratio(over(parse(style.borderBottomColor), below), below));
+        }
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_contrast_of_text_and_marks(page, dark) -> None:
+    set_theme(page, dark)
+    least: dict[str, float] = {}
+    for name in ("Tokens", "A/B", "Designs", "Sample", "Runs", "Export"):
+        tab(page, name)
+        page.wait_for_timeout(500)
+        found = page.evaluate(CONTRAST, f"{BENCH}, .sarlab-static")
+        least = {k: min(v, least.get(k, 99)) for k, v in {**least, **found}.items()}
+    set_theme(page, False)
+    tab(page, "Tokens")
+    print(f"\n{'dark' if dark else 'light'}: least {min(least.values()):.2f}", least)
+    poor = {k: round(v, 2) for k, v in least.items() if v < (3.0 if k in ("mark", "line") else 4.5)}
+    assert not poor
+
+
+TREE = """(root) => [...root.querySelectorAll('.sarlab-token[data-index], .sarlab-token[title]')]
+    .map((e) => [e.textContent, e.className, e.style.backgroundColor,
+        [...e.querySelectorAll('.sarlab-mark')].map((m) => m.textContent)])"""
+
+
+def test_the_static_twin_has_the_markup_of_the_live_view(tmp_path) -> None:
+    from test_widgets_text import fake_score
+
+    from sarlab.display.token_view import answer_view, legend, payload
+    from sarlab.widgets.html import answer_html
+
+    pieces = ["<b>", " two\n", "", "🙂", "\u202e", ". ", "Answer", ": 1"]
+    view = answer_view(fake_score(pieces, [3.0, -1.5, 0.0, 0.9, -0.2, 1.0, -4.0, 9.0]), True)
+    script = (REPOSITORY / "sarlab/widgets/static/tokens.js").read_text("utf-8")
+    with open_page(tmp_path) as page:
+        page.set_content("<div id=live></div><div id=twin></div>")
+        live = page.evaluate(
+            """async ([script, payload, legend]) => {
+                const url = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
+                const { drawTokens } = await import(url);
+                drawTokens(document.querySelector('#live'), payload, { legend });
+            }""",
+            [script, payload(view), legend()],
+        )
+        page.evaluate(
+            "(html) => { document.querySelector('#twin').innerHTML = html }", answer_html(view)
+        )
+        live, twin = (page.locator(name).evaluate(TREE) for name in ("#live", "#twin"))
+        assert len(live) == len(pieces) and live == twin
+        numbers = page.locator("#live .sarlab-numbers b").all_text_contents()
+        assert numbers == [value for _, value in view.numbers()]
+        scales = [
+            page.locator(f"{name} .sarlab-legend").evaluate(
+                "(e) => [...e.children].map((c) => [c.textContent.trim(), c.className])"
+            )
+            for name in ("#live", "#twin")
+        ]
+        assert scales[0] == scales[1] and len(scales[0]) == 10
 
 
 def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:

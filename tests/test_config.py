@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sarlab.config import PRESETS, TrainConfig, preset
-from sarlab.runs.parameters import notebook_parameters, training_request
+from sarlab.runs.parameters import notebook_parameters, run_request, training_request
 
 BAD = [
     ({"alhpa": 0.1}, "Unknown parameter 'alhpa'. Did you mean 'alpha'?"),
@@ -36,6 +38,7 @@ BAD = [
     ({"log_sar": "true"}, "must be True or False (papermill reads -p log_sar True"),
     ({"dtype": "float16"}, "choose one of auto, float32, bfloat16"),
     ({"model": " "}, "must be a non-empty text"),
+    ({"kl": "k1", "beta": 0.05}, "kl is 'k1'; it has an expected gradient of 0 in the loss"),
     ({"gamma": 1.2}, "gamma is 1.2; it must lie in [0, 1]"),
 ]
 
@@ -60,6 +63,26 @@ def test_presets_are_valid_for_both_algorithms() -> None:
     assert preset("paper", "ppo").critic_learning_rate == 2e-6
     with pytest.raises(ValueError, match="Unknown preset 'fast'"):
         preset("fast")
+
+
+def test_ppo_takes_its_own_values_however_it_is_made() -> None:
+    """It used to take the loss and the KL of GRPO unless it came from a preset."""
+    plain = TrainConfig(algorithm="ppo")
+    assert (plain.loss, plain.beta, plain.group_size) == ("dapo", 0.0, 1)
+    assert (plain.questions, plain.mini_batches) == (128, 4)
+    assert plain == preset("lora", "ppo") == TrainConfig.from_parameters({"algorithm": "ppo"})
+    told = TrainConfig(algorithm="ppo", questions=32, beta=0.01)
+    assert (told.questions, told.beta, told.loss) == (32, 0.01, "dapo")
+    # An older run's config.json names every value, and keeps what it was made with.
+    old = {**plain.to_dict(), "loss": "dr_grpo", "beta": 0.001}
+    assert TrainConfig.from_parameters(old).loss == "dr_grpo"
+    assert TrainConfig() == TrainConfig(questions=16, group_size=8, loss="dr_grpo", beta=0.001)
+
+
+def test_the_paper_preset_is_the_authors_file() -> None:
+    for algorithm in ("grpo", "ppo"):
+        config = preset("paper", algorithm)  # type: ignore[arg-type]
+        assert (config.weight_decay, config.warmup_steps) == (0.01, 0)
 
 
 def cells(*sources: str) -> dict:
@@ -87,3 +110,16 @@ def test_names_defined_elsewhere_in_the_notebook_are_no_parameters() -> None:
 def test_a_run_cannot_leave_its_folder(name: str) -> None:
     with pytest.raises(ValueError, match="plain folder name"):
         training_request(cells(f"alpha = 0.2\nname = {name!r}\nout = 'runs'\nresume = False"))
+
+
+@pytest.mark.parametrize(("inside", "expected"), [("notebooks", "."), ("elsewhere", "elsewhere")])
+def test_runs_lie_beside_the_notebooks_folder_or_where_a_batch_starts(
+    inside, expected, tmp_path: Path, monkeypatch
+) -> None:
+    """A notebook that was copied must not write beside the installed package."""
+    (tmp_path / inside).mkdir()
+    monkeypatch.chdir(tmp_path / inside)
+    _, folder, _ = run_request({"name": "mine"})
+    assert folder == tmp_path / expected / "runs" / "mine"
+    _, folder, _ = run_request({"name": "mine", "out": str(tmp_path / "other")})
+    assert folder == tmp_path / "other" / "mine"

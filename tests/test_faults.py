@@ -235,7 +235,7 @@ FULL = {
     "metrics": {"function": "sarlab.runs.folder:os.fsync", "lines": 3, "path": ""},
     "rollouts": {"function": "sarlab.runs.folder:pq.write_table", "lines": 2},
     "checkpoint": {"function": "sarlab.update:save_optimizer", "lines": 4},
-    "best": {"function": "sarlab.job.training:_keep_best", "lines": 1},
+    "best": {"function": "sarlab.job.logbook:_keep_best", "lines": 1},
 }
 
 

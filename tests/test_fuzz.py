@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sarlab.tasks import judge, warm_up
-from sarlab.tasks.extract import closing_brace, find_value, unwrap
+from sarlab.tasks.answer_line import closing_brace, find_value, unwrap
 from sarlab.tasks.plain_numbers import canonical, parse_number
 
 SHORT = settings(

@@ -62,6 +62,31 @@ def test_kl_estimators_by_hand() -> None:
         kl_estimate(new, ref, "k4")  # type: ignore[arg-type]
 
 
+def test_k1_as_a_loss_has_no_gradient_and_k2_that_of_the_divergence() -> None:
+    """Exact expectation over a 6-way softmax; k3 is biased, yet points the same way."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, generator=generator, dtype=torch.double)
+    reference = torch.randn(6, generator=generator, dtype=torch.double).log_softmax(-1)
+
+    def gradient(per_outcome) -> torch.Tensor:
+        x = logits.clone().requires_grad_()
+        logps = x.log_softmax(-1)
+        per_outcome(logps).backward()
+        return x.grad
+
+    weights = logits.softmax(-1)  # the samples' law, which a loss does not differentiate
+    truth = gradient(lambda logps: (logps.exp() * (logps - reference)).sum())
+    found = {
+        name: gradient(
+            lambda logps, name=name: (weights * kl_estimate(logps, reference, name)).sum()
+        )
+        for name in ("k1", "k2", "k3")
+    }
+    assert found["k1"].abs().max() < 1e-12 < truth.abs().max()
+    torch.testing.assert_close(found["k2"], truth)
+    assert torch.cosine_similarity(found["k3"], truth, dim=0) > 0.5
+
+
 def test_kl_estimators_average_to_the_divergence() -> None:
     """Over all outcomes weighted by the policy, k1 and k3 give KL(policy ‖ reference) exactly."""
     policy = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)

@@ -27,13 +27,13 @@ ORDER = (
     "rewards",
     "losses",
     "tasks",
-    "_engine",
     "prompts",
-    "models",
+    "_engine",
     "scoring",
     "dependence",
     "diagnostics",
     "rollout",
+    "models",
     "answers",
     "config",
     "plan",
@@ -189,6 +189,22 @@ def test_pure_modules_import_only_torch_types_and_sar():
             if not allowed and not f"{name}.".startswith(f"sarlab.{own}."):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_policy_and_its_forward_know_how_it_is_made_fast():
+    """And the job, which writes down where memory ran out."""
+    users = {
+        module_of(path)
+        for path in sources()
+        for _, name in imports(path)
+        if f"{name}.".startswith("sarlab._engine.")
+    }
+    assert users - {"_engine", "job"} == {"models", "scoring", "rollout", "update"}
+
+
+def test_the_package_level_stays_small():
+    names = {module_of(p) for p in sources()} - {"__init__"}
+    assert len(names) < 25, sorted(names)
 
 
 def test_importing_sarlab_loads_no_heavy_package():

@@ -13,7 +13,7 @@ from sarlab.scoring import (
     answer_block,
     answer_logps,
     compute_prefixes,
-    extend_prefix,
+    extend_prefixes,
     logps_of_states,
     token_report,
 )
@@ -114,7 +114,7 @@ def test_a_cut_and_extended_prefix_scores_the_rest_alike() -> None:
     policy = random_policy("llama")
     answer = [70, 71, 72, 73, 2]
     whole = logps_of(policy, Prefix(PREFIXES[0]), answer)
-    grown = extend_prefix(policy, Prefix(PREFIXES[0]), [70, 71, 99, 98])
+    (grown,) = extend_prefixes(policy, [Prefix(PREFIXES[0])], [70, 71, 99, 98])
     kept = grown.cut(len(PREFIXES[0]) + 2)  # the edit keeps 70 and 71
     rest = logps_of(policy, kept, answer[2:])
     torch.testing.assert_close(rest, whole[2:], atol=1e-5, rtol=0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sarlab.tasks import count_reasons, judge, judge_all, load_task
+from sarlab.tasks import judge, judge_all, load_task
 from sarlab.tasks.benchmarks import BENCHMARKS, last_boxed
 from sarlab.types import Question
 
@@ -26,7 +27,7 @@ def all_of(ref: str) -> list[Question]:
 
 def check_gold_against_itself(questions: list[Question]) -> None:
     verdicts = judge_all([f"so\nAnswer: {q.gold}" for q in questions], questions)
-    assert count_reasons(verdicts) == {"right": len(questions)}
+    assert Counter(v.reason for v in verdicts) == {"right": len(questions)}
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ BAD_FILES = {
     "null": (lines({"question": None, "answer": "1"}), r"'question' is None \(NoneType\)"),
     "true": (lines({"question": "a?", "answer": True}), r"'answer' is True \(bool\)"),
     "NaN": ('{"question": "a?", "answer": NaN}\n', "line 1: not valid JSON .NaN"),
-    "empty file": ("", "is empty. Give it one JSON object a line"),
+    "empty file": ("", "is empty. Give it one JSON object per line"),
     "blank lines": ("\n \n\n", "is empty"),
     "one question": (
         lines({"question": "a?", "answer": "1"}),

@@ -121,15 +121,16 @@ def finite(count: int = 50) -> FiniteTask:
 def test_an_epoch_is_a_permutation_cut_into_whole_batches(count: int) -> None:
     task = finite()
     steps = 50 // count
-    epoch = [q for step in range(steps) for q in task.train_batch(step, count, 3)]
+    epoch = [q for step in range(1, steps + 1) for q in task.train_batch(step, count, 3)]
     assert len(set(ids(epoch))) == steps * count
-    following = [q for step in range(steps, 2 * steps) for q in task.train_batch(step, count, 3)]
+    later = range(steps + 1, 2 * steps + 1)
+    following = [q for step in later for q in task.train_batch(step, count, 3)]
     assert ids(following) != ids(epoch)
-    assert ids(finite().train_batch(steps, count, 3)) == ids(following[:count])
-    assert ids(task.train_batch(0, count, 3)) == ids(epoch[:count])
+    assert ids(finite().train_batch(steps + 1, count, 3)) == ids(following[:count])
+    assert ids(task.train_batch(1, count, 3)) == ids(epoch[:count])
     if count == 10:
         assert set(ids(epoch)) == set(ids(list(task.train)))
-        assert ids(task.train_batch(0, count, 4)) != ids(epoch[:count])
+        assert ids(task.train_batch(1, count, 4)) != ids(epoch[:count])
 
 
 def test_held_out_questions_come_in_a_fixed_order() -> None:

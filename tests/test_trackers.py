@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from accelerate.tracking import GeneralTracker
 
-import sarlab.job.trackers as trackers
 from sarlab.config import TrainConfig
-from sarlab.job.trackers import TrackerView, tracked
+from sarlab.job import watchers
 from sarlab.job.training import run_training
-from sarlab.job.view import View
-from sarlab.types import StepRecord
+from sarlab.job.watchers import TrackerLog
+from sarlab.runs.folder import read_metrics
 
 SUMMARY = {
     "steps": 2,
@@ -44,39 +43,25 @@ class Kept(GeneralTracker):
         self.told.append("finished")
 
 
-class Seen(View):
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def step(self, record) -> None:
-        self.calls.append(f"step {record.step}")
-
-    def finish(self, summary) -> None:
-        self.calls.append("finish")
-
-    def wants_stop(self) -> bool:
-        return True
-
-
-def play(view: View) -> None:
-    """What training calls."""
-    view.begin(TrainConfig(alpha=0.1), 0)
-    view.evaluation(0, {"accuracy": 0.5, "mean_length": 9.0, "sar": None, "mean_reward": 0.6})
+def play(log: TrackerLog) -> None:
+    """What the logbook calls."""
+    log.begin(TrainConfig(alpha=0.1))
+    log.log(0, {"heldout_accuracy": 0.5, "heldout_mean_length": 9.0, "heldout_sar": None})
     for step in (1, 2):
-        metrics = {"step": step, "reward": 0.5 * step, "sar": None, "messages": ["a: b"]}
-        view.step(StepRecord(step, metrics))
-    view.finish(SUMMARY)
+        log.log(step, {"step": step, "reward": 0.5 * step, "sar": None, "messages": ["a: b"]})
+    log.finish(SUMMARY)
 
 
-def test_it_is_told_the_configuration_each_step_and_the_end() -> None:
-    tracker, seen = Kept(), Seen()
-    view = TrackerView(seen, tracker)
-    play(view)
+def test_it_gets_the_configuration_each_step_and_the_end() -> None:
+    tracker = Kept()
+    log = TrackerLog("none", Path("anywhere"))
+    log.tracker = tracker
+    play(log)
     (kind, configuration), *steps = tracker.told
     assert kind == "configuration" and configuration["alpha"] == 0.1
     assert configuration["heldout"] == ""  # None, which TensorBoard refuses
     assert steps == [
-        (0, {"heldout_accuracy": 0.5, "heldout_mean_length": 9.0, "heldout_mean_reward": 0.6}),
+        (0, {"heldout_accuracy": 0.5, "heldout_mean_length": 9.0}),
         (1, {"reward": 0.5}),
         (2, {"reward": 1.0}),
         (
@@ -91,16 +76,40 @@ def test_it_is_told_the_configuration_each_step_and_the_end() -> None:
         ),
         "finished",
     ]
-    assert seen.calls == ["step 1", "step 2", "finish"] and view.wants_stop()
 
 
-def test_without_a_tracker_the_view_is_left_alone() -> None:
-    view = View()
-    assert tracked(view, "none", Path("anywhere")) is view
+def test_without_a_tracker_nothing_is_written(tmp_path) -> None:
+    play(TrackerLog("none", tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_logbook_hands_on_what_it_logs(tmp_path, monkeypatch) -> None:
+    tracker = Kept()
+    monkeypatch.setattr(watchers.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(watchers, "_tracker", lambda name, folder: tracker)
+    config = TrainConfig(
+        tracker="trackio",
+        steps=2,
+        questions=1,
+        group_size=2,
+        mini_batches=1,
+        max_answer_tokens=8,
+        eval_questions=2,
+        validation_questions=2,
+    )
+    run_training(config, tmp_path / "run")
+    (_, configuration), *steps, end = tracker.told
+    assert configuration["tracker"] == "trackio" and end == "finished"
+    assert [step for step, _ in steps] == [0, 1, 2, 2]
+    lines = read_metrics(tmp_path / "run")
+    for line, (_, values) in zip(lines, steps[1:3], strict=True):
+        assert values["reward"] == pytest.approx(line["reward"], abs=1e-6)
+    assert "heldout_accuracy" in steps[0][1] and "heldout_accuracy" in steps[2][1]
+    assert "test_trained_accuracy" in steps[3][1]
 
 
 def test_a_package_that_is_not_there_is_named_before_training(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(watchers.importlib.util, "find_spec", lambda name: None)
     config = TrainConfig(tracker="trackio", steps=1)
     with pytest.raises(ValueError, match="package trackio is not installed"):
         run_training(config, tmp_path / "run")
@@ -116,7 +125,7 @@ def test_an_unknown_tracker_is_refused() -> None:
 def test_each_tracker_that_is_installed_takes_a_whole_run(name, tmp_path, monkeypatch) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed (none of them is a requirement)")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    play(tracked(View(), name, tmp_path))
+    play(TrackerLog(name, tmp_path))
     if name == "tensorboard":
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

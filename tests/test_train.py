@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 
@@ -15,9 +16,9 @@ from sarlab.models import add_lora
 from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import Verdict, load_task
-from sarlab.train import grpo_steps
+from sarlab.train import grpo_steps, ppo_steps
 from sarlab.types import Question
-from sarlab.update import TrainingError, mini_batches, start, update_policy
+from sarlab.update import TrainingError, add_critic, mini_batches, start, update_policy
 
 SMALL = TrainConfig(
     steps=2, questions=4, group_size=3, max_answer_tokens=16, mini_batches=2, warmup_steps=0
@@ -60,6 +61,25 @@ def gradient(token_budget: int) -> dict[str, torch.Tensor]:
     state.optimizer.step = lambda: None  # type: ignore[method-assign]
     update_policy(state, 0.0, batch, rows, advantages, reference, config)
     return {n: p.grad for n, p in state.policy.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_the_gradient_is_taken_three_frames_below_the_loop(algorithm, monkeypatch) -> None:
+    """Whoever reads the loop comes to ``loss.backward()`` through two calls."""
+    depths = []
+
+    def backward(loss, *args, **options):
+        names = [frame.function for frame in inspect.stack()]
+        depths.append(names.index(f"{algorithm}_steps"))
+        return torch.autograd.backward(loss, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    config = replace(SMALL, algorithm=algorithm, group_size=1 if algorithm == "ppo" else 3)
+    state = start(add_lora(random_policy("llama"), rank=4), config)
+    if algorithm == "ppo":
+        add_critic(state, config)
+    next((ppo_steps if algorithm == "ppo" else grpo_steps)(state, _task(), config))
+    assert depths and set(depths) == {3}
 
 
 def test_the_gradient_does_not_depend_on_how_the_batch_is_split() -> None:

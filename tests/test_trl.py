@@ -52,7 +52,8 @@ def test_processes_share_an_update(tmp_path: Path) -> None:
     ("changes", "options", "message"),
     [
         ({"algorithm": "ppo", "group_size": 1}, {}, "TRL has no PPO"),
-        ({"kl": "k1"}, {}, "TRL has k3 only"),
+        ({"kl": "k2"}, {}, "TRL has k3 only"),
+        ({"loss": "dapo"}, {}, "loss is 'dapo' with mini_batches=2; TRL divides each update by"),
         ({"questions": 3, "group_size": 3, "mini_batches": 1}, {"processes": 2}, "multiple of"),
         ({}, {"beta": 0.1}, "beta of TRL are set from the run's own"),
         ({}, {"use_vlm": True}, "no field 'use_vlm'"),

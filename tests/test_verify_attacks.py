@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sarlab.tasks import judge, math_worker, warm_up
+from sarlab.tasks import judge, math_judge, warm_up
 from sarlab.tasks.verify import Verdict
 
 ITIMER = signal.ITIMER_REAL
@@ -150,26 +150,26 @@ def test_a_timeout_leaves_a_warm_worker() -> None:
 
 
 def test_an_error_in_the_comparison_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(gold: str, value: str) -> math_worker.Comparison:
-        return math_worker.Comparison("error", "ValueError: no")
+    def broken(gold: str, value: str) -> math_judge.Comparison:
+        return math_judge.Comparison("error", "ValueError: no")
 
-    monkeypatch.setattr(math_worker, "compare", broken)
+    monkeypatch.setattr(math_judge, "compare", broken)
     assert judge("Answer: x+2", "x+1").reason == "error: ValueError: no"
 
 
 def test_a_worker_that_dies_is_counted_and_replaced() -> None:
-    math_worker.warm_up()
-    worker = math_worker._worker
+    math_judge.warm_up()
+    worker = math_judge._worker
     assert worker is not None
-    worker.process.kill()
+    os.killpg(worker.process.pid, signal.SIGKILL)  # the server and its child
     worker.process.wait()
     assert judge("Answer: x+77", "77+x").reason.startswith("error: ")
     assert judge("Answer: x+78", "78+x").reason == "right"
 
 
 def test_a_worker_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    math_worker.shut_down()
-    monkeypatch.setattr(math_worker.sys, "executable", "/bin/false")
+    math_judge.shut_down()
+    monkeypatch.setattr(math_judge.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match=r"cannot start.*pip install math-verify"):
         judge("Answer: x+79", "79+x")
     monkeypatch.undo()
@@ -177,22 +177,22 @@ def test_a_worker_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_stuck_worker_is_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    math_worker.warm_up()
-    assert math_worker._worker is not None
-    os.kill(math_worker._worker.process.pid, signal.SIGSTOP)
-    monkeypatch.setattr(math_worker, "_GRACE_S", 0.1)
-    assert math_worker.compare("x", "y+1", limit_s=0.1).outcome == "timeout"
-    assert math_worker.compare("x", "y+1").outcome == "wrong"
+    math_judge.warm_up()
+    assert math_judge._worker is not None
+    os.killpg(math_judge._worker.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(math_judge, "_GRACE_S", 0.1)
+    assert math_judge.compare("x", "y+1", limit_s=0.1).outcome == "timeout"
+    assert math_judge.compare("x", "y+1").outcome == "wrong"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_copy_starts_its_own_worker() -> None:
-    math_worker.warm_up()
+    math_judge.warm_up()
     pid = os.fork()
     if pid == 0:
         correct = judge("Answer: (x+3)(x-3)", "x^2-9").correct
-        math_worker.shut_down()
+        math_judge.shut_down()
         os._exit(0 if correct else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert judge("Answer: (x+4)(x-4)", "x^2-16").correct

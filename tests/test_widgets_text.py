@@ -152,9 +152,9 @@ def test_numbers() -> None:
 
 
 def test_colours_share_one_scale_for_all_answers() -> None:
-    assert tint(4.0) == tint(9.0) == "rgba(0, 114, 178, 0.62)"
-    assert tint(-4.0) == tint(-9.0) == "rgba(230, 159, 0, 0.62)"
-    assert tint(1.0) == "rgba(0, 114, 178, 0.15)"
+    assert tint(4.0) == tint(9.0) == "rgba(0, 114, 178, 0.50)"
+    assert tint(-4.0) == tint(-9.0) == "rgba(230, 159, 0, 0.50)"
+    assert tint(1.0) == "rgba(0, 114, 178, 0.12)"
     assert tint(0.0) == "rgba(0, 114, 178, 0.00)"
 
 

@@ -15,7 +15,7 @@ from sarlab.rewards import total_reward
 from sarlab.widgets.candidates import (
     Candidate,
     Draft,
-    kind_rows,
+    label_rows,
     orderings,
     pasted_answers,
     ranked,
@@ -24,9 +24,9 @@ from sarlab.widgets.candidates import (
     rejudged,
     score_candidates,
 )
-from sarlab.widgets.designs import DESIGNS, compare_designs, kind_means, reward_inputs
-from sarlab.widgets.figures import designs_figure, kinds_figure, tokens_figure
-from sarlab.widgets.html import designs_html, kinds_html, orderings_html, ranking_html
+from sarlab.widgets.designs import DESIGNS, compare_designs, label_means, reward_inputs
+from sarlab.widgets.figures import designs_figure, labels_figure
+from sarlab.widgets.html import designs_html, labels_html, orderings_html, ranking_html
 
 
 def answer(
@@ -92,22 +92,22 @@ def test_sar_without_each_token_is_the_librarys() -> None:
 def test_a_card_says_what_the_score_says() -> None:
     view = answer_view(answer([math.log(4), 0.0], own=math.log(0.5)))
     card = payload(view)["cards"][0]
-    assert card[1] == [["log P (nats)", "−0.69", "−2.08"], ["P", "0.500", "0.125"]]
-    assert card[2][0] == "v = +1.386 nats: likelier with the question"
-    assert card[2][1] == "share of the mean: v/n = +0.6931 nats"
+    assert card[1] == [["log p (nats)", "−0.69", "−2.08"], ["p", "0.500", "0.125"]]
+    assert card[2][0] == "Δ log p = +1.386 nats: likelier with the question"
+    assert card[2][1] == "share of the mean: Δ log p / n = +0.6931 nats"
     assert card[2][2] == "SAR without this token: +0.000 (−0.500)"  # from 1 − 1/2 down to 0
     assert payload(view)["numbers"] == [
         ["SAR", "+0.500"],
         ["ppl(a|q)", "2.00"],
         ["ppl(a)", "4.00"],
-        ["mean v", "+0.693 nats"],
+        ["mean Δ log p", "+0.693 nats"],
         ["tokens", "2"],
     ]
 
 
 def test_ranking_puts_the_highest_sar_first() -> None:
     group = six("q")
-    assert [group[i].kind for i in ranked(group)] == [
+    assert [group[i].label for i in ranked(group)] == [
         *("concise", "partly_right", "wrong", "redundant", "no_thought", "off_topic"),  # a tie
     ]
     html = ranking_html(group)
@@ -150,9 +150,9 @@ def test_alpha_zero_makes_every_bonus_vanish() -> None:
 def test_means_by_kind_and_their_interval() -> None:
     both = [*six("q1"), *six("q2", shift=1.0)]
     (design,) = compare_designs(both, 0.0, ["sar_alone"])
-    first = kind_means(both, design, "reward")[0]
+    first = label_means(both, design, "reward")[0]
     values = [1 - math.exp(-1), 1 - math.exp(-2)]
-    assert (first.kind, first.answers) == ("concise", 2)
+    assert (first.label, first.answers) == ("concise", 2)
     assert first.mean == pytest.approx(sum(values) / 2)
     spread = (values[1] - values[0]) / math.sqrt(2)
     assert first.half_width == pytest.approx(1.96 * spread / math.sqrt(2))
@@ -166,7 +166,7 @@ def test_groups_are_questions() -> None:
 
 def test_kind_table_and_orderings_count_questions() -> None:
     both = [*six("q1"), *six("q2", shift=-0.8)]  # concise 0.2 < redundant 0.5 on the second
-    rows = {row.kind: row for row in kind_rows(both)}
+    rows = {row.label: row for row in label_rows(both)}
     assert rows["redundant"].questions_below_concise == 1
     assert rows["concise"].questions_below_concise is None
     assert rows["no_thought"].mean_length == 2
@@ -175,7 +175,7 @@ def test_kind_table_and_orderings_count_questions() -> None:
     assert counts["concise", "redundant"] == (1, 2)
     assert counts["redundant", "no_thought"] == (2, 2)
     assert "<b>1</b> of 2" in orderings_html(orderings(both))
-    assert "1 of 2" in kinds_html(kind_rows(both))
+    assert "1 of 2" in labels_html(label_rows(both))
 
 
 def test_figures_hold_the_tables_numbers() -> None:
@@ -186,14 +186,12 @@ def test_figures_hold_the_tables_numbers() -> None:
     bars = [trace for trace in figure.data if trace.type == "bar"]
     assert len(bars) == 6
     for trace, design in zip(bars, designs, strict=True):
-        assert list(trace.x) == pytest.approx([m.mean for m in kind_means(both, design)])
+        assert list(trace.x) == pytest.approx([m.mean for m in label_means(both, design)])
         assert trace.y[0] == "concise"
         hatched = [shape == "/" for shape in trace.marker.pattern.shape]
         assert hatched == [x < 0 for x in trace.x]
-    kinds = kinds_figure(kind_rows(both)).data[0]
-    assert list(kinds.x) == pytest.approx([row.mean_sar for row in kind_rows(both)])
-    tokens = tokens_figure(answer_view(answer([1.0, -2.0]))).data[0]
-    assert list(tokens.y) == [1.0, -2.0]
+    kinds = labels_figure(label_rows(both)).data[0]
+    assert list(kinds.x) == pytest.approx([row.mean_sar for row in label_rows(both)])
     table = designs_html(six("q"), compare_designs(six("q"), 0.2), "advantage")
     assert table.count("+0.500") >= 3
 
@@ -247,7 +245,7 @@ def test_scoring_keeps_the_order_and_judges(frozen_tiny) -> None:
     ]
     seen = []
     found = score_candidates(frozen_tiny, drafts, on_question=lambda *done: seen.append(done))
-    assert [c.kind for c in found] == ["a", "b", "c", "d"]
+    assert [c.label for c in found] == ["a", "b", "c", "d"]
     assert [c.correct for c in found] == [True, False, False, None]
     assert seen == [(1, 2), (2, 2)]
     again = rejudged(found[:1], "6")

@@ -19,7 +19,7 @@ from sarlab.display.text import signed
 from sarlab.runs.folder import read_rollouts
 from sarlab.types import Question
 from sarlab.widgets import RunBrowser, Workbench, workbench_html
-from sarlab.widgets.audit import questions_of, read_audit, right_without_a_thought, row_score
+from sarlab.widgets.audit import questions_of, read_audit, row_score, short_with_low_sar
 from sarlab.widgets.candidates import Draft
 from sarlab.widgets.export import picture, write_html
 from sarlab.widgets.jobs import JobBar, Stopped
@@ -39,7 +39,7 @@ DRAFTS = [
 @pytest.fixture
 def bench(frozen_tiny, tmp_path) -> Workbench:
     found = Workbench(frozen_tiny, DRAFTS, runs=tmp_path / "runs")
-    found.job.wait()
+    found.wait()
     return found
 
 
@@ -54,7 +54,7 @@ def test_it_opens_on_the_first_question_with_its_answers_ranked(bench, frozen_ti
     assert bench.answer == 0
     assert bench.opened.sar == pytest.approx(expected.sar, abs=1e-4)
     assert bench.opened.answer == DRAFTS[0].answer
-    table = bench.panels.ranking.table
+    table = bench.ranking.table
     sars = [row[2] for row in table.content["rows"]]
     assert sars == [signed(c.score.sar) for c in sorted(bench.answers, key=lambda c: -c.score.sar)]
     assert table.opened == 0 and table.content["keys"] == sorted(
@@ -63,15 +63,15 @@ def test_it_opens_on_the_first_question_with_its_answers_ranked(bench, frozen_ti
 
 
 def test_choosing_a_row_opens_the_answer(bench) -> None:
-    bench.panels.ranking.table.opened = 2  # what a click sends
+    bench.ranking.table.opened = 2  # what a click sends
     assert bench.answer == 2 and bench.opened.answer == DRAFTS[2].answer
-    panel = bench.panels.tokens.panel
+    panel = bench.tokens.panel
     assert panel.text == DRAFTS[2].answer
     assert panel.view["numbers"][0] == ["SAR", signed(bench.opened.sar)]
 
 
 def test_a_draft_is_scored_and_acknowledged(bench, frozen_tiny) -> None:
-    panel = bench.panels.tokens.panel
+    panel = bench.tokens.panel
     text = "12 + 30 = 42. So she has 42 pens!\nAnswer: 42"
     panel.draft = {"text": text, "seq": 7}  # what typing sends
     assert panel.acknowledged == 7 and panel.view["seq"] == 7
@@ -81,22 +81,23 @@ def test_a_draft_is_scored_and_acknowledged(bench, frozen_tiny) -> None:
     assert panel.text == DRAFTS[0].answer  # the box is the reader's, nothing is typed over
     panel.draft = {"text": "  ", "seq": 8}
     assert panel.acknowledged == 8 and "The answer is empty" in panel.message
+    assert panel.view == {"seq": 8} and bench.opened is None and bench.tokens.keep.disabled
     panel.draft = {"text": "a \ud83d b", "seq": 9}
     assert panel.message == "" and bench.opened.tokens[-1].strip() != ""
-    bench.panels.tokens.reset.click()
+    bench.tokens.reset.click()
     assert not bench.edited and bench.opened.answer == DRAFTS[0].answer
 
 
 def test_an_edit_can_be_kept(bench) -> None:
     bench.edit("12 + 30 = 42.\nAnswer: 42")
-    bench.panels.tokens.keep.click()
+    bench.tokens.keep.click()
     assert len(bench.answers) == 4 and bench.answer == 3
-    assert bench.answers[3].kind == "edited" and bench.answers[3].correct
+    assert bench.answers[3].label == "edited" and bench.answers[3].correct
     assert not bench.edited
 
 
 def test_a_span_gives_two_numbers(bench, frozen_tiny) -> None:
-    bench.panels.tokens.panel.selection = [2, 6]  # what brushing sends
+    bench.tokens.panel.selection = [2, 6]  # what brushing sends
     assert bench.selection == (2, 6)
     score = fresh(frozen_tiny, DRAFTS[0].answer)
     ids = score.token_ids
@@ -104,19 +105,19 @@ def test_a_span_gives_two_numbers(bench, frozen_tiny) -> None:
     left_out, scored_again = bench.span_numbers()
     assert left_out == pytest.approx(score.sar_without(2, 6), abs=1e-4)
     assert scored_again == pytest.approx(deleted.sar, abs=1e-4)
-    shown = bench.panels.tokens.panel.span
+    shown = bench.tokens.panel.span
     assert [line[1] for line in shown[1:]] == [signed(left_out), signed(scored_again)]
     assert "left out of the mean" in shown[1][0] and "scored again" in shown[2][0]
     bench.selection = (0, bench.opened.length)
-    assert bench.span_numbers() is None and bench.panels.tokens.panel.span == []
+    assert bench.span_numbers() is None and bench.tokens.panel.span == []
 
 
 def test_pins_show_two_answers_on_one_scale(bench) -> None:
-    bench.panels.ranking.table.pinned = [0, 2]
+    bench.ranking.table.pinned = [0, 2]
     assert bench.pinned == (0, 2)
-    for view, index in zip(bench.panels.pair.views, (0, 2), strict=True):
+    for view, index in zip(bench.pair.views, (0, 2), strict=True):
         assert view.view["numbers"][0] == ["SAR", signed(bench.answers[index].score.sar)]
-    assert bench.panels.pair.views[0].legend == bench.panels.pair.views[1].legend
+    assert bench.pair.views[0].legend == bench.pair.views[1].legend
 
 
 def test_one_answer_under_two_policies(bench) -> None:
@@ -130,7 +131,7 @@ def test_one_answer_under_two_policies(bench) -> None:
 
 
 def test_alpha_moves_the_designs(bench) -> None:
-    panel = bench.panels.designs
+    panel = bench.designs
     before = panel.table.value
     panel.alpha.value = 0.5
     assert bench.alpha == 0.5 and panel.table.value != before
@@ -145,7 +146,7 @@ def test_alpha_moves_the_designs(bench) -> None:
 
 def test_sampling_adds_answers_and_can_be_stopped(bench) -> None:
     bench.sample(3, 12, seed=5, wait=True)
-    assert [c.kind for c in bench.answers].count("sampled") == 3
+    assert [c.label for c in bench.answers].count("sampled") == 3
     assert all(c.score.length <= 12 for c in bench.answers[3:])
     again = Workbench(bench.policy, DRAFTS[:1])
     again.job.wait()
@@ -155,7 +156,7 @@ def test_sampling_adds_answers_and_can_be_stopped(bench) -> None:
     ]
     bench.job._stop.clear()
     bench.sample(64, 60)
-    bench.panels.sampling.bench.job.stop_button.click()
+    bench.job.stop_button.click()
     bench.job.wait()
     assert bench.job.words.value == "Stopped." and len(bench.answers) < 20
 
@@ -205,7 +206,7 @@ def uploaded(name: str, content: bytes) -> dict:
 
 
 def test_typed_questions_pasted_answers_and_files(bench, tmp_path) -> None:
-    source = bench.panels.source
+    source = bench.source
     source.typed.value, source.gold.value = "What is 2 + 2?", "4"
     source.open_button.click()
     assert bench.question == "What is 2 + 2?" and bench.answers == ()
@@ -271,7 +272,7 @@ def test_the_run_browser_shows_what_was_logged(run_folder, frozen_tiny) -> None:
     table = read_rollouts(run_folder).to_pylist()
     browser.steps.value = 2
     mine = [r for r in table if r["step"] == 2 and r["question_id"] == browser.question_id]
-    assert [row.answer for row in browser.found] == [r["answer"] for r in mine]
+    assert [row.answer for row in browser.shown] == [r["answer"] for r in mine]
     assert browser.tokens.score.sar == pytest.approx(mine[0]["sar"])
     assert browser.tokens.score.values == pytest.approx(
         [
@@ -286,7 +287,7 @@ def test_the_run_browser_shows_what_was_logged(run_folder, frozen_tiny) -> None:
 def test_the_audit_filters_as_it_says(run_folder, frozen_tiny) -> None:
     rows = read_audit(run_folder)
     rows = [replace(r, correct=i % 2 == 0, truncated=i == 4) for i, r in enumerate(rows)]
-    found = right_without_a_thought(rows, 40, 0.3)
+    found = short_with_low_sar(rows, 40, 0.3)
     expected = [
         r for r in rows if r.correct and not r.truncated and r.length <= 40 and r.sar <= 0.3
     ]
@@ -296,7 +297,7 @@ def test_the_audit_filters_as_it_says(run_folder, frozen_tiny) -> None:
     browser = RunBrowser(run_folder.parent, tokenizer_of=frozen_tiny)
     browser.mode.value = "audit"
     browser.length.value, browser.sar.value = 40, 0.3
-    assert list(browser.found) == right_without_a_thought(browser.rows, 40, 0.3)
+    assert list(browser.shown) == short_with_low_sar(browser.rows, 40, 0.3)
     changed = replace(rows[0], answer="another model's text")
     with pytest.raises(ValueError, match="spell another text"):
         row_score(changed, frozen_tiny.tokenizer)
@@ -307,7 +308,7 @@ def test_the_audit_filters_as_it_says(run_folder, frozen_tiny) -> None:
 
 def test_a_folder_without_runs_says_so(tmp_path) -> None:
     browser = RunBrowser(tmp_path)
-    assert "No finished runs" in browser.message.value and browser.found == ()
+    assert "No finished runs" in browser.message.value and browser.shown == ()
 
 
 def test_nbconvert_shows_the_twin_and_runs_nothing(bench) -> None:
@@ -331,8 +332,8 @@ def test_nbconvert_shows_the_twin_and_runs_nothing(bench) -> None:
 
 def test_what_goes_to_the_browser_is_json_without_surrogates(bench) -> None:
     bench.edit("emoji 🙂 \ud83d and \u202e and \x00")
-    json.dumps(bench.panels.tokens.panel.view).encode("utf-8")
-    text = json.dumps(bench.panels.tokens.panel.view["runs"], ensure_ascii=False)
+    json.dumps(bench.tokens.panel.view).encode("utf-8")
+    text = json.dumps(bench.tokens.panel.view["runs"], ensure_ascii=False)
     assert "\u202e" not in text and "⟨U+202E⟩" in text and "␀" in text
 
 

@@ -40,6 +40,14 @@ def right_writings(gold: str) -> Iterator[tuple[str, str]]:
     yield "on the next line", f"\n{digits}"
     yield "equation: x = 18", f"x = {digits}"
     yield "sentence: The answer is 18.", f"The answer is {digits}."
+    yield "unit: 18 square feet", f"{digits} square feet"
+    yield "rate: 18/hour", f"{digits}/hour"
+    yield "currency at the end: 18$", f"{digits}$"
+    yield "remainder: 18 cents left over", f"{digits} cents left over"
+    yield "in brackets: (18)", f"({digits})"
+    yield r"power of ten: 1.8 \times 10^1", rf"{canonical(number / 10)} \times 10^1"
+    yield "said again: 18, The answer is 18.", f"{digits}\nThe answer is {digits}."
+    yield "derived again: 18, 9 + 9 = 18", f"{digits}\n1 + {canonical(number - 1)} = {digits}"
 
 
 def wrong_writings(gold: str) -> Iterator[tuple[str, str]]:
@@ -57,6 +65,13 @@ def wrong_writings(gold: str) -> Iterator[tuple[str, str]]:
     yield "two answers: 18, 19", f"{digits}, {above}"
     yield "two answers: 18 and 187", f"{digits} and {digits}7"
     yield "two answers on two lines", f"{digits}\n{below}"
+    yield "two answers: 18, 1 + 18 = 19", f"{digits}\n1 + {digits} = {above}"
+    yield r"two answers: 18 \approx 19", rf"{digits} \approx {above}"
+    yield r"two answers: 19 \equiv 18", rf"{above} \equiv {digits}"
+    yield "a remainder not worked out: 18 mod 19", rf"{digits} \mod {above}"
+    yield "digits apart: 1 18", f"1 {digits}"
+    yield "another power: 18 x 10^2", rf"{digits} \times 10^2" if number else "1"
+    yield "a mixed number: 18 1/2", f"{digits} 1/2"
     yield "nothing", ""
     yield "a question mark", "?"
     yield "a full stop", "."
@@ -83,6 +98,23 @@ def wrong_writings(gold: str) -> Iterator[tuple[str, str]]:
     yield "digits of another script", digits.translate(_DEVANAGARI)
     yield "power: 18²", f"{digits}²"
     yield "false equation: 18 = 0", f"{digits} = 0"
+
+
+def authors_ending(solution: str, gold: str) -> str | None:
+    """The last number of a GSM8K solution with its unit of at most three words, as it was written.
+
+    None where the last line ends otherwise, or in another number than gold.
+    """
+    last = re.sub(r"<<[^<>]*>>", "", solution.strip().splitlines()[-1])
+    match = re.search(r"(?:=|^|\s)\s*(-?\$?-?[\d.,]*\d)([^\d=]*)$", last)
+    unit = match[2].rstrip('. "?') if match else ""
+    if match is None or len(re.findall(r"[^\s/]+", unit)) > 3:
+        return None
+    try:
+        same = parse_number(match[1].rstrip(".,")) == parse_number(gold)
+    except NotANumber:
+        return None
+    return match[1] + unit if same else None
 
 
 def intermediate_values(solution: str, gold: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Key-value caches: stacking those of several prefixes, and one that grows without copying.
+"""Key-value caches: filled by a forward, stacked for a batch, grown without copying.
 
 A cache is a tuple of (keys, values) per layer, each [rows, heads, length, head_dim].
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -27,6 +27,29 @@ def stack_caches(caches: Sequence[Cache], width: int) -> Iterator[tuple[Tensor, 
 def _stack(blocks: Sequence[Tensor], width: int) -> Tensor:
     padded = [pad(x, (0, 0, 0, width - x.shape[2])) if x.shape[2] < width else x for x in blocks]
     return padded[0] if len(padded) == 1 else torch.cat(padded)
+
+
+def run_trunk(
+    trunk: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None
+) -> tuple[Tensor, Cache]:
+    """One forward of a model's trunk: final hidden states [rows, length, H] and the grown cache."""
+    # Without a config every layer keeps its whole past; masks still apply sliding windows.
+    past = DynamicCache(ddp_cache_data=cache) if cache is not None else DynamicCache()
+    out = trunk(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=True,
+    )
+    return out.last_hidden_state, tuple((layer.keys, layer.values) for layer in past.layers)
+
+
+def without_padding(block: Tensor, length: int, width: int) -> Tensor:
+    """Slots [0, length) and those from ``width`` on, of keys or values [1, heads, slots, dim]."""
+    if length == width:
+        return block
+    return torch.cat([block[:, :, :length], block[:, :, width:]], dim=2)
 
 
 def growing_cache(caches: Sequence[Cache], width: int) -> DynamicCache:

@@ -1,13 +1,13 @@
-"""A LoRA added into the weights that it adapts: the same policy with a third of the products.
+"""Merge a LoRA into its base weights for a block of code: one matrix product instead of three.
 
 PEFT computes Wx + s·B(Ax) with three products and two passes over the output. For a fixed adapter
-that is W'x with W' = W + s·BA, and so are its gradients: towards x they go through W', towards A
-and B through products with a thin side. The sum is exact up to float32 rounding, so it is made
-only where everything is float32 and the adapter is a plain LoRA.
+that is W'x with W' = W + s·BA. The gradient to x goes through W', those to A and B through
+products with a thin side. W' is exact up to float32 rounding, so it is used only where everything
+is float32 and the adapter is a plain LoRA.
 
-Without gradients the sums are kept for the block, since sampling needs them token after token.
-With gradients each is made when its layer is run and again when its gradient is wanted: as many
-operations as r more tokens, and a second copy of the weights never stands beside the activations.
+Without gradients W' is cached for the block, since sampling needs it for every token. With
+gradients each layer computes it in its forward and again in its backward pass: that costs as much
+as r more tokens, and a second copy of all weights is never held beside the activations.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ def folded(model: Any) -> Iterator[None]:
     """Within the block every adapted layer of ``model`` is one product; gradients still flow.
 
     The adapter must not change inside the block: leave it before the optimiser steps. Does
-    nothing where some layer cannot be folded (see :func:`foldable`). Afterwards the layers are
-    as they were.
+    nothing where a layer cannot be folded (see :func:`foldable`).
     """
     layers = [m for m in model.modules() if hasattr(m, "lora_A")]
     if not layers or not all(map(foldable, layers)):
@@ -36,8 +35,8 @@ def folded(model: Any) -> Iterator[None]:
     try:
         for layer in layers:
             name = layer.active_adapters[0]
-            kept = functools.cache(functools.partial(_folded_weight, layer, name))
-            layer.forward = functools.partial(_forward, layer, name, kept)
+            weight = functools.cache(functools.partial(_folded_weight, layer, name))
+            layer.forward = functools.partial(_forward, layer, name, weight)
         yield
     finally:
         for layer in layers:
@@ -45,7 +44,7 @@ def folded(model: Any) -> Iterator[None]:
 
 
 def foldable(layer: Any) -> bool:
-    """Whether adding this layer's adapter into its weight is exact up to float32 rounding."""
+    """Whether merging this layer's adapter into its weight is exact up to float32 rounding."""
     if "forward" in vars(layer):  # folded already
         return False
     base = getattr(layer, "base_layer", None)
@@ -73,12 +72,12 @@ def _sum(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
         return torch.addmm(weight, b, a, alpha=scaling)
 
 
-def _forward(layer: Any, name: str, kept: Callable[[], Tensor], x: Tensor) -> Tensor:
+def _forward(layer: Any, name: str, weight: Callable[[], Tensor], x: Tensor) -> Tensor:
     base = layer.base_layer
     if layer.disable_adapters:
         return base(x)
     if not torch.is_grad_enabled():
-        return nn.functional.linear(x, kept(), base.bias)
+        return nn.functional.linear(x, weight(), base.bias)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     return _FoldedLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
 

@@ -7,19 +7,51 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 _HEAD_SLICE = 1 << 23  # logits held at once: 32 MiB in float32
 _FLAT_VOCABULARY = 4_096  # up to this size all probabilities are summed at once
 _BLOCK = 128
 
 
-def slice_rows(vocabulary: int) -> int:
-    """How many tokens go through the head at once."""
-    return max(1, _HEAD_SLICE // vocabulary)
+def slice_rows(weight: Tensor) -> int:
+    """How many tokens go through the head with ``weight`` [V, H] at once."""
+    return max(1, _HEAD_SLICE // weight.shape[0])
 
 
-class FrozenHeadLogps(torch.autograd.Function):
-    """Log-probs [N] of ``targets`` [N] from hidden states [N, H], for a head that is not trained.
+def target_logps(
+    states: Tensor,
+    targets: Tensor,
+    logits_of: Callable[[Tensor], Tensor],
+    weight: Tensor,
+    *,
+    frozen_head: bool,
+) -> Tensor:
+    """Log-probs [N] of ``targets`` [N] from hidden states [N, H], slice by slice.
+
+    ``logits_of`` maps states to logits; with ``frozen_head`` it is the product with ``weight``
+    [V, H] (and a bias) and nothing else, and the gradient takes the short way.
+    """
+    rows = slice_rows(weight)
+    needs_grad = torch.is_grad_enabled() and states.requires_grad
+    if needs_grad and frozen_head:
+        return _FrozenHeadLogps.apply(states, targets, logits_of, weight, rows)
+    slices = [(states[i : i + rows], targets[i : i + rows]) for i in range(0, len(states), rows)]
+    if needs_grad and len(slices) > 1:
+        # Recomputing a slice in the backward pass is cheaper than keeping its logits.
+        parts = [checkpoint(_slice_logps, logits_of, *x, use_reentrant=False) for x in slices]
+    else:
+        parts = [_slice_logps(logits_of, *x) for x in slices]
+    return torch.cat(parts)
+
+
+def _slice_logps(logits_of: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor) -> Tensor:
+    logps = torch.log_softmax(logits_of(states).float(), dim=-1)
+    return logps.gather(-1, targets[:, None])[:, 0]
+
+
+class _FrozenHeadLogps(torch.autograd.Function):
+    """:func:`target_logps` for a head that is not trained.
 
     d log p(y) / d h = W_y − Σ_v p(v) W_v does not depend on the loss, so the forward pass
     computes it while a slice's logits exist: two products with the head ``weight`` [V, H] instead

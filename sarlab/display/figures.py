@@ -1,9 +1,9 @@
 """Pictures of training and evaluation: pure functions to plotly figures, and how to show them.
 
-Every figure has a transparent background, mid-grey text and the blue and orange that colour-blind
-readers can tell apart, so that it is readable in light and dark themes alike. A figure is shown
-as plotly JSON (live in JupyterLab) together with a PNG of itself, which is what remains on a page
-without JupyterLab.
+Every figure has a light ground of its own: no single grey has 4.5:1 on white and on JupyterLab's
+dark page. Its blue and orange are those of the token views, apart for colour-blind readers. A
+figure is shown as plotly JSON (live in JupyterLab) together with a PNG of itself, which is what
+remains on a page without JupyterLab.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-BLUE, ORANGE, GREY = "#3182bd", "#e6770b", "#888888"
-GRID = "rgba(128,128,128,0.22)"
+from sarlab.display.text import BLUE_HEX, ORANGE_HEX
+
+BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, "#767676"
+GROUND, INK, GRID = "#fafafa", "#444444", "rgba(128,128,128,0.22)"
 PICTURE_SECONDS = 40  # a browser that takes longer than this to draw is given up
-PICTURE_SCALE = 1.5  # PNG pixels per figure pixel
+PICTURE_SCALE = 1.5  # PNG pixels per figure pixel, in files
 
 # title, column of metrics.jsonl, number format of the axis
 _PANELS = (
@@ -30,8 +32,8 @@ _PANELS = (
     ("Mean length (tokens)", "mean_length", None),
     ("Self-aligned reward", "sar", None),
     ("Reward", "reward", None),
-    ("KL to the base (nats a token)", "kl", None),
-    ("Cut off at the limit", "truncated_share", ".0%"),
+    ("KL to the base (nats per token)", "kl", None),
+    ("Truncated", "truncated_share", ".0%"),
 )
 _HELDOUT = {"reward": "heldout_mean_reward"}  # other columns are called heldout_<column>
 _COLUMNS = 3
@@ -84,9 +86,10 @@ def training_figure(
     last = max((int(m["step"]) for m in metrics), default=0)
     start = 0 if baseline or any(m["step"] == 0 for m in metrics) else 1
     end = max(steps or 0, last, start + 1)
-    figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], nticks=6)
+    ticks = {"dtick": 1} if end - start < 6 else {"nticks": 6}  # steps are whole numbers
+    figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], tickformat="d", **ticks)
     figure.update_annotations(font_size=13)
-    return style(figure, width=960, height=430)
+    return style(figure, width=800, height=430)  # what a window of 1000 pixels leaves
 
 
 def _panel_traces(
@@ -102,9 +105,8 @@ def _panel_traces(
                 x=x,
                 y=y,
                 name="each step",
-                mode="lines" if len(x) > 1 else "markers",
+                mode="lines" if long else "lines+markers",
                 line={"color": BLUE, "width": 1 if long else 2},
-                opacity=0.55 if long else 1,
             ),
         )
     ]
@@ -114,7 +116,7 @@ def _panel_traces(
             y=running_mean(y, 5),
             name="mean of 5 steps",
             mode="lines",
-            line={"color": BLUE, "width": 2.5},
+            line={"color": BLUE, "width": 3},
             hoverinfo="skip",
         )
         traces.append(("trend", trend))
@@ -151,21 +153,24 @@ def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
         template="none",
         width=width,
         height=height,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": GREY, "size": 12, "family": "system-ui, sans-serif"},
-        margin={"l": 52, "r": 14, "t": 56, "b": 54},
+        paper_bgcolor=GROUND,
+        plot_bgcolor=GROUND,
+        font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
+        margin={"l": 52, "r": 14, "t": 56, "b": 60},
         legend={"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"},
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},
     )
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
+    axis["exponentformat"] = "power"  # 3×10⁻⁶, where plotly's own choice is 3μ
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
 
 
-def draw_png(figure: go.Figure) -> bytes | None:
+def draw_png(figure: go.Figure, scale: float = PICTURE_SCALE) -> bytes | None:
     """The figure as a PNG; None where there is no browser to draw it, or it fails to.
+
+    ``scale``: PNG pixels per figure pixel.
 
     Kaleido draws with an installed Chrome or Chromium, which is looked for first, since kaleido
     without one can wait for minutes. BROWSER_PATH names one that is not found by itself.
@@ -177,7 +182,7 @@ def draw_png(figure: go.Figure) -> bytes | None:
     size = {"width": figure.layout.width or 700, "height": figure.layout.height or 450}
     try:
         found = kaleido.calc_fig_sync(
-            json.loads(figure.to_json()), opts={"format": "png", "scale": PICTURE_SCALE, **size}
+            json.loads(figure.to_json()), opts={"format": "png", "scale": scale, **size}
         )
     except (RuntimeError, OSError, TimeoutError, ValueError) as error:
         _say_once(f"No picture could be drawn ({type(error).__name__}: {error}).")
@@ -191,7 +196,8 @@ def mimebundle(figure: go.Figure, *, png: bool = True) -> dict[str, Any]:
         "application/vnd.plotly.v1+json": json.loads(figure.to_json()),
         "text/plain": _caption(figure),
     }
-    drawn = draw_png(figure) if png else None
+    # JupyterLab shows the PNG in its own pixels until the pointer comes: so many as the figure's.
+    drawn = draw_png(figure, 1) if png else None
     if drawn is not None:
         bundle["image/png"] = base64.b64encode(drawn).decode("ascii")
     return bundle
@@ -210,6 +216,10 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
         return None
     bundle = mimebundle(figure, png=png)
     if handle is not None:
+        # JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another
+        # type of output in between, of the same height, makes JupyterLab draw it anew.
+        room = f'<div style="height:{figure.layout.height or 450}px"></div>'
+        handle.update({"text/html": room, "text/plain": ""}, raw=True)
         handle.update(bundle, raw=True)
         return handle
     return display(bundle, raw=True, display_id=True)

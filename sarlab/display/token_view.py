@@ -14,9 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from sarlab.answers import AnswerScore, TokenAlternatives
-from sarlab.display.text import Line, line_of, number, segments, shortened, signed, tint, visible
+from sarlab.display.text import (
+    LEGEND,
+    V_FULL_NATS,
+    Line,
+    line_of,
+    number,
+    segments,
+    shortened,
+    signed,
+    tint,
+    visible,
+)
 
 _STEP_END = re.compile(r"[.!?]['\")\]]*(?:[ \t]*\n+|(?=\s))|\n+")
+FOREIGN_PERPLEXITY = 1000.0
+"""From here on a policy finds text so unlikely that it was never trained on such text."""
 _STEP_MAX_TOKENS = 120  # a text without sentences is cut too, or folding would not help
 
 
@@ -38,12 +51,12 @@ class TokenView:
 
 @dataclass(frozen=True)
 class Step:
-    """A sentence or line of the answer: tokens [start, stop), Σ v in nats, its share of all."""
+    """A sentence or line: tokens [start, stop), their Σ Δ log p in nats, its share of all."""
 
     start: int
     stop: int
     total_nats: float
-    share: float | None  # None where all v add up to nothing
+    share: float | None  # None where the sum over all tokens is 0
     opening: str
 
 
@@ -54,26 +67,43 @@ class AnswerView:
     score: AnswerScore
     tokens: tuple[TokenView, ...]
     steps: tuple[Step, ...]
+    correct: bool | None = None
+    truncated: bool = False
 
     @property
     def mean_value(self) -> float:
-        """Mean v, nats; SAR = max(−1, 1 − exp(−this))."""
+        """Mean Δ log p, nats; SAR = max(−1, 1 − exp(−this))."""
         return sum(self.score.values) / self.score.length
 
     def numbers(self) -> tuple[tuple[str, str], ...]:
         """The answer's numbers with their labels."""
         score = self.score
+        verdict = "" if self.correct is None else "✓ right" if self.correct else "✗ wrong"
+        words = [w for w in (verdict, "truncated at the limit" if self.truncated else "") if w]
         return (
             ("SAR", signed(score.sar)),
             ("ppl(a|q)", number(score.ppl_conditioned)),
             ("ppl(a)", number(score.ppl_standalone)),
-            ("mean v", f"{signed(self.mean_value)} nats"),
+            ("mean Δ log p", f"{signed(self.mean_value)} nats"),
             ("tokens", str(score.length)),
+            *((("answer", ", ".join(words)),) if words else ()),
+        )
+
+    @property
+    def warning(self) -> str:
+        """What to say of perplexities that mean little; "" for others."""
+        if min(self.score.ppl_conditioned, self.score.ppl_standalone) < FOREIGN_PERPLEXITY:
+            return ""
+        return (
+            "Perplexities in the thousands: the model was not trained on such text, and its SAR "
+            "says little."
         )
 
 
-def answer_view(score: AnswerScore) -> AnswerView:
-    """Everything that is shown of a scored answer."""
+def answer_view(
+    score: AnswerScore, correct: bool | None = None, truncated: bool = False
+) -> AnswerView:
+    """Everything that is shown of a scored answer; ``correct`` is None where it is not judged."""
     values = score.values
     without = sar_without_each(values)
     tokens = tuple(
@@ -91,7 +121,7 @@ def answer_view(score: AnswerScore) -> AnswerView:
         )
         for j, (piece, v) in enumerate(zip(score.tokens, values, strict=True))
     )
-    return AnswerView(score, tokens, split_steps(score.tokens, values))
+    return AnswerView(score, tokens, split_steps(score.tokens, values), correct, truncated)
 
 
 def sar_without_each(values: Sequence[float]) -> list[float | None]:
@@ -126,11 +156,23 @@ def split_steps(pieces: Sequence[str], values: Sequence[float]) -> tuple[Step, .
     return tuple(steps)
 
 
+def legend() -> dict[str, Any]:
+    """The scale that all token views share: cells (number, tint, line) and a sentence."""
+    lines = {"none": 0, "solid": 1, "dotted": 2}
+    cells = []
+    for value in (-V_FULL_NATS, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, V_FULL_NATS):
+        sign = {-V_FULL_NATS: "≤ ", V_FULL_NATS: "≥ "}.get(value, "")
+        shown = signed(value, 1 if value % 1 else 0) if value else "0"
+        cells.append([f"{sign}{shown}", tint(value), lines[line_of(value)]])
+    return {"cells": cells, "text": LEGEND}
+
+
 def payload(view: AnswerView) -> dict[str, Any]:
     """The view as JSON for the browser, which computes nothing of its own."""
     lines = {"none": 0, "solid": 1, "dotted": 2}
     return {
         "numbers": [list(pair) for pair in view.numbers()],
+        "warning": view.warning,
         "runs": [list(token.runs) for token in view.tokens],
         "tints": [token.tint for token in view.tokens],
         "lines": [lines[token.line] for token in view.tokens],
@@ -158,15 +200,15 @@ def payload(view: AnswerView) -> dict[str, Any]:
 
 
 def share_text(step: Step) -> str:
-    """A step's share of Σ v, in per cent."""
+    """A step's share of the whole sum, in per cent."""
     return "–" if step.share is None else f"{signed(100 * step.share, 0)} %"
 
 
 def _facts(score: AnswerScore, j: int) -> tuple[tuple[str, str, str], ...]:
     pair = (score.logps_conditioned[j], score.logps_standalone[j])
     facts = [
-        ("log P (nats)", *(signed(p, 2) for p in pair)),
-        ("P", *(_probability(p) for p in pair)),
+        ("log p (nats)", *(signed(p, 2) for p in pair)),
+        ("p", *(_probability(p) for p in pair)),
     ]
     if score.alternatives_conditioned and score.alternatives_standalone:
         ranks = (score.alternatives_conditioned[j].rank, score.alternatives_standalone[j].rank)
@@ -177,8 +219,8 @@ def _facts(score: AnswerScore, j: int) -> tuple[tuple[str, str, str], ...]:
 def _notes(score: AnswerScore, j: int, v: float, without: float | None) -> tuple[str, ...]:
     direction = "likelier" if v >= 0 else "less likely"
     notes = [
-        f"v = {signed(v)} nats: {direction} with the question",
-        f"share of the mean: v/n = {signed(v / score.length, 4)} nats",
+        f"Δ log p = {signed(v)} nats: {direction} with the question",
+        f"share of the mean: Δ log p / n = {signed(v / score.length, 4)} nats",
     ]
     if without is not None:
         notes.append(f"SAR without this token: {signed(without)} ({signed(without - score.sar)})")

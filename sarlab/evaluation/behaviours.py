@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sarlab.display.text import SENTENCE_END
 from sarlab.evaluation.judge import Rows, per_question
-from sarlab.evaluation.statistics import difference_interval, mean_interval
+from sarlab.evaluation.statistics import pooled_interval
 
 FILLER = "filler"
 
@@ -96,8 +97,6 @@ _COMPILED = {
     name: re.compile("|".join(f"(?:{p})" for p in b.patterns), re.IGNORECASE)
     for name, b in BEHAVIOURS.items()
 }
-# A sentence ends at a line's end or at . ! ? before a space; "3.5" and "e.g. " hold no end.
-_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bMr)(?<!\bDr)[.!?]+[\"')\]]*(?=\s)|\n+")
 _ANSWER_LINE = re.compile(r"^\W*(final )?answer\W*(is\b|:)|\\boxed", re.IGNORECASE)
 _SYMBOL = re.compile(r"[\d=+*/<>×÷%$€£^√∑]|\\[a-z]+|\b[b-hj-z]\b", re.IGNORECASE)
 _QUANTITY = re.compile(
@@ -128,16 +127,16 @@ _COMMON = frozenset(
 )
 
 
-def segments(answer: str) -> list[tuple[int, int]]:
+def sentences(answer: str) -> list[tuple[int, int]]:
     """Sentences and lines of an answer as (start, end) in characters, white space left out."""
-    cuts = [0, *(m.end() for m in _END.finditer(answer)), len(answer)]
-    found = []
+    cuts = [0, *(m.end() for m in SENTENCE_END.finditer(answer)), len(answer)]
+    spans = []
     for start, end in itertools.pairwise(cuts):
         text = answer[start:end]
         if text.strip():
             left = start + len(text) - len(text.lstrip())
-            found.append((left, left + len(text.strip())))
-    return found
+            spans.append((left, left + len(text.strip())))
+    return spans
 
 
 def content_words(text: str) -> set[str]:
@@ -162,11 +161,11 @@ def is_filler(sentence: str, question_words: set[str]) -> bool:
     )
 
 
-def label_segments(answer: str, question: str) -> list[tuple[int, int, tuple[str, ...]]]:
+def label_sentences(answer: str, question: str) -> list[tuple[int, int, tuple[str, ...]]]:
     """(start, end, behaviours) of each sentence or line; filler stands alone, if at all."""
     words = content_words(question)
-    found = []
-    for start, end in segments(answer):
+    labelled = []
+    for start, end in sentences(answer):
         text = answer[start:end]
         if _ANSWER_LINE.search(text):
             names: tuple[str, ...] = ()
@@ -179,13 +178,13 @@ def label_segments(answer: str, question: str) -> list[tuple[int, int, tuple[str
                 for name, behaviour in BEHAVIOURS.items()
                 if _COMPILED[name].search(text) and (content or not behaviour.needs_content)
             )
-        found.append((start, end, names))
-    return found
+        labelled.append((start, end, names))
+    return labelled
 
 
 def count_behaviours(answer: str, question: str) -> dict[str, int]:
     """Sentences or lines of the answer that show each behaviour, filler included."""
-    labelled = label_segments(answer, question)
+    labelled = label_sentences(answer, question)
     return {name: sum(name in names for _, _, names in labelled) for name in NAMES}
 
 
@@ -198,7 +197,7 @@ def filler_tokens(row: Mapping[str, Any], token_text: Callable[[int], str] | Non
     make tokens of different sizes.
     """
     answer = str(row["answer"])
-    spans = [(a, b) for a, b, n in label_segments(answer, str(row["question"])) if FILLER in n]
+    spans = [(a, b) for a, b, n in label_sentences(answer, str(row["question"])) if FILLER in n]
     ids = list(row.get("answer_ids") or [])
     if token_text is not None and ids:
         pieces = [token_text(i) for i in ids]
@@ -215,14 +214,14 @@ def filler_tokens(row: Mapping[str, Any], token_text: Callable[[int], str] | Non
 def behaviour_rows(
     rows: Rows, token_text: Callable[[int], str] | None = None
 ) -> list[dict[str, Any]]:
-    """One row an answer: ``question_id`` and a count for each behaviour.
+    """One row per answer: ``question_id`` and a count for each behaviour.
 
     And ``length``, ``filler_tokens`` and ``other_tokens``; the last two add up to the first.
     """
-    found = []
+    counted = []
     for row in rows:
         filler = filler_tokens(row, token_text)
-        found.append(
+        counted.append(
             {
                 "question_id": row["question_id"],
                 **count_behaviours(str(row["answer"]), str(row["question"])),
@@ -231,58 +230,38 @@ def behaviour_rows(
                 "other_tokens": float(row["length"]) - filler,
             }
         )
-    return found
-
-
-def behaviour_table(rows: Rows, token_text: Callable[[int], str] | None = None) -> pd.DataFrame:
-    """A row a behaviour: its mean count per answer, and the share of answers that show it.
-
-    ``low`` and ``high`` are the mean's 95% interval over questions. Two more rows count the tokens
-    of filler and of all else.
-    """
-    counted = behaviour_rows(rows, token_text)
-    lines = []
-    for name in (*NAMES, "filler_tokens", "other_tokens"):
-        low, high = mean_interval(list(per_question(counted, name).values()))
-        lines.append(
-            {
-                "behaviour": name,
-                "per_answer": float(np.mean([c[name] for c in counted])),
-                "low": low,
-                "high": high,
-                "share_of_answers": float(np.mean([c[name] > 0 for c in counted])),
-            }
-        )
-    return pd.DataFrame(lines).set_index("behaviour")
+    return counted
 
 
 def behaviour_change(
-    base: Rows, other: Rows, token_text: Callable[[int], str] | None = None
+    base: Rows, *seeds: Rows, token_text: Callable[[int], str] | None = None
 ) -> pd.DataFrame:
-    """What changed from one policy to another, paired by question: a row a behaviour.
+    """What changed from a base to a policy, paired by question: one row per behaviour.
 
-    Columns ``base``, ``other``, ``difference``, ``low``, ``high``: per answer, 95% intervals over
-    questions. The rows ``filler_tokens`` and ``other_tokens`` add up to ``length``.
+    ``seeds``: the answers of each training seed. Columns ``base``, ``other``, ``difference``,
+    ``low``, ``high``: per answer, with 95% intervals over questions and seeds. The rows
+    ``filler_tokens`` and ``other_tokens`` add up to ``length``.
     """
-    before, after = behaviour_rows(base, token_text), behaviour_rows(other, token_text)
+    before, after = behaviour_rows(base, token_text), [behaviour_rows(s, token_text) for s in seeds]
     lines = []
     for name in (*NAMES, "filler_tokens", "other_tokens", "length"):
-        a, b = per_question(before, name), per_question(after, name)
-        if a.keys() != b.keys():
-            raise ValueError(
-                f"The two policies answered different questions ({len(a)} and {len(b)}, "
-                f"{len(a.keys() & b.keys())} in common). Evaluate both on the same ones."
-            )
-        difference = [b[key] - a[key] for key in a]
-        low, high = difference_interval(difference) if any(difference) else (0.0, 0.0)
+        a, others = per_question(before, name), [per_question(rows, name) for rows in after]
+        for b in others:
+            if a.keys() != b.keys():
+                raise ValueError(
+                    f"The two policies answered different questions ({len(a)} and {len(b)}, "
+                    f"{len(a.keys() & b.keys())} in common). Evaluate both on the same ones."
+                )
+        difference = np.array([[b[key] - a[key] for key in a] for b in others])
+        interval = pooled_interval(difference)
         lines.append(
             {
                 "behaviour": name,
                 "base": float(np.mean(list(a.values()))),
-                "other": float(np.mean(list(b.values()))),
-                "difference": float(np.mean(difference)),
-                "low": low,
-                "high": high,
+                "other": float(np.mean([list(b.values()) for b in others])),
+                "difference": float(difference.mean()),
+                "low": interval.low,
+                "high": interval.high,
             }
         )
     return pd.DataFrame(lines).set_index("behaviour")
@@ -305,8 +284,9 @@ def what_was_lost(change: pd.DataFrame) -> str:
     for name in BEHAVIOURS:
         row = change.loc[name]
         if row["high"] < 0 or row["low"] > 0:
-            kind = lost if row["difference"] < 0 else gained
-            kind.append(f"{name} ({row['base']:.2f} → {row['other']:.2f} per answer)")
+            (lost if row["difference"] < 0 else gained).append(
+                f"{name} ({row['base']:.2f} → {row['other']:.2f} per answer)"
+            )
     text += f" Less often: {', '.join(lost)}." if lost else " No behaviour became rarer."
     return text + (f" More often: {', '.join(gained)}." if gained else "")
 
@@ -326,18 +306,18 @@ def examples(rows: Rows, name: str, count: int = 3) -> list[tuple[Mapping[str, A
     """The first answers that show a behaviour, each from another question, with the sentence."""
     if name not in NAMES:
         raise ValueError(f"Unknown behaviour {name!r}. Choose one of {', '.join(NAMES)}.")
-    found: list[tuple[Mapping[str, Any], str]] = []
+    chosen: list[tuple[Mapping[str, Any], str]] = []
     seen: set[str] = set()
     for row in rows:
-        if len(found) == count or row["question_id"] in seen:
+        if len(chosen) == count or row["question_id"] in seen:
             continue
         answer = str(row["answer"])
-        for start, end, names in label_segments(answer, str(row["question"])):
+        for start, end, names in label_sentences(answer, str(row["question"])):
             if name in names:
-                found.append((row, answer[start:end]))
+                chosen.append((row, answer[start:end]))
                 seen.add(row["question_id"])
                 break
-    return found
+    return chosen
 
 
 def _has_content(sentence: str, question_words: set[str]) -> bool:

@@ -13,10 +13,11 @@ import numpy as np
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.statistics import (
-    difference_interval,
+    Array,
+    Interval,
     mean_interval,
     pooled_function,
-    sign_flip_p,
+    pooled_interval,
 )
 from sarlab.experience import answer_rows, collect
 from sarlab.models import Policy
@@ -24,15 +25,6 @@ from sarlab.rewards import total_reward
 from sarlab.types import Question
 
 Rows = Sequence[Mapping[str, Any]]
-
-__all__ = [
-    "evaluate_policy",
-    "mean_interval",
-    "paired_difference",
-    "per_question",
-    "sign_flip_p",
-    "summarise",
-]
 
 
 def evaluate_policy(
@@ -47,11 +39,11 @@ def evaluate_policy(
     seed: str = "evaluation",
     on_answer: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Answer every question ``samples`` times; one row of the rollout table an answer.
+    """Answer every question ``samples`` times; one row of the rollout table per answer.
 
     The same ``seed`` for two policies makes their comparison a paired one. Sampling is at
-    temperature 1, as in training; ``greedy`` takes the likeliest token instead, and then more than
-    one answer a question would be copies: a ValueError.
+    temperature 1, as in training; ``greedy`` takes the likeliest token instead, and then more
+    than one answer per question would be copies: a ValueError.
     """
     if not questions:
         raise ValueError(
@@ -80,34 +72,33 @@ def summarise(rows: Rows) -> dict[str, Any]:
     """Accuracy (a fraction), lengths (tokens) and the rest of a set of answers, with intervals.
 
     ``tokens_per_right_answer`` is the tokens of all answers over the number of right ones: what a
-    right answer costs (None where there is none). ``mean_length_finished`` leaves out the answers
-    that the length limit cut off. Intervals resample questions. ValueError without rows.
+    right answer costs (None where there is none). ``mean_length_finished`` leaves out truncated
+    answers. Intervals cover questions. ValueError without rows.
     """
     if not rows:
         raise ValueError("There are no answers to summarise. Evaluate a policy first.")
-    accuracy, length = per_question(rows, "correct"), per_question(rows, "length")
-    sar = per_question(rows, "sar")
-    finished = [r["length"] for r in rows if not r["truncated"]]
-    right = sum(bool(r["correct"]) for r in rows)
-    pairs = [np.array(list(length.values())), np.array(list(accuracy.values()))]
-    cost, cost_interval = pooled_function([pairs], _ratio)
-    return {
-        "questions": len(accuracy),
+    found: dict[str, Any] = {
+        "questions": len({row["question_id"] for row in rows}),
         "answers": len(rows),
-        "accuracy": float(np.mean(list(accuracy.values()))),
-        "accuracy_ci95": mean_interval(list(accuracy.values())),
-        "mean_length": float(np.mean(list(length.values()))),
-        "mean_length_ci95": mean_interval(list(length.values())),
         "median_length": float(np.median([r["length"] for r in rows])),
-        "mean_length_finished": float(np.mean(finished)) if finished else None,
-        "truncated_share": float(np.mean([r["truncated"] for r in rows])),
-        "truncated_share_ci95": mean_interval(list(per_question(rows, "truncated").values())),
-        "sar": float(np.mean(list(sar.values()))) if sar else None,
-        "sar_ci95": mean_interval(list(sar.values())) if sar else None,
         "mean_reward": float(np.mean([r["reward"] for r in rows])),
-        "tokens_per_right_answer": cost if right else None,
-        "tokens_per_right_answer_ci95": [cost_interval.low, cost_interval.high] if right else None,
     }
+    for name, column in (("accuracy", "correct"), ("mean_length", "length"), ("sar", "sar")):
+        values = list(per_question(rows, column).values())
+        found[name] = float(np.mean(values)) if values else None
+        found[f"{name}_ci95"] = mean_interval(values, share=column == "correct") if values else None
+    found["truncated_share"] = float(np.mean([r["truncated"] for r in rows]))
+    found["truncated_share_ci95"] = mean_interval(
+        list(per_question(rows, "truncated").values()), share=True
+    )
+    finished = [r["length"] for r in rows if not r["truncated"]]
+    found["mean_length_finished"] = float(np.mean(finished)) if finished else None
+    columns = [np.array(list(per_question(rows, c).values())) for c in ("length", "correct")]
+    cost, interval = tokens_per_right([columns])
+    known = bool(np.isfinite(cost))
+    found["tokens_per_right_answer"] = cost if known else None
+    found["tokens_per_right_answer_ci95"] = [interval.low, interval.high] if known else None
+    return found
 
 
 def per_question(rows: Rows, column: str) -> dict[str, float]:
@@ -115,11 +106,11 @@ def per_question(rows: Rows, column: str) -> dict[str, float]:
 
     A missing value (None) is left out.
     """
-    found: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row[column] is not None:
-            found[row["question_id"]].append(float(row[column]))
-    return {key: float(np.mean(found[key])) for key in sorted(found)}
+            values[row["question_id"]].append(float(row[column]))
+    return {key: float(np.mean(values[key])) for key in sorted(values)}
 
 
 def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
@@ -136,17 +127,18 @@ def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
         )
     if not a:
         raise ValueError(f"No answer has a value of {column!r}, so nothing can be compared.")
-    difference = np.array([b[key] - a[key] for key in a])
-    # The bound for "no pair differs" is one of shares; it says nothing about tokens.
-    unknown = not np.any(difference) and column not in ("correct", "truncated")
+    difference = np.array([[b[key] - a[key] for key in a]])
+    share = column in ("correct", "truncated")
+    interval = pooled_interval(difference, share=share, difference=True)
     return {
         "difference": float(difference.mean()),
-        "ci95": [0.0, 0.0] if unknown else difference_interval(difference.tolist()),
-        "p_value": sign_flip_p(difference),
-        "questions": len(difference),
+        "ci95": [interval.low, interval.high],
+        "p_value": interval.p_value,
+        "questions": difference.shape[1],
     }
 
 
-def _ratio(tokens: np.ndarray, right: np.ndarray) -> np.ndarray:
+def tokens_per_right(by_seed: Sequence[Sequence[Array]]) -> tuple[float, Interval]:
+    """Tokens of all answers per right one; for each seed lengths and verdicts [questions]."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(tokens / right)
+        return pooled_function(by_seed, lambda tokens, right: tokens / right, positive=True)

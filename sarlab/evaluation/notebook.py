@@ -1,22 +1,24 @@
-"""What notebook 03 shows: its parameters checked, then one call a cell, tables as static HTML.
+"""What notebook 03 shows: its parameters checked, then one call per cell, tables as static HTML.
 
-Every view takes the :class:`Comparison` of :func:`load_comparison`. One without runs says what to
-do, so that the notebook comes to its end in an empty folder too.
+Every view takes the :class:`EvaluatedRuns` of :func:`load_runs`. Without runs each says so, so that
+the notebook comes to its end in an empty folder too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from sarlab.config import refuse_unknown
 from sarlab.display.figures import show
+from sarlab.display.tables import folded, html_table, html_view
+from sarlab.display.text import plain
 from sarlab.evaluation.behaviours import (
     NAMES,
     behaviour_change,
@@ -25,18 +27,19 @@ from sarlab.evaluation.behaviours import (
     what_was_lost,
 )
 from sarlab.evaluation.compare import arm_table, run_table
-from sarlab.evaluation.figures import crowd_floor, gains_figure, plane_figure, token_figure
-from sarlab.evaluation.policies import Evaluated, fresh, recorded, token_texts
-from sarlab.evaluation.report import example_pairs
-from sarlab.evaluation.tables import (
-    answer_html,
+from sarlab.evaluation.formatting import (
+    ONE_SEED,
     behaviour_text,
     differences_table,
-    html_table,
-    legend_html,
-    pair_html,
+    head_of,
+    tint_legend,
+    tinted_answer,
+    tinted_pair,
     values_table,
 )
+from sarlab.evaluation.plots import crowd_floor, gains_figure, plane_figure, token_figure
+from sarlab.evaluation.policies import Evaluated, fresh, recorded, token_texts
+from sarlab.evaluation.report import example_pairs
 from sarlab.models import DATA, REPOSITORY
 from sarlab.runs.folder import find_runs
 from sarlab.runs.parameters import check_types
@@ -77,21 +80,21 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class EvaluatedRuns:
     """Evaluated policies and the tables made of them; all empty where no run was found."""
 
-    found: Sequence[Evaluated] = ()
+    policies: Sequence[Evaluated] = ()
     arms: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
     runs: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
     @property
-    def tasks(self) -> list[str]:
-        """Tasks that were evaluated, in the order found."""
-        return list(dict.fromkeys(entry.task for entry in self.found))
+    def by_task(self) -> dict[str, pd.DataFrame]:
+        """The table of arms, a part for each task."""
+        return {} if self.arms.empty else dict(iter(self.arms.groupby("task", sort=False)))
 
 
-def load_comparison(settings: EvaluationSettings) -> Comparison:
-    """Policies recorded or asked afresh, and their tables; where none is, says what to do."""
+def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
+    """Policies recorded or asked anew, and their tables; where there is none, says what to do."""
     folder = Path(settings.runs)
     if not folder.exists():  # Lab's kernels run in notebooks/, a batch at the root
         folder = REPOSITORY / folder
@@ -102,105 +105,107 @@ def load_comparison(settings: EvaluationSettings) -> Comparison:
         )
         if settings.runs != EvaluationSettings.runs or not find_runs(SHIPPED):
             print(f"{lack}; or set runs to a folder of runs.")
-            return Comparison()
+            return EvaluatedRuns()
         print(f"{lack}. Meanwhile, these are the runs that ship with the project.")
         folder = SHIPPED
-    found = _ask(folder, settings) if settings.fresh else recorded(folder)
-    baseline = settings.baseline
-    return Comparison(found, arm_table(found, baseline), run_table(found, baseline))
+    bar = tqdm(total=3, desc="reading answers", leave=False)
+    policies = _ask(folder, settings) if settings.fresh else recorded(folder)
+    bar.update()
+    bar.set_description("intervals")
+    arms = arm_table(policies, settings.baseline)
+    bar.update()
+    runs = run_table(policies, settings.baseline)
+    bar.close()
+    return EvaluatedRuns(policies, arms, runs)
 
 
-def values_view(comparison: Comparison) -> Any:
+def show_values(study: EvaluatedRuns) -> Any:
     """What each arm scores; then each single run, folded away."""
-    if not comparison.found:
+    if not study.policies:
         return _nothing()
-    single = html_table(values_table(comparison.runs))
-    return _html(html_table(values_table(comparison.arms)), _folded("every single run", single))
-
-
-def differences_view(comparison: Comparison) -> Any:
-    """Paired differences to the baseline, seeds pooled; then each single run, folded away."""
-    if not comparison.found:
-        return _nothing()
-    arms = comparison.arms
-    names = " / ".join(dict.fromkeys(arms.loc[arms["is_baseline"], "label"]))
-    single = html_table(differences_table(comparison.runs))
-    return _html(
-        html_table(differences_table(arms), f"against {names}"),
-        _folded("every single run", single),
+    single = html_table(values_table(study.runs), ONE_SEED)
+    return html_view(
+        html_table(values_table(study.arms), head_of(study.arms)),
+        folded("every single run", single),
     )
 
 
-def plane_view(comparison: Comparison) -> None:
+def show_differences(study: EvaluatedRuns) -> Any:
+    """Paired differences to the baseline, seeds pooled; then each single run, folded away."""
+    if not study.policies:
+        return _nothing()
+    arms = study.arms
+    names = " / ".join(dict.fromkeys(arms.loc[arms["is_baseline"], "label"]))
+    head = "; ".join(filter(None, [f"against {names}", head_of(arms)]))
+    single = html_table(differences_table(study.runs), ONE_SEED)
+    return html_view(html_table(differences_table(arms), head), folded("every single run", single))
+
+
+def show_plane(study: EvaluatedRuns) -> None:
     """The accuracy-length plane of each task; where most policies crowd at its top, that too."""
-    for task in comparison.tasks:
-        arms = comparison.arms[comparison.arms["task"] == task]
+    for task, arms in study.by_task.items():
         floor = crowd_floor(arms["accuracy"].tolist())
         for accuracy_from in (None, floor) if floor is not None else (None,):
-            show(plane_figure(arms, runs=comparison.runs, task=task, accuracy_from=accuracy_from))
+            show(plane_figure(arms, runs=study.runs, task=task, accuracy_from=accuracy_from))
 
 
-def gains_view(comparison: Comparison) -> None:
-    """Relative gains against the baseline, a figure a task."""
-    for task in comparison.tasks:
-        arms = comparison.arms[comparison.arms["task"] == task]
+def show_gains(study: EvaluatedRuns) -> None:
+    """Relative gains against the baseline, one figure per task."""
+    for task, arms in study.by_task.items():
         if arms["gain_accuracy"].notna().any():
             show(gains_figure(arms, task=task))
         else:
             print(f"No relative gains on {task}: the baseline got nothing right, or stands alone.")
 
 
-def behaviours_view(comparison: Comparison) -> Any:
+def show_behaviours(study: EvaluatedRuns) -> Any:
     """What each arm's answers lost or won against the base: a figure, sentences and tables."""
-    changes = _changes(comparison.found)
+    changes = _changes(study.policies)
     if not changes:
         return _nothing()
     show(token_figure(changes))
     parts = [
-        f"<p><b>{html.escape(label)}</b>: {html.escape(what_was_lost(change))}</p>"
-        + _folded("behaviours", html_table(behaviour_text(change)))
+        folded(f"{label}: {what_was_lost(change)}", html_table(behaviour_text(change)))
         for label, change in changes.items()
     ]
-    parts.append(_folded("how behaviours are found", html_table(definitions().reset_index())))
-    return _html(*parts)
+    return html_view(
+        *parts, folded("how behaviours are found", html_table(definitions().reset_index()))
+    )
 
 
-def examples_view(comparison: Comparison, run: str = "") -> Any:
+def show_answers(study: EvaluatedRuns, run: str = "") -> Any:
     """Answers of the base and one run to the same questions, and one answer for each behaviour.
 
     ``run``: its name; empty for the last run in the table.
     """
-    trained = [e for e in comparison.found if not e.is_base]
+    trained = {e.label: e for e in study.policies if not e.is_base}
     if not trained:
         return _nothing()
-    chosen = next((e for e in trained if e.label == run), None)
-    if run and chosen is None:
-        names = ", ".join(e.label for e in trained)
-        raise ValueError(f"There is no run {run!r} to take examples from. Choose one of {names}.")
-    chosen = chosen or trained[-1]
-    base = _base_of(chosen, comparison.found)
-    parts = [f"<p>Base against <b>{html.escape(chosen.label)}</b></p>", legend_html()]
+    if run and run not in trained:
+        raise ValueError(
+            f"There is no run {run!r} to take examples from. Choose one of {', '.join(trained)}."
+        )
+    chosen = trained[run or list(trained)[-1]]
+    base = _base_of(chosen, study.policies)
+    parts = [f"<p>Base against <b>{plain(chosen.label)}</b></p>", tint_legend()]
     if base is not None:
         for title, pairs in example_pairs(base.rows, chosen.rows).items():
-            parts.append(f"<p><b>{title}</b></p>" + "".join(pair_html(*p) for p in pairs[:3]))
+            parts.append(f"<p><b>{title}</b></p>" + "".join(tinted_pair(*p) for p in pairs[:3]))
     for name in NAMES:
         shown = [
-            f"<p><i>{html.escape(str(row['question']))}</i></p>{answer_html(row)}"
-            for e in (base, chosen)
-            if e is not None
+            f"<p><i>{plain(str(row['question']))}</i></p>{tinted_answer(row)}"
+            for e in filter(None, (base, chosen))
             for row, _ in examples(e.rows, name, 1)
         ]
         if shown:
-            parts.append(_folded(f"{name}: answers that show it", "".join(shown)))
-    return _html(*parts)
+            parts.append(folded(f"{name}: answers that show it", "".join(shown)))
+    return html_view(*parts)
 
 
 def _ask(folder: Path, settings: EvaluationSettings) -> list[Evaluated]:
-    from tqdm.auto import tqdm
-
     with tqdm(total=1, unit="answer", mininterval=2, leave=False) as bar:
 
-        def tell(label: str, done: int, total: int) -> None:
+        def report(label: str, done: int, total: int) -> None:
             bar.set_description(label, refresh=False)
             bar.total, bar.n = total, done
             bar.refresh()
@@ -212,50 +217,34 @@ def _ask(folder: Path, settings: EvaluationSettings) -> list[Evaluated]:
             samples=settings.samples,
             greedy=settings.greedy,
             max_answer_tokens=settings.max_answer_tokens or None,
-            progress=tell,
+            progress=report,
         )
 
 
-def _changes(found: Sequence[Evaluated]) -> dict[str, pd.DataFrame]:
-    """Change of behaviour from the base to each arm, the answers of all its seeds together."""
+def _changes(policies: Sequence[Evaluated]) -> dict[str, pd.DataFrame]:
+    """Change of behaviour from the base to each arm, over all its seeds."""
     arms: dict[str, list[Evaluated]] = {}
-    several = len({e.task for e in found}) > 1
-    for entry in found:
-        if not entry.is_base and _base_of(entry, found) is not None:
-            arms.setdefault(f"{entry.arm} on {entry.task}" if several else entry.arm, []).append(
-                entry
-            )
+    several = len({e.task for e in policies}) > 1
+    for entry in policies:
+        if not entry.is_base and _base_of(entry, policies) is not None:
+            name = f"{entry.arm} on {entry.task}" if several else entry.arm
+            arms.setdefault(name, []).append(entry)
     changes = {}
-    for label, entries in arms.items():
-        base = _base_of(entries[0], found)
+    for label, entries in tqdm(arms.items(), desc="behaviours", unit="arm", leave=False):
+        base = _base_of(entries[0], policies)
         assert base is not None
-        rows = [row for entry in entries for row in entry.rows]
         texts = token_texts(entries[0].folder or Path(), entries[0].model)
-        changes[label] = behaviour_change(base.rows, rows, texts)
+        changes[label] = behaviour_change(base.rows, *(e.rows for e in entries), token_text=texts)
     return changes
 
 
-def _base_of(entry: Evaluated, found: Sequence[Evaluated]) -> Evaluated | None:
-    for other in found:
-        same = (other.task, other.model, other.decoding) == (
-            entry.task,
-            entry.model,
-            entry.decoding,
-        )
-        if other.is_base and same and other.questions == entry.questions:
+def _base_of(entry: Evaluated, policies: Sequence[Evaluated]) -> Evaluated | None:
+    same = (entry.task, entry.model, entry.decoding, entry.questions)
+    for other in policies:
+        if other.is_base and (other.task, other.model, other.decoding, other.questions) == same:
             return other
     return None
 
 
-def _folded(summary: str, inner: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
-
-
 def _nothing() -> Any:
-    return _html("<p><i>Nothing to show yet: no finished run was found.</i></p>")
-
-
-def _html(*parts: str) -> Any:
-    from IPython.display import HTML
-
-    return HTML("".join(parts))
+    return html_view("<p><i>Nothing to show yet: no finished run was found.</i></p>")

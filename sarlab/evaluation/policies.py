@@ -66,34 +66,23 @@ def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
     ``runs``: a folder that holds run folders, or a list of run folders. Raises ValueError where
     none is found, naming what to do.
     """
-    folders = sorted(_run_folders(runs), key=_order)
-    configs = [_config(folder) for folder in folders]
-    steps = [_read(folder / "summary.json").get("steps") for folder in folders]
-    arms = arm_labels(configs, steps)
     bases: dict[Any, Evaluated] = {}
     trained = []
-    for folder, config, arm in zip(folders, configs, arms, strict=True):
+    for folder, config, arm in _runs(runs):
         common = {
             "task": config["heldout"] or config["task"],
             "limit": config["max_answer_tokens"],
             "model": config["model"],
+            "folder": folder,
         }
         rows = _rows(folder, "heldout_base")
-        same = (*common.values(), tuple((r["question_id"], r["answer"]) for r in rows))
+        same = (*list(common.values())[:3], *((r["question_id"], r["answer"]) for r in rows))
         if same not in bases:
             number = sum(b.model == config["model"] for b in bases.values())
             name = f"base ({config['model']})" + (f" {number + 1}" if number else "")
-            bases[same] = Evaluated(name, name, rows=rows, folder=folder, **common)
-        trained.append(
-            Evaluated(
-                folder.name,
-                arm,
-                rows=_rows(folder, "heldout_trained"),
-                seed=int(config["seed"]),
-                folder=folder,
-                **common,
-            )
-        )
+            bases[same] = Evaluated(name, name, rows=rows, **common)
+        rows, seed = _rows(folder, "heldout_trained"), int(config["seed"])
+        trained.append(Evaluated(folder.name, arm, rows=rows, seed=seed, **common))
     return [*bases.values(), *trained]
 
 
@@ -111,59 +100,44 @@ def fresh(
     """Answer the held-out questions of any tasks anew, with every run's policy and its base.
 
     ``tasks``: references as for training; none means those the runs were made for. ``samples``
-    answers a question at temperature 1, or one ``greedy`` one. ``max_answer_tokens``: one limit
+    answers per question at temperature 1, or one ``greedy`` one. ``max_answer_tokens``: one limit
     for all, by default the largest among the runs, so that no policy looks shorter for having been
     cut off earlier. ``progress(label, done, total)`` is called while answers are made.
     """
-    folders = sorted(_run_folders(runs), key=_order)
-    configs = [_config(folder) for folder in folders]
-    steps = [_read(folder / "summary.json").get("steps") for folder in folders]
-    arms = arm_labels(configs, steps)
-    for folder in folders:
+    found = _runs(runs)
+    for folder, _, _ in found:
         if not (folder / "adapter" / "adapter_config.json").exists():
             raise ValueError(
                 f"{folder} has no adapter/ to ask anew (shipped results come without). Set "
                 "fresh=False to read what it recorded, or train the run again."
             )
-    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for c in configs)
-    wanted = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for c in configs))
-    asked = {task: load_task(task).heldout(questions) for task in wanted}
-    models = dict.fromkeys(str(c["model"]) for c in configs)
-    jobs: list[tuple[str, str, str, int | None, Mapping[str, Any], Path | None]] = [
-        (m, f"base ({m})", f"base ({m})", None, next(c for c in configs if c["model"] == m), None)
-        for m in models
-    ]
-    for folder, config, arm in zip(folders, configs, arms, strict=True):
-        jobs.append((str(folder), folder.name, arm, int(config["seed"]), config, folder))
-    found = []
-    for reference, label, arm, seed, saved, path in jobs:
-        policy = load_policy(reference, device=device)
-        reward = saved["reward"] if saved["reward"] in REWARDS else "correct"
-        config_now = TrainConfig.from_parameters(
-            {**saved, "max_answer_tokens": limit, "reward": reward}
-        )
-        for task, held_out in asked.items():
-
-            def tell(done: int, total: int, label: str = f"{label} on {task}") -> None:
-                if progress is not None:
-                    progress(label, done, total)
-
+    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for _, c, _ in found)
+    names = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for _, c, _ in found))
+    held_out = {task: load_task(task).heldout(questions) for task in names}
+    bases: dict[str, tuple[None, dict[str, Any], str]] = {}
+    for _, config, _ in found:
+        bases.setdefault(config["model"], (None, config, f"base ({config['model']})"))
+    evaluated = []
+    for run, config, arm in [*bases.values(), *found]:
+        model, label = str(config["model"]), run.name if run else arm
+        policy = load_policy(str(run or model), device=device)
+        reward = config["reward"] if config["reward"] in REWARDS else "correct"
+        changed = {"max_answer_tokens": limit, "reward": reward}
+        for task, asked in held_out.items():
             rows = evaluate_policy(
                 policy,
-                held_out,
-                config_now,
+                asked,
+                TrainConfig.from_parameters({**config, **changed}),
                 split="fresh",
                 samples=samples,
                 greedy=greedy,
                 seed=f"fresh {task}",
-                on_answer=tell,
+                on_answer=functools.partial(progress, f"{label} on {task}") if progress else None,
             )
+            seed = int(config["seed"]) if run else None
             decoding = "greedy" if greedy else "sampled"
-            model = str(saved["model"])
-            found.append(
-                Evaluated(label, arm, task, rows, seed, limit, model, decoding, folder=path)
-            )
-    return found
+            evaluated.append(Evaluated(label, arm, task, rows, seed, limit, model, decoding, run))
+    return evaluated
 
 
 def arm_labels(
@@ -199,6 +173,14 @@ def _arm_name(config: Mapping[str, Any]) -> str:
     if reward == "correct" or config["alpha"] == 0:
         return algorithm
     return f"SA-{algorithm}{alpha}" if reward == "sar" else f"{algorithm} + {shown}{alpha}"
+
+
+def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str, Any], str]]:
+    """Folder, configuration and arm of each finished run, in the order of the tables."""
+    folders = sorted(_run_folders(runs), key=_order)
+    configs = [_config(folder) for folder in folders]
+    steps = [_read(folder / "summary.json").get("steps") for folder in folders]
+    return list(zip(folders, configs, arm_labels(configs, steps), strict=True))
 
 
 def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -243,6 +225,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def run_facts(folder: str | Path) -> str:
+    """One line on a finished run: steps, task, model, seed, minutes and hardware."""
+    summary = _read(Path(folder) / "summary.json")
+    return (
+        f"{summary['steps']} steps on {summary['task']} with {summary['model']}, "
+        f"seed {summary['seed']}, {summary['train_seconds'] / 60:.1f} min ({summary['hardware']})"
+    )
 
 
 def token_texts(folder: str | Path, model: str) -> Callable[[int], str] | None:

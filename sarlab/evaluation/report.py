@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import base64
-import html
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,30 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sarlab.display.figures import draw_png, training_figure
+from sarlab.display.tables import folded, html_table, markdown_table
+from sarlab.display.text import plain
 from sarlab.evaluation.behaviours import behaviour_change, definitions, what_was_lost
-from sarlab.evaluation.compare import run_table
-from sarlab.evaluation.figures import length_figure, plane_figure, token_figure
-from sarlab.evaluation.judge import Rows, per_question
-from sarlab.evaluation.policies import Evaluated, recorded, token_texts
-from sarlab.evaluation.tables import (
+from sarlab.evaluation.formatting import (
+    ONE_SEED,
     behaviour_text,
-    html_table,
-    legend_html,
-    markdown_table,
-    pair_html,
+    head_of,
     pair_table,
+    run_summary,
+    tint_legend,
+    tinted_pair,
 )
-from sarlab.runs.folder import read_metrics, write_text
+from sarlab.evaluation.judge import Rows
+from sarlab.evaluation.plots import length_figure, plane_figure, token_figure
+from sarlab.evaluation.policies import Evaluated, recorded, run_facts, token_texts
+from sarlab.runs.atomic import read_json, write_text
+from sarlab.runs.folder import read_metrics
 
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-img { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
+img { max-width: 100%; height: auto; }
 details { margin: .4rem 0; } summary { cursor: pointer; }
 .note { border-left: 3px solid #e6770b; padding-left: .7rem; }
 pre { overflow-x: auto; font-size: 12px; }
@@ -50,7 +52,7 @@ _PLAN = (  # which pairs of answers are worth a look, most telling first
     ("wrong before, right now", lambda b, o: not b["correct"] and o["correct"]),
     ("right both times, shortened most", lambda b, o: b["correct"] and o["correct"]),
 )
-_SHOWN = 4  # examples of each kind
+_SHOWN = 4  # examples of each
 
 
 def write_report(folder: str | Path) -> Path:
@@ -59,76 +61,74 @@ def write_report(folder: str | Path) -> Path:
     Raises ValueError where the folder is not a finished run.
     """
     folder = Path(folder)
-    base, trained = _pair(folder)
-    table = run_table([base, trained])
-    change = behaviour_change(base.rows, trained.rows, token_texts(folder, trained.model))
-    write_text(folder / "report.md", report_markdown(folder, table, change))
-    page = report_html(folder, base, trained, table, change)
-    write_text(folder / "report.html", page)
+    table = run_summary(folder)
+    base, trained = recorded([folder])
+    texts = token_texts(folder, trained.model)
+    change = behaviour_change(base.rows, trained.rows, token_text=texts)
+    tables = (
+        f"**{folder.name}** (95% intervals; {ONE_SEED}; differences paired by question)\n",
+        markdown_table(pair_table(table)),
+        f"{what_was_lost(change)}\n",
+        markdown_table(behaviour_text(change)),
+    )
+    write_text(folder / "report.md", "\n".join(tables))
+    write_text(folder / "report.html", _page(folder, base, trained, table, change))
     return folder / "report.html"
 
 
-def report_html(
-    folder: Path,
-    base: Evaluated,
-    trained: Evaluated,
-    table: pd.DataFrame,
-    change: pd.DataFrame,
+def _page(
+    folder: Path, base: Evaluated, trained: Evaluated, table: pd.DataFrame, change: pd.DataFrame
 ) -> str:
-    """The whole page as text."""
-    run = _read(folder / "run.json")
-    metrics = read_metrics(folder)
-    summary = _read(folder / "summary.json")
+    run, metrics = read_json(folder / "run.json"), read_metrics(folder)
     title = f"{folder.name}: {trained.arm}"
-    notes = [n for n in dict.fromkeys(table["note"]) if n]
     messages = [f"step {m['step']}: {m['text']}" for m in run.get("messages", [])]
+    versions = run.get("versions", {})
+    facts = (
+        f"{run_facts(folder)}; status {run.get('status')}; sarlab {versions.get('sarlab')}, torch "
+        f"{versions.get('torch')}; commit {str(run.get('git_commit') or 'unknown')[:9]}."
+    )
     parts = [
-        f"<h1>{_esc(title)}</h1><p>{_esc(_facts(run, summary))}</p>",
-        _notes("Mind", notes),
+        f"<h1>{plain(title)}</h1><p>{plain(facts)}</p>",
+        _notes("Mind", [n for n in dict.fromkeys(table["note"]) if n]),
         "<h2>Base against trained</h2>",
-        _wide(html_table(pair_table(table))),
-        "<p>95% intervals resample the held-out questions; differences are paired by question, "
-        "their p-values from a sign-flip permutation test. One run says nothing about other "
-        "seeds. Tokens per right answer: of all answers, over the right ones. AES: "
-        "accuracy-efficiency score (Luo et al. 2025), 0 is the base, higher is better.</p>",
+        html_table(pair_table(table), head_of(table)),
+        "<p>95% intervals; differences are paired by question, their p-values from a sign-flip "
+        "permutation test, corrected for the two of them by Holm's method. Tokens per right "
+        "answer: of all answers, over the right ones. AES: accuracy-efficiency score (Luo et al. "
+        "2025), 0 is the base, higher is better.</p>",
         _picture(plane_figure(table), "Accuracy over mean length"),
     ]
     if metrics:
         parts += ["<h2>Training</h2>", _picture(training_figure(metrics), "Training curves")]
-        parts.append(_last_steps(metrics))
+        parts.append(folded("in numbers", html_table(_some_steps(metrics))))
     parts += [
         _notes("Warnings while training", messages),
         "<h2>What shorter answers lost</h2>",
-        f"<p>{_esc(what_was_lost(change))}</p>",
-        _wide(html_table(behaviour_text(change))),
+        f"<p>{plain(what_was_lost(change))}</p>",
+        html_table(behaviour_text(change)),
         _picture(token_figure({trained.label: change}), "Filler and other tokens"),
         _picture(length_figure(base.rows, trained.rows, limit=trained.limit), "Lengths"),
         "<h2>Answers</h2>",
-        legend_html(),
-        *_examples(base.rows, trained.rows),
-        "<h2>How behaviours are found</h2><details><summary>the patterns</summary>",
-        _wide(html_table(definitions().reset_index())),
-        "</details><h2>Configuration</h2><details><summary>config.json and run.json</summary>",
-        f"<pre>{_esc((folder / 'config.json').read_text(encoding='utf-8'))}</pre>",
-        f"<pre>{_esc(json.dumps(run, indent=1))}</pre></details>",
+        tint_legend(),
+    ]
+    for heading, pairs in example_pairs(base.rows, trained.rows).items():
+        shown = "".join(tinted_pair(*pair) for pair in pairs) or "<p>none</p>"
+        parts.append(f"<h3>{heading.capitalize()}</h3>{shown}")
+    settings = (folder / "config.json").read_text(encoding="utf-8")
+    parts += [
+        "<h2>How behaviours are found</h2>",
+        folded("the patterns", html_table(definitions().reset_index())),
+        "<h2>Configuration</h2>",
+        folded(
+            "config.json and run.json",
+            f"<pre>{plain(settings)}</pre><pre>{plain(json.dumps(run, indent=1))}</pre>",
+        ),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{_esc(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{plain(title)}</title><style>{_STYLE}</style></head><body>"
         f"{''.join(parts)}</body></html>\n"
-    )
-
-
-def report_markdown(folder: Path, table: pd.DataFrame, change: pd.DataFrame) -> str:
-    """The tables of a run, to paste where Markdown is read."""
-    return "\n".join(
-        [
-            f"**{folder.name}** (95% intervals over questions, differences paired by question)\n",
-            markdown_table(pair_table(table)),
-            f"{what_was_lost(change)}\n",
-            markdown_table(behaviour_text(change)),
-        ]
     )
 
 
@@ -138,90 +138,36 @@ def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
     Within a kind the largest change in length comes first; the first answer to each question is
     taken where there are several.
     """
-    first: list[dict[str, Mapping[str, Any]]] = [{}, {}]
-    for found, rows in zip(first, (base, other), strict=True):
-        for row in rows:
-            found.setdefault(row["question_id"], row)
-    both = [(first[0][key], first[1][key]) for key in first[0] if key in first[1]]
+    before, after = ({r["question_id"]: r for r in reversed(rows)} for rows in (base, other))
+    first = dict.fromkeys(r["question_id"] for r in base)
+    both = [(before[key], after[key]) for key in first if key in after]
     both.sort(key=lambda pair: pair[1]["length"] - pair[0]["length"])
-    return {title: [pair for pair in both if wanted(*pair)][:_SHOWN] for title, wanted in _PLAN}
-
-
-def _pair(folder: Path) -> tuple[Evaluated, Evaluated]:
-    base, trained = recorded([folder])
-    if per_question(base.rows, "length").keys() != per_question(trained.rows, "length").keys():
-        raise ValueError(
-            f"{folder}: base and trained policy answered different questions, so the run's record "
-            "is damaged. Evaluate it anew with sarlab.evaluation.policies.fresh."
-        )
-    return base, trained
-
-
-def _examples(base: Rows, trained: Rows) -> Iterable[str]:
-    for title, pairs in example_pairs(base, trained).items():
-        yield f"<h3>{_esc(title.capitalize())}</h3>"
-        yield "".join(pair_html(*pair) for pair in pairs) or "<p>none</p>"
-
-
-def _facts(run: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    versions = run.get("versions", {})
-    facts = [
-        f"{summary['steps']} steps on {summary['task']} with {summary['model']}, "
-        f"seed {summary['seed']}",
-        f"{summary['train_seconds'] / 60:.1f} min on {summary['hardware']}",
-        f"status {run.get('status')}",
-        f"sarlab {versions.get('sarlab')}, torch {versions.get('torch')}",
-    ]
-    if run.get("git_commit"):
-        facts.append(f"commit {run['git_commit'][:9]}")
-    return "; ".join(facts) + "."
+    return {title: [pair for pair in both if belongs(*pair)][:_SHOWN] for title, belongs in _PLAN}
 
 
 def _picture(figure: go.Figure, alternative: str) -> str:
     drawn = draw_png(figure)
     if drawn is None:
-        return (
-            f"<p><i>{_esc(alternative)}: no picture, since no browser was found to draw it.</i></p>"
-        )
+        return f"<p><i>{alternative}: no picture, since no browser was found to draw it.</i></p>"
     data = base64.b64encode(drawn).decode("ascii")
     return (
-        f'<p><img alt="{_esc(alternative)}" width="{figure.layout.width}" '
+        f'<p><img alt="{alternative}" width="{figure.layout.width}" '
         f'src="data:image/png;base64,{data}"></p>'
     )
 
 
-def _last_steps(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _some_steps(metrics: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The curve in numbers: about ten steps, the first and the last among them."""
-    every = max(1, len(metrics) // 9)
-    chosen = [*metrics[::every], metrics[-1]]
-    names = ("step", "accuracy", "mean_length", "sar", "reward", "kl", "truncated_share")
-    unique = {m["step"]: m for m in chosen}
-    text = pd.DataFrame(
-        [
-            {n.replace("_", " "): "–" if m.get(n) is None else f"{m[n]:.4g}" for n in names}
-            for m in unique.values()
-        ]
-    )
-    return f"<details><summary>in numbers</summary>{_wide(html_table(text))}</details>"
+    names = ["step", "accuracy", "mean_length", "sar", "reward", "kl", "truncated_share"]
+    steps = pd.DataFrame(list(metrics)).reindex(columns=names)
+    shown = pd.concat([steps[:: max(1, len(steps) // 9)], steps[-1:]]).drop_duplicates("step")
+    text = shown.map(lambda v: None if v is None or v != v else f"{v:.4g}")
+    return text.rename(columns=lambda name: name.replace("_", " "))
 
 
 def _notes(title: str, notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    lines = "".join(f"<li>{_esc(note)}</li>" for note in notes)
-    return f'<div class="note"><b>{title}</b><ul>{lines}</ul></div>'
-
-
-def _wide(table: str) -> str:
-    return f'<div class="wide">{table}</div>'
-
-
-def _esc(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    lines = "".join(f"<li>{plain(note)}</li>" for note in notes)
+    return f'<div class="note"><b>{title}</b><ul>{lines}</ul></div>' if notes else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,21 +29,25 @@ from transformers import PrinterCallback, TrainerCallback
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
 from sarlab.experience import Batch, answer_rows, step_metrics, step_warnings
-from sarlab.job.trackers import tracked
-from sarlab.job.training import (
-    HeldOut,
+from sarlab.job.logbook import (
     Logbook,
-    check_questions_fit,
     hardware,
-    held_out,
-    probe,
+    origins,
     recording,
     resumed_config,
     save_adapter,
     seconds_so_far,
     summarise_run,
 )
-from sarlab.job.view import LineView, View
+from sarlab.job.training import (
+    SEED_OF_SPLIT,
+    HeldOut,
+    check_questions_fit,
+    check_training_questions_fit,
+    held_out,
+    probe,
+)
+from sarlab.job.watchers import QUIET_SECONDS, LineView, TrackerLog, View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.losses import group_advantages, share_without_signal
 from sarlab.models import Policy, load_policy, save_prompt_format
@@ -82,25 +86,27 @@ def train_distributed(
     if resume:
         config = resumed_config(folder, config)
         _check_processes(folder, state.num_processes)
-    view = tracked(view or View(), config.tracker, folder) if main else View()
+    view = (view or LineView(every_seconds=QUIET_SECONDS)) if main else View()
+    tracker = TrackerLog(config.tracker if main else "none", folder)
     with state.main_process_first():  # one download of a hub's data set
         task = load_task(config.task, heldout_ref=config.heldout)
     heldout = held_out(task, config)
+    policy = load_policy(config.model, dtype=config.dtype)
+    check_questions_fit(policy, [*heldout.test, *heldout.validation, *heldout.probes], config)
+    check_training_questions_fit(policy, task, config)
     questions = [
         question
         for step in range(1, config.steps + 1)
         for question in task.train_batch(step, config.questions, config.seed)
     ]
-    policy = load_policy(config.model, dtype=config.dtype)
-    told = [*heldout.test, *heldout.validation, *heldout.probes]
-    check_questions_fit(policy, [*told, *questions], config)
     run: Run | None = None
     if main:
         run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
         engine = f"trl {version('trl')}"
         run.update(engine=engine, processes=state.num_processes, engine_options=changes)
+        run.update(**origins(policy, config, [*heldout.test, *questions]))
     state.wait_for_everyone()
-    job = _Job(run, config, heldout, view, state)
+    job = _Job(run, config, heldout, view, tracker, state)
     if run is None:
         return job.train(policy, questions, args, None)
     with recording(run, lambda: job.step):
@@ -118,11 +124,12 @@ class _Job:
         config: TrainConfig,
         heldout: HeldOut,
         view: View,
+        tracker: TrackerLog,
         state: PartialState,
     ) -> None:
         self.run, self.config, self.heldout, self.view = run, config, heldout, view
         self.state, self.step = state, 0
-        self.log = None if run is None else Logbook(run, config, view)
+        self.log = None if run is None else Logbook(run, config, view, tracker)
 
     def train(
         self,
@@ -178,7 +185,8 @@ class _Job:
             summary["hardware"] = f"{self.state.num_processes} processes, each {hardware()}"
         write_json(folder / "summary.json", summary)
         run.update(status="finished", steps_done=self.step, train_seconds=round(seconds, 1))
-        self.view.finish(summary)
+        if self.log is not None:
+            self.log.finish(summary)
         return dict(_shared(summary))
 
     def judge(
@@ -192,7 +200,7 @@ class _Job:
         rows = []
         if share:
             # With one process the seed, and so every answer, is that of sarlab's own loop.
-            seed = split[:7] + (f" {rank} of {count}" if count > 1 else "")
+            seed = SEED_OF_SPLIT[split] + (f" {rank} of {count}" if count > 1 else "")
             rows = evaluate_policy(policy, share, self.config, split=split, step=step, seed=seed)
         placed = [{**row, "group_id": row["group_id"] * count + rank} for row in rows]
         rows = sorted(gather_object(placed), key=lambda row: row["group_id"])

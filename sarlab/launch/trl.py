@@ -30,12 +30,17 @@ from trl.trainer.utils import pad
 
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock
-from sarlab.models import Policy, lora_config
-from sarlab.prompts import chat_turns, conditioned_ids, standalone_ids
+from sarlab.models import Policy, check_left_padding, lora_config
+from sarlab.prompts import (
+    chat_turns,
+    conditioned_ids,
+    control_tokens,
+    standalone_ids,
+)
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.sar import self_aligned_reward
-from sarlab.tasks import judge_all
+from sarlab.tasks import judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 from sarlab.update import learning_rate
 
@@ -71,6 +76,12 @@ def grpo_config(
         )
     if config.beta > 0 and config.kl != "k3":
         raise ValueError(f"kl is {config.kl!r}; TRL has k3 only. Use kl='k3', or beta=0.")
+    if config.loss == "dapo" and config.mini_batches > 1:
+        raise ValueError(
+            f"loss is 'dapo' with mini_batches={config.mini_batches}; TRL divides each update by "
+            "the mean tokens of all updates of a step, which is another loss. Use mini_batches=1, "
+            "loss='dr_grpo', or sarlab's own loop (notebook 02)."
+        )
     processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
     answers, shares = config.questions * config.group_size, processes * config.mini_batches
     if answers % shares:
@@ -159,6 +170,8 @@ class SARTrainer(GRPOTrainer):
         args: GRPOConfig,
         **options: Any,
     ) -> None:
+        check_left_padding(policy)
+        _refuse_control_tokens(policy, questions)
         self.policy, self.questions, self.config = policy, list(questions), config
         self.bonus = reward_named(config.reward)
         self.batch: Batch | None = None
@@ -238,7 +251,8 @@ class SARTrainer(GRPOTrainer):
         index = [int(entry["question_index"]) for entry in inputs]
         asked = [self.questions[i] for i in index]
         texts = [policy.text(ids) for ids in answers]
-        verdicts = judge_all(texts, asked)
+        in_thought = opens_thought(policy.tokenizer.decode(self._alone[-8:]))
+        verdicts = judge_all(texts, asked, in_thought=in_thought)
         clock.lap("verify")
         prompts = [conditioned_ids(policy.tokenizer, q.text, policy.prompt) for q in asked]
         conditioned = self._score(prompts, answers)
@@ -364,6 +378,18 @@ def _with_template(policy: Policy) -> Any:
                 "prompt otherwise when it comes from one. Give it a chat template of its own."
             )
     return tokenizer
+
+
+def _refuse_control_tokens(policy: Policy, questions: Sequence[Question]) -> None:
+    """Raise where a question spells out a special token, which TRL would take for a real one."""
+    for question in questions:
+        spelled = control_tokens(policy.tokenizer, question.text)
+        if spelled:
+            raise ValueError(
+                f"The question {question.text[:60]!r}… spells out {spelled[0]!r}, which TRL "
+                "encodes as the control token itself. Take it out of the task, or train with "
+                "sarlab's own loop (notebook 02), where it stays text."
+            )
 
 
 def _check_prompts(trainer: SARTrainer, policy: Policy, questions: Sequence[Question]) -> None:

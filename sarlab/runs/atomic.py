@@ -1,6 +1,6 @@
 """Files and folders that are whole or absent, whenever the process is killed or the power fails.
 
-What is written stands beside its place first, is brought to the disk, and is then moved in.
+Write to a temporary file or folder, fsync, then rename into place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-SCRATCH = ".writing-"  # how what is not in its place yet is named; a kill may leave some behind
+SCRATCH = ".writing-"  # prefix of temporary files and folders; a kill may leave some behind
 
 
 def read_jsonl(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def read_jsonl(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a run folder; ValueError where there is none, or no object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{path.parent} is not a whole run folder: no {path.name} in it."
@@ -44,9 +44,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not JSON ({error}). Bring it back from a copy, or remove it."
         ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, expected an object.")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object.")
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text beside its place, then move it there."""
+    """Write text atomically."""
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -71,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
-    """Fill a folder through ``write(folder)`` beside its place, bring it to the disk, move it in.
+    """Write to a temporary folder through ``write(folder)``, fsync, then rename into place.
 
     A folder that stands there is moved aside first: a kill in between leaves none, never a half.
     One process at a time may do so.
@@ -113,6 +113,8 @@ def remove(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Return once a file's bytes, or a folder's entries, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no sync of it
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,17 +1,17 @@
 """The run folder: configuration, log, rollout table, checkpoints, lock.
 
     runs/<name>/
-      config.json         what the run was told
+      config.json         the configuration
       run.json            status, seed, versions, git commit, timings, messages, what failed
-      metrics.jsonl       one line a step
-      rollouts.parquet/   one part a step: every answer with its log-probs, reward, advantage
+      metrics.jsonl       one line per step
+      rollouts.parquet/   one part per step: every answer with its log-probs, reward, advantage
       checkpoints/        step-000010/ … with checksums
       adapter/            the trained adapter (PEFT)
       summary.json        base against trained
 
-Everything is written beside its place, brought to the disk and moved there, so that a part is
-whole or absent whenever the process is killed or the power fails. ``config.json`` is written last
-when a run is made: a folder without it holds no run yet.
+Everything is written to a temporary place, synced and renamed, so that a part is whole
+or absent whenever the process is killed or the power fails. ``config.json`` is written last when a
+run is made: a folder without it holds no run yet.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Run:
                 versions=_versions(),
                 python=platform.python_version(),
                 platform=platform.platform(),
-                git_commit=_git_commit(),
+                **_git_state(),
                 messages=[],
             )
             write_json(folder / "config.json", config)
@@ -250,8 +250,8 @@ class Run:
         (self.folder / "summary.json").unlink(missing_ok=True)
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            kept = [m for m in read_jsonl(path, partial=True) if m["step"] <= step]
-            write_text(path, "".join(json.dumps(m) + "\n" for m in kept))
+            lines = [m for m in read_jsonl(path, partial=True) if m["step"] <= step]
+            write_text(path, "".join(json.dumps(m) + "\n" for m in lines))
         messages = self.facts().get("messages", [])
         self.update(messages=[m for m in messages if m["step"] <= step or "at" in m])
         for part in (self.folder / "rollouts.parquet").glob("*"):
@@ -292,7 +292,7 @@ def holds_nothing(folder: Path) -> bool:
 
 
 def check_run_name(name: object) -> str:
-    """The name, once it is sure to be that of one folder: no path, nothing hidden, not too long."""
+    """Validate a run name and return it: one folder, no path, nothing hidden, not too long."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w .,=+@()-]*", name):
         raise ValueError(
             f"name is {name!r}; it must be a plain folder name without slashes: a letter or digit "
@@ -312,11 +312,11 @@ def checkpoint_fault(path: Path) -> str | None:
         sums = json.loads((path / "checksums.json").read_text())
     except (OSError, ValueError) as error:
         return f"its checksums cannot be read ({error})"
-    for name, wanted in sums.items():
+    for name, checksum in sums.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
             return f"{name} does not match its checksum"
     return None
 
@@ -378,20 +378,18 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
-    """The commit of the working tree, with + where it has changes; None outside a checkout."""
-    where = Path(__file__).resolve().parent
+def _git_state() -> dict[str, Any]:
+    """The commit of the working tree and whether tracked files differ; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        where = Path(__file__).resolve().parent
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=where, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=where, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"],
-            cwd=where,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changed else "")
+        return {"git_commit": None, "git_dirty": None}
+    return {"git_commit": commit + ("+" if dirty else ""), "git_dirty": dirty}

@@ -1,7 +1,7 @@
-"""What a notebook was told: its parameters, read back from the cells that set them.
+"""Parameters of a notebook or a command line, checked.
 
 Papermill only warns about a parameter that the notebook does not know, and a run with a misspelt
-name would train with defaults. So the second cell reads the assignments that were really made.
+name would train with defaults. So the second cell reads back the assignments that were made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sarlab.config import TrainConfig
-from sarlab.models import REPOSITORY
 from sarlab.runs.atomic import read_json, write_json
 from sarlab.runs.folder import check_run_name, now, stamp
 
@@ -30,20 +29,20 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError where none has been run.
     """
     cells = [c for c in namespace.get("In", []) if isinstance(c, str)]
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for cell in cells:
         names = _assigned(cell)
-        if names and (not found or cell.lstrip().startswith(_INJECTED)):
-            found.update({name: namespace[name] for name in names if name in namespace})
-    if not found:
+        if names and (not parameters or cell.lstrip().startswith(_INJECTED)):
+            parameters.update({name: namespace[name] for name in names if name in namespace})
+    if not parameters:
         raise ValueError("No parameters cell has been run. Run the notebook from its first cell.")
-    return found
+    return parameters
 
 
 def check_types(settings: Any) -> None:
     """Raise ValueError for a field of a dataclass whose value is not of its default's type.
 
-    Papermill reads ``-p flag true`` as a text; a whole number serves where a number is asked for.
+    Papermill reads ``-p flag true`` as a text; a whole number is also a number.
     """
     rules = {
         bool: "True or False, capital first",
@@ -52,16 +51,16 @@ def check_types(settings: Any) -> None:
         str: "a text",
     }
     for field in dataclasses.fields(settings):
-        value, wanted = getattr(settings, field.name), type(field.default)
-        if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise ValueError(f"{field.name} is {value!r}; it must be {rules[wanted]}.")
+        value, kind = getattr(settings, field.name), type(field.default)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
 
 
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
-    """What the training notebook was told: (configuration, run folder, whether to resume).
+    """Parameters of the training notebook: (configuration, run folder, whether to resume).
 
-    ``out`` is seen from the repository's root, wherever the kernel runs. Raises ValueError for
-    an unknown or senseless parameter, before anything is made.
+    ``out`` is relative to :func:`project_folder`. Raises ValueError for an unknown or senseless
+    parameter, before anything is made.
     """
     config, folder, resume = run_request(notebook_parameters(namespace))
     if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
@@ -69,18 +68,32 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
     return config, folder, resume
 
 
-def run_request(told: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
+def project_folder() -> Path:
+    """The folder that relative paths of a notebook start from, wherever sarlab is installed.
+
+    JupyterLab runs a kernel in its notebook's folder: where that is called ``notebooks`` it is the
+    folder above. A batch runs where it is started, and so does a command.
+    """
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" else here
+
+
+def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
-    told = dict(told)
-    name, out, resume = told.pop("name", ""), told.pop("out", ""), told.pop("resume", False)
-    config = TrainConfig.from_parameters(told)
+    parameters = dict(parameters)
+    name, out, resume = (
+        parameters.pop("name", ""),
+        parameters.pop("out", ""),
+        parameters.pop("resume", False),
+    )
+    config = TrainConfig.from_parameters(parameters)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
     name = check_run_name(name) if name != "" else ""
     if resume and not name:
         raise ValueError("resume=True needs the name of the run to go on with.")
     name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
-    return config, Path(REPOSITORY, str(out) or "runs", name), resume
+    return config, project_folder() / (str(out) or "runs") / name, resume
 
 
 def record_failing_cells(folder: Path) -> None:

@@ -106,7 +106,7 @@ class FiniteTask(Task):
                 f"distinct ones was asked for. Ask for at most {len(self.train)} a step."
             )
         batches_per_epoch = len(self.train) // count
-        epoch, batch = divmod(step, batches_per_epoch)
+        epoch, batch = divmod(step - 1, batches_per_epoch)  # training counts its steps from 1
         order = self._order(seed, epoch)
         return [self.train[index] for index in order[batch * count : (batch + 1) * count]]
 
@@ -142,6 +142,8 @@ class GeneratedTask(Task):
         self._given = None if heldout is None else tuple(sorted(heldout, key=lambda q: q.id))
         self._excluded = frozenset(question.id for question in self._given or ())
         self._stream: list[Question] = []
+        self.fits: Callable[[Question], bool] = lambda question: True
+        """Training leaves out the draws that it refuses, such as those too long for a model."""
 
     @property
     def size(self) -> None:
@@ -163,28 +165,29 @@ class GeneratedTask(Task):
         """See :class:`Task`; None gives ``HELDOUT_DEFAULT``. A narrow generator may have fewer."""
         if self._given is not None:
             return _first(self._given, count)
-        wanted = HELDOUT_DEFAULT if count is None else count
-        _check_request(0, wanted, 0)
-        if len(self._stream) < wanted:
+        count = HELDOUT_DEFAULT if count is None else count
+        _check_request(0, count, 0)
+        if len(self._stream) < count:
             # Drawn afresh from the start, so that the first questions are the same for any count.
             rng = random.Random(f"{self.name} heldout")
-            self._stream = self._distinct(rng, wanted, "heldout")
+            self._stream = self._distinct(rng, count, "heldout")
         if not self._stream:
             raise ValueError(
                 f"Task {self.name!r} gave no held-out question in {_DRAWS_PER_QUESTION} draws. "
                 "Widen its parameters, so that it has more than a few distinct questions."
             )
-        return self._stream[:wanted]
+        return self._stream[:count]
 
     def _distinct(self, rng: random.Random, count: int, side: str) -> list[Question]:
-        found: dict[str, Question] = {}
+        drawn: dict[str, Question] = {}
         fruitless = 0
-        while len(found) < count and fruitless < _DRAWS_PER_QUESTION:
+        while len(drawn) < count and fruitless < _DRAWS_PER_QUESTION:
             question = self._draw(rng)
             key = question.id
-            if key in found or key in self._excluded or split_of_id(key) != side:
+            refused = key in drawn or key in self._excluded or split_of_id(key) != side
+            if refused or (side == "train" and not self.fits(question)):
                 fruitless += 1
             else:
-                found[key] = question
+                drawn[key] = question
                 fruitless = 0
-        return list(found.values())
+        return list(drawn.values())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sarlab.tasks.extract import closing_brace
+from sarlab.tasks.answer_line import closing_brace
 from sarlab.tasks.rows import Row, as_object, read_rows, text_field
 from sarlab.types import Question
 
@@ -131,16 +131,20 @@ def last_boxed(solution: str) -> str | None:
     return rest.split("$")[0].split()[0] if rest.split("$")[0].split() else None
 
 
+def _fields(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}
+
+
 def _gsm8k(row: Mapping[str, Any], where: str) -> list[Question]:
     text, answer = text_field(row, ("question",), where), text_field(row, ("answer",), where)
     return [Question(text, gold_of_solution(answer, where), "gsm8k", "auto", {"solution": answer})]
 
 
 def _gsm_symbolic(row: Mapping[str, Any], where: str) -> list[Question]:
-    kept = {name: row[name] for name in ("id", "instance", "original_id") if name in row}
+    metadata = _fields(row, "id", "instance", "original_id")
     text, answer = text_field(row, ("question",), where), text_field(row, ("answer",), where)
     gold = gold_of_solution(answer, where)
-    return [Question(text, gold, "gsm_symbolic_apple", "auto", kept)]
+    return [Question(text, gold, "gsm_symbolic_apple", "auto", metadata)]
 
 
 def _math(row: Mapping[str, Any], where: str) -> list[Question]:
@@ -149,8 +153,8 @@ def _math(row: Mapping[str, Any], where: str) -> list[Question]:
         gold: str | None = text_field(row, ("answer",), where)
     else:
         gold = last_boxed(text_field(row, ("solution",), where))
-    kept = {name: row[name] for name in ("level", "type", "subject") if name in row}
-    return [Question(text, gold, "math", "math", kept)] if gold else []
+    metadata = _fields(row, "level", "type", "subject")
+    return [Question(text, gold, "math", "math", metadata)] if gold else []
 
 
 def _numinamath(row: Mapping[str, Any], where: str) -> list[Question]:
@@ -161,15 +165,17 @@ def _numinamath(row: Mapping[str, Any], where: str) -> list[Question]:
     gold = str(row.get("answer") or "").strip()
     if row.get("question_type") == "proof" or gold.lower() in ("", "proof", "notfound"):
         return []
-    kept = {name: row[name] for name in ("source", "problem_type", "question_type") if name in row}
-    return [Question(text_field(row, ("problem",), where), gold, "numinamath", "math", kept)]
+    metadata = {
+        name: row[name] for name in ("source", "problem_type", "question_type") if name in row
+    }
+    return [Question(text_field(row, ("problem",), where), gold, "numinamath", "math", metadata)]
 
 
 def _aime(row: Mapping[str, Any], where: str) -> list[Question]:
     text = text_field(row, ("Question", "question", "problem"), where)
     gold = text_field(row, ("Answer", "answer"), where).strip()
-    kept = {name: row[name] for name in ("ID", "Year") if name in row}
-    return [Question(text, gold, "aime", "auto", kept)]
+    metadata = _fields(row, "ID", "Year")
+    return [Question(text, gold, "aime", "auto", metadata)]
 
 
 def _logicbench(row: Mapping[str, Any], where: str) -> list[Question]:
@@ -177,25 +183,25 @@ def _logicbench(row: Mapping[str, Any], where: str) -> list[Question]:
     samples = row.get("samples") or row.get("data_samples")
     if not samples or not isinstance(samples, list):
         raise ValueError(f"{where}: no list 'samples'. Expected a LogicBench data_instances.json.")
-    kept = {name: str(row[name]) for name in ("type", "axiom") if name in row}
+    metadata = {name: str(row[name]) for name in ("type", "axiom") if name in row}
     questions: list[Question] = []
     for number, sample in enumerate(samples, start=1):
         place = f"{where}, sample {number}"
         sample = as_object(sample, place)
         context = text_field(sample, ("context",), place).strip()
         if "choices" in sample:
-            questions.append(_choice(sample, context, kept, place))
+            questions.append(_choice(sample, context, metadata, place))
             continue
         for pair in sample.get("qa_pairs", ()):
-            asked = text_field(pair, ("question",), place).strip()
+            question = text_field(pair, ("question",), place).strip()
             gold = text_field(pair, ("answer",), place).strip()
-            text = f"{context}\n\n{asked} Answer yes or no."
-            questions.append(Question(text, gold, "logicbench", "text", kept))
+            text = f"{context}\n\n{question} Answer yes or no."
+            questions.append(Question(text, gold, "logicbench", "text", metadata))
     return questions
 
 
 def _choice(
-    sample: Mapping[str, Any], context: str, kept: Mapping[str, str], where: str
+    sample: Mapping[str, Any], context: str, metadata: Mapping[str, str], where: str
 ) -> Question:
     options, gold = sample["choices"], text_field(sample, ("answer",), where)
     if not isinstance(options, dict) or not str(options.get(gold) or "").strip():
@@ -205,21 +211,21 @@ def _choice(
     letters = dict(zip(filled, _LETTERS, strict=False))
     choices = {letters[key]: text for key, text in filled.items()}
     lines = [f"{letter}) {text}" for letter, text in choices.items()]
-    asked = text_field(sample, ("question",), where).strip()
-    text = "\n".join([context, "", asked, *lines, "Answer with the letter of the right option."])
-    return Question(text, letters[gold], "logicbench", "text", {**kept, "choices": choices})
+    question = text_field(sample, ("question",), where).strip()
+    text = "\n".join([context, "", question, *lines, "Answer with the letter of the right option."])
+    return Question(text, letters[gold], "logicbench", "text", {**metadata, "choices": choices})
 
 
 def _prontoqa(row: Mapping[str, Any], where: str) -> list[Question]:
     """The hub's rows (context, question, options, answer), or the authors' own documents."""
     if "context" in row:
-        context, asked = (text_field(row, (name,), where) for name in ("context", "question"))
+        context, question = (text_field(row, (name,), where) for name in ("context", "question"))
         gold = text_field(row, ("answer",), where).strip()
         options = [str(option) for option in row.get("options", ("A) True", "B) False"))]
         named = [o.partition(")")[2].strip() for o in options if o.strip().startswith(f"{gold})")]
         if len(named) != 1 or not named[0]:
             raise ValueError(f"{where}: answer {gold!r} is none of the options {options}.")
-        return [Question(f"{context}\n\n{asked}", named[0], "prontoqa", "text")]
+        return [Question(f"{context}\n\n{question}", named[0], "prontoqa", "text")]
     entries = {"example": row} if "test_example" in row else row
     questions = []
     for key, entry in entries.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -23,7 +24,6 @@ REASONING_GYM = {
     "knights_knaves": "reasoning_gym:knights_knaves",
     "syllogism": "auto",
 }
-GENERATORS = ("word_problems", "fact_stories", *REASONING_GYM)
 REFUSED = {
     "propositional_logic": "reasoning-gym's own scorer gives its own answers 0, so every reward "
     "would be 0",
@@ -41,14 +41,16 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
         others = {key: text for key, text in parameters.items() if key != "verifier"}
         draw, verifier = generator(name, others), parameters["verifier"]
         return lambda rng: dataclasses.replace(draw(rng), verifier=verifier)
-    if name in REASONING_GYM:
-        return _reasoning_gym(name, parameters)
+    return GENERATORS[name](parameters)
+
+
+def _stories(name: str, draw: Draw, parameters: Mapping[str, str]) -> Draw:
     if parameters:
         raise ValueError(
             f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
             f"Write {name!r} alone."
         )
-    return _fact_story if name == "fact_stories" else _word_problem
+    return draw
 
 
 def _word_problem(rng: random.Random) -> Question:
@@ -111,3 +113,11 @@ def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry as JSON would bring it back: tuples as lists, fractions and the like as text."""
     copy: dict[str, Any] = json.loads(json.dumps(entry, default=str))
     return copy
+
+
+GENERATORS: dict[str, Callable[[Mapping[str, str]], Draw]] = {
+    "word_problems": functools.partial(_stories, "word_problems", _word_problem),
+    "fact_stories": functools.partial(_stories, "fact_stories", _fact_story),
+    **{name: functools.partial(_reasoning_gym, name) for name in REASONING_GYM},
+}
+"""Name of a task, and what makes its drawing function from its parameters: add yours here."""

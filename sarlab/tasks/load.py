@@ -2,7 +2,7 @@
 
 - ``word_problems``: the embedded stories; ``chain_sum``, ``gsm_symbolic``, ``knights_knaves``,
   ``syllogism``: reasoning-gym, with parameters such as ``chain_sum?max_terms=2&max_digits=1``.
-- ``path/to/file.jsonl``: one object a line with ``question`` and ``answer``.
+- ``path/to/file.jsonl``: one object per line with ``question`` and ``answer``.
 - ``gsm8k``, ``math``, ``numinamath``, ``gsm_symbolic_apple``, ``aime``, ``logicbench``,
   ``prontoqa``: from the hub, or ``gsm8k:PATH`` from local files in the benchmark's own format.
 - ``gsm8k+math+numinamath?limit=10000``: several sets of questions as one, each with its options.
@@ -139,15 +139,15 @@ class _Source:
             if limit is not None and rows >= limit:
                 break
             rows += 1
-            found = self._convert((where, row))
-            empty += not found
-            sides[side or "train"].extend(found)
+            questions = self._convert((where, row))
+            empty += not questions
+            sides[side or "train"].extend(questions)
         notes = (
             [f"{self.canonical}: {empty} of {rows} rows have no answer to check."] if empty else []
         )
         for side, questions in sides.items():
-            kept, more = distinct(questions, f"{self.canonical}, {side}", self._on_conflict)
-            sides[side] = kept
+            unique, more = distinct(questions, f"{self.canonical}, {side}", self._on_conflict)
+            sides[side] = unique
             notes += more
         if not sides["train"] and not sides["test"]:
             raise ValueError(f"Task {self.canonical!r} has no question with an answer to check.")
@@ -261,17 +261,17 @@ def _mixture(ref: str, heldout_ref: str | None) -> FiniteTask:
             train, heldout = [*train, *task.train], [*heldout, *task.heldout()]
             notes += task.notes
         else:
-            found, _, more = part.read()
-            train, notes = [*train, *found], [*notes, *more]
+            questions, _, more = part.read()
+            train, notes = [*train, *questions], [*notes, *more]
     name = "+".join(names)
     heldout, more = distinct(heldout, f"{name}, held out", "drop")
     train, again = distinct(train, f"{name}, train", "drop")
     held = {question.id for question in heldout}
-    kept = [question for question in train if question.id not in held]
-    shared = len(train) - len(kept)
+    remaining = [question for question in train if question.id not in held]
+    shared = len(train) - len(remaining)
     if shared:
         again = [*again, f"{name}: {shared} held-out question(s) left out of training."]
-    return FiniteTask(name, kept, heldout, [*notes, *more, *again])
+    return FiniteTask(name, remaining, heldout, [*notes, *more, *again])
 
 
 def _options(query: str, ref: str) -> dict[str, str]:

@@ -1,15 +1,15 @@
 r"""Plain numbers, read exactly: the path of the verifier that needs no mathematics library.
 
-Accepted: ``72``, ``-3``, ``+5``, ``1,000``, ``18.0``, ``.5``, ``$18.00``, ``36/2``,
-``\frac{36}{2}``, ``\frac12``, ``1e3``, ``x = 5``, each with a unit (``18 dollars``, ``5 cm^2``,
-``60 km/h``, ``90^\circ``). A percent sign is a unit too: ``50%`` is 50, never 0.5. An answer
-(not a gold answer) may be a sentence around one such number, ``She sold 72 clips``, as long as no
-word in it changes the value or hedges it. Units are not compared.
+Accepted: ``72``, ``-3``, ``(-3)``, ``+5``, ``1,000``, ``18.0``, ``.5``, ``$18.00``, ``54$``,
+``36/2``, ``\frac{36}{2}``, ``\frac12``, ``1 1/2``, ``1\frac{1}{2}``, ``1e3``, ``10^3``,
+``1.2 \times 10^3``, ``x = 5``, each with a unit (``18 dollars``, ``5 cm^2``, ``160 square feet``,
+``60 km/h``, ``30/hour``, ``90^\circ``). A percent sign is a unit too: ``50%`` is 50, never 0.5.
+An answer (not a gold answer) may be a sentence around one such number, ``She sold 72 clips``, as
+long as no word in it changes the value or hedges it.
 
-Refused: ``1,00,0``, ``18,5``, ``1 000``, ``3 or 4``, ``3-4``, ``1 1/2``, ``2+3``, ``10^3``,
-``18 million``, ``18k``, ``about 18``, ``not 18``, numbers in words, a division by zero, and
-digits of any script but ASCII, superscripts and full-width ones included: folding them would read
-10² as 102.
+Refused: ``1,00,0``, ``18,5``, ``1 000``, ``3 or 4``, ``3-4``, ``2+3``, ``2^5``, ``18 million``,
+``18k``, ``about 18``, ``not 18``, numbers in words, a division by zero, and digits of any script
+but ASCII, superscripts and full-width ones included: folding them would read 10² as 102.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
 
-from sarlab.tasks.extract import NUMBER_WORDS, words
+from sarlab.tasks.answer_line import NUMBER_WORDS, words
 
 MAX_NUMBER_CHARS = 400
 """A longer number is refused unread."""
@@ -26,16 +26,21 @@ MAX_EXPONENT = 100
 """A larger power of ten in scientific notation is refused: nothing here may grow without bound."""
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_DECIMAL = rf"(?:{_INT}(?:\.[0-9]+)?|\.[0-9]+)"
 _NUMBER = re.compile(
     rf"""
     (?P<lead>(?:(?![A-Za-z]\ =)[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?[,:]?\ )*)   # She sold
     (?:[A-Za-z]?\ ?=\ ?)?                                              # x = 5, or = 5
     (?P<sign>[+-]?)\s?(?P<currency>[$€£¥]?)\s?(?P<inner_sign>[+-]?)
     (?:
-        \\frac\s?\{{\s?(?P<top_sign>[+-]?)(?P<top>{_INT})\s?\}}\s?\{{\s?(?P<bottom>{_INT})\s?\}}
-      | \\frac\s?(?P<short_top>[0-9])\s?(?P<short_bottom>[0-9])
-      | (?P<left>{_INT})\s?/\s?(?P<right>{_INT})
-      | (?P<decimal>{_INT}(?:\.[0-9]+)?|\.[0-9]+)(?:[eE](?P<exponent>[+-]?[0-9]{{1,4}}))?
+        (?:(?P<whole>{_INT})(?:\ ?(?=\\)|\ ))?                          # 1 1/2
+        (?: \\frac\s?\{{\s?(?P<top_sign>[+-]?)(?P<top>{_INT})\s?\}}\s?\{{\s?(?P<bottom>{_INT})\s?\}}
+          | \\frac\s?(?P<short_top>[0-9])\s?(?P<short_bottom>[0-9])
+          | (?P<left>{_INT})\s?/\s?(?P<right>{_INT})
+        )
+      | (?:(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[×·*x])\s?)?     # 1.2 \times 10^3
+        10\s?\^\s?(?:\{{\s?(?P<power>[+-]?[0-9]{{1,4}})\s?\}}|(?P<short_power>[+-]?[0-9]{{1,4}}))
+      | (?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]{{1,4}}))?
     )
     (?P<unit>.*)
     """,
@@ -45,26 +50,50 @@ _DIGITS = re.compile(r"[0-9][0-9.,]*", re.ASCII)
 _DRESSED = re.compile(
     r"(?:\\boxed\{([^{}]*)\}|\$([^$]*)\$|\*\*([^*]*)\*\*)((?:\s|\\).*)", re.DOTALL
 )
+_IN_BRACKETS = re.compile(r"\(\s?([+-]?[$€£¥]?[0-9.,/]+)\s?\)")
+_DASH_AS_MINUS = re.compile(r"^((?:[A-Za-z]?\s?=\s?)?[$€£¥(]?)[\u2012\u2013](?=[$€£¥]?[0-9.])")
 
 _UNIT_TOKEN = re.compile(
-    r"(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?(?:/[^\W\d_]+)?)(?:\^?\{?[23]\}?|[²³])?[.,]?"
+    r"(?P<word>[^\W\d_²³]+(?:['’&-][^\W\d_]+)*['’]?(?:/[^\W\d_]+)?)(?:\^?\{?[23]\}?|[²³])?[.,]?"
+)
+_PER = re.compile(r"^(?:\s?/\s?(?=[^\W\d_]{3}|(?:hr|kg|lb|km|mi)\b)|-(?=[^\W\d_]{3}))")
+# Phrases after a number that leave it alone: "160 square feet", "70 for three days", "9 a.m."
+_HARMLESS_AFTER = re.compile(
+    r"\b(?:(?:square|cubic|sq|cu)(?:\. ?| )(?=[^\W\d_]{2})|(?:for|in|after|every) (?:one|two|three"
+    r"|four|five|six|seven|eight|nine|ten)(?= [^\W\d_]{3})|[ap]\.m\b\.?)",
+    re.IGNORECASE,
 )
 # Words shorter than three letters are factors (2xy, 18 k) unless they stand here.
 _SHORT_WORDS = words(
     "a i an as at by do he in is it me my of on so to us we am pm g m s h l cm mm km kg mg ml cl "
-    "dl lb oz ft yd mi hr kw mb gb km/h m/s ft/s"
+    "dl lb oz ft yd mi hr kw mb gb km/h m/s ft/s ad tv"
 )
-_GLUED_UNITS = _SHORT_WORDS | words("lbs hrs min mph kph usd eur gbp sec mins secs")
+_GLUED_UNITS = {word for word in _SHORT_WORDS if len(word) > 1} | words(
+    "g lbs hrs min mph kph usd eur gbp sec mins secs"
+)
 # Words that change a value, hedge it, or name another.
 _NO_WORDS = NUMBER_WORDS | words(
     "or nor not no never minus plus negative twice double triple square squared cubed root but "
     "either neither then versus vs if else unless instead except wrong incorrect than about around "
     "approximately approx roughly nearly almost over under least most between maybe perhaps "
     "probably possibly might could unsure guess thousands millions billions hundreds dozens mil "
-    "mio mn bn tn pi halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths "
+    "mio mn bn tn pi halves thirds fourths fifths sixths sevenths eighths ninths tenths "
     "hundredths thousandths st nd rd th sqrt sin cos tan log ln mod"
 )
+_NO_HEDGE_AFTER = words("than over then between")  # "46 hours left over", "15 more than Tommy"
 _MAX_WORDS = 16  # before the number, and after it
+# Units that are compared where both sides name one; each line is one unit's spellings.
+_UNITS = {
+    spelling: names.split()[0]
+    for names in (
+        *("mm millimeter millimetre", "cm centimeter centimetre", "m meter metre"),
+        *("km kilometer kilometre", "in inch inche", "ft foot feet", "yd yard", "mi mile"),
+        *("mg milligram", "g gram", "kg kilogram", "lb", "oz ounce", "ml milliliter", "l liter"),
+        *("second sec s", "minute min", "hour hr h", "day", "week", "month", "year"),
+        *("percent %", "degree", "dollar $ usd", "cent", "euro €", "£", "¥ yen"),
+    )
+    for spelling in names.split()
+}
 
 
 class NotANumber(ValueError):
@@ -80,18 +109,27 @@ def parse_number(value: str, sentence: bool = False) -> Fraction:
 
     Raises :class:`NotANumber` with reason "no value", "several values" or "too long".
     """
+    return parse_quantity(value, sentence)[0]
+
+
+def parse_quantity(value: str, sentence: bool = False) -> tuple[Fraction, str]:
+    """:func:`parse_number` and the unit, in one spelling; "" for none and for any rare unit."""
     if len(value) > MAX_NUMBER_CHARS:
         raise NotANumber("too long")
     plain = _plain(value)
     match = _NUMBER.fullmatch(plain)
+    unit = _PER.sub(" per ", match["unit"]) if match else ""
+    if match and not match["currency"] and unit.lstrip()[:1] in tuple("$€£¥"):
+        unit = unit.lstrip()[1:]
+    unit = _HARMLESS_AFTER.sub("", unit)
     if (
         match is None
         or (match["sign"] and match["inner_sign"])
-        or not _are_words(match["lead"], match["unit"], sentence)
+        or not _are_words(match["lead"], unit, sentence)
     ):
         raise NotANumber("several values" if len(_DIGITS.findall(plain)) > 1 else "no value")
     sign = -1 if "-" in (match["sign"], match["inner_sign"]) else 1
-    return sign * _magnitude(match)
+    return sign * _magnitude(match), _unit(match["currency"] or match["unit"])
 
 
 def is_number(value: str) -> bool:
@@ -114,19 +152,33 @@ def canonical(number: Fraction) -> str:
 
 
 def _magnitude(match: re.Match[str]) -> Fraction:
-    def whole(name: str) -> int:
-        return int(match[name].replace(",", ""))
+    def integer(name: str) -> int:
+        return int((match[name] or "0").replace(",", ""))
 
     for top, bottom in (("top", "bottom"), ("short_top", "short_bottom"), ("left", "right")):
-        if match[top] is not None:
-            if whole(bottom) == 0:
-                raise NotANumber("no value")
-            sign = -1 if top == "top" and match["top_sign"] == "-" else 1
-            return sign * Fraction(whole(top), whole(bottom))
-    exponent = int(match["exponent"] or 0)
+        if match[top] is None:
+            continue
+        if integer(bottom) == 0:
+            raise NotANumber("no value")
+        sign = -1 if top == "top" and match["top_sign"] == "-" else 1
+        if match["whole"] is not None and (sign < 0 or integer(top) >= integer(bottom)):
+            raise NotANumber("several values")  # 3 5/2 is no mixed number
+        return integer("whole") + sign * Fraction(integer(top), integer(bottom))
+    power = match["power"] or match["short_power"]
+    factor = (match["mantissa"] or "1") if power else match["decimal"]
+    exponent = int(power or match["exponent"] or 0)
     if abs(exponent) > MAX_EXPONENT:
         raise NotANumber("too long")
-    return Fraction(match["decimal"].replace(",", "")) * Fraction(10) ** exponent
+    return Fraction(factor.replace(",", "")) * Fraction(10) ** exponent
+
+
+def _unit(text: str) -> str:
+    """The first word or sign of a unit in one spelling, "" where the table does not hold it."""
+    first = re.match(r"\s?([%$€£¥]|[^\W\d_]+)", text)
+    if first is None:
+        return ""
+    word = first[1].casefold()
+    return _UNITS.get(word) or _UNITS.get(word.removesuffix("s"), "")
 
 
 def _plain(value: str) -> str:
@@ -144,7 +196,9 @@ def _plain(value: str) -> str:
         value = value.replace(old, new)
     value = re.sub(r"\\mathrm\{([^{}]*)\}", r" \1", value)
     value = re.sub(r"(?<=[0-9])~", " ", value)  # a tie before a unit; before a number it says about
-    return " ".join(value.split())
+    value = _DASH_AS_MINUS.sub(r"\1-", " ".join(value.split()))
+    in_brackets = _IN_BRACKETS.fullmatch(value)
+    return in_brackets[1] if in_brackets else value
 
 
 def _are_words(lead: str, unit: str, sentence: bool) -> bool:
@@ -165,11 +219,16 @@ def _are_words(lead: str, unit: str, sentence: bool) -> bool:
         if match is None:
             return False
         word = match["word"].casefold()
-        if not _NO_WORDS.isdisjoint(re.split(r"[-/'’]", word)):
+        if index >= len(before) and word in _NO_HEDGE_AFTER:
+            continue
+        parts = re.split(r"[-/'’]", word)
+        if index >= len(before):
+            parts = parts[-1:] if "-" in word else parts  # "3 four-minute songs"
+        if not _NO_WORDS.isdisjoint(parts):
             return False
         if len(word) < 3 and word not in _SHORT_WORDS:
             return False
-        too_short = len(word) < 4 and (len(word) == 1 or word not in _GLUED_UNITS)
+        too_short = len(word) < 4 and word not in _GLUED_UNITS
         if glued and index == len(before) and too_short:
             return False
     return True

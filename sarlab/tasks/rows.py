@@ -34,7 +34,7 @@ def read_lines(path: Path) -> Iterator[Row]:
                 empty = False
                 yield where, _object(line, where)
     if empty:
-        raise ValueError(f"{path} is empty. Give it one JSON object a line: {_EXAMPLE}.")
+        raise ValueError(f"{path} is empty. Give it one JSON object per line: {_EXAMPLE}.")
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -62,9 +62,9 @@ def text_field(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> st
             if not value.strip():
                 raise ValueError(f"{where}: field {name!r} is empty. Fill it in or remove the row.")
             return value
-    wanted = " or ".join(repr(name) for name in names)
+    expected = " or ".join(repr(name) for name in names)
     have = ", ".join(repr(str(name)) for name in list(row)[:12]) or "no fields"
-    raise ValueError(f"{where}: no field {wanted}; the row has {have}. Expected {_EXAMPLE}.")
+    raise ValueError(f"{where}: no field {expected}; the row has {have}. Expected {_EXAMPLE}.")
 
 
 _EXAMPLE = '{"question": "1 + 1 = ?", "answer": "2"}'
@@ -94,7 +94,7 @@ def _parse(text: str, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{where}: not valid JSON ({str(error)[:120]}): {text.strip()[:60]!r}. "
-            f"Write one whole object a line, such as {_EXAMPLE}."
+            f"Write one whole object per line, such as {_EXAMPLE}."
         ) from error
 
 

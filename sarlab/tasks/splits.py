@@ -65,12 +65,12 @@ def distinct(
                     f"{first!r} and {question.gold!r}. Correct one of the rows."
                 )
             conflicts[question.id] = (first, question.gold)
-    kept: dict[str, Question] = {}
+    unique: dict[str, Question] = {}
     for question in questions:
         if question.id not in conflicts:
-            kept.setdefault(question.id, question)
+            unique.setdefault(question.id, question)
     notes = []
-    copies = sum(question.id not in conflicts for question in questions) - len(kept)
+    copies = sum(question.id not in conflicts for question in questions) - len(unique)
     if copies:
         notes.append(f"{where}: {copies} repeated row(s) left out.")
     if conflicts:
@@ -79,4 +79,4 @@ def distinct(
             f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
             f"the first with {first_gold!r} and {second_gold!r}."
         )
-    return list(kept.values()), notes
+    return list(unique.values()), notes

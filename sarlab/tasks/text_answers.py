@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sarlab.tasks.extract import TRUTH_WORDS, unwrap, words
+from sarlab.tasks.answer_line import TRUTH_WORDS, unwrap, words
 
 _ARTICLES = words("a an the")
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([a-z])\)?[.):]?", re.IGNORECASE)
@@ -18,8 +18,8 @@ _MATH_NAMES = words("sin cos tan cot sec csc log exp sqrt mod lim max min gcd lc
 
 def fold(text: str) -> str:
     """Words only: case, punctuation, articles and runs of white space folded away."""
-    found = re.sub(r"[^\w\s]|_", " ", text.casefold()).split()
-    return " ".join([word for word in found if word not in _ARTICLES] or found)
+    words_here = re.sub(r"[^\w\s]|_", " ", text.casefold()).split()
+    return " ".join([word for word in words_here if word not in _ARTICLES] or words_here)
 
 
 def option_letter(value: str) -> str | None:
@@ -33,8 +33,8 @@ def is_text(gold: str) -> bool:
     value = unwrap(gold)
     if value.casefold() in TRUTH_WORDS or re.fullmatch(r"\(?[A-Z]\)?", value):
         return True
-    found = [word.casefold() for word in _LONG_WORD.findall(value)]
-    return bool(found) and not _NOT_WORDS.search(value) and _MATH_NAMES.isdisjoint(found)
+    words_here = [word.casefold() for word in _LONG_WORD.findall(value)]
+    return bool(words_here) and not _NOT_WORDS.search(value) and _MATH_NAMES.isdisjoint(words_here)
 
 
 def judge_text(value: str, gold: str, choices: Mapping[str, str] | None = None) -> str:
@@ -44,13 +44,13 @@ def judge_text(value: str, gold: str, choices: Mapping[str, str] | None = None) 
     followed by that option's own text, or be replaced by it; this needs ``choices``, letter to
     text.
     """
-    wanted = unwrap(gold)
-    letter = option_letter(wanted)
+    expected = unwrap(gold)
+    letter = option_letter(expected)
     if letter is not None and (option_letter(value) == letter or _names(value, letter, choices)):
         return "right"
-    if letter is None and fold(value) == fold(wanted):
+    if letter is None and fold(value) == fold(expected):
         return "right"
-    several = _LIST.search(value) and not _LIST.search(wanted)
+    several = _LIST.search(value) and not _LIST.search(expected)
     if several and len({fold(part) for part in _LIST.split(value) if fold(part)}) > 1:
         return "several values"
     return "wrong value"
@@ -60,10 +60,12 @@ def _names(value: str, letter: str, choices: Mapping[str, str] | None) -> bool:
     """Whether a value spells out the option that a letter stands for, and no other letter."""
     if not choices or letter not in choices:
         return False
-    wanted = fold(choices[letter])
+    expected = fold(choices[letter])
     match = _LETTER_AND_TEXT.fullmatch(value)
-    if match and match[1].upper() == letter and fold(match[2]) == wanted:
+    if match and match[1].upper() == letter and fold(match[2]) == expected:
         return True
     if re.match(r"\(?[a-z][.):]", value, re.IGNORECASE):  # another letter, whatever its text
         return False
-    return fold(value) == wanted and [fold(text) for text in choices.values()].count(wanted) == 1
+    return (
+        fold(value) == expected and [fold(text) for text in choices.values()].count(expected) == 1
+    )

@@ -1,38 +1,50 @@
-"""The verifier: is the final answer of a text right?
+r"""The verifier: is the final answer of a text right?
 
-The last `Answer:` counts, with exactly one value after it. No marker, no value or several values
-are wrong, each with its own reason, and whatever goes wrong in a comparison is a reason too: no
-error becomes a silent 0.
+The last `Answer:` outside a thought counts, with exactly one value after it. No marker, no value or
+several values are wrong, each with its own reason, and whatever goes wrong in a comparison is a
+reason too: no error becomes a silent 0.
 
-After the value's line there may follow prose that names no value (where gold is text: nothing).
-Verifiers, by name:
+After the value's line there may follow prose that names no value, and lines that come to the same
+value again, ``70 + 2 = 72`` (where gold is text: nothing). Verifiers, by name:
 
-- ``auto``: ``number`` where gold is a plain number, ``text`` where it is words, else ``math``.
-- ``number``: exact comparison of plain numbers, see :mod:`sarlab.tasks.plain_numbers`.
+- ``auto``: ``number`` where gold is a plain number, ``text`` where it is words, else math-verify in
+  a process that is killed at the time limit; there floats match to 6 decimals.
+- ``math``: another name for ``auto``: one value gets one verdict, whatever the data set.
+- ``number``: exact comparison of plain numbers, see :mod:`sarlab.tasks.plain_numbers`. A unit is
+  compared only where gold has one too. ``12+60`` and ``\sqrt{9}`` are no finished numbers.
 - ``text``: the same words, or the same option's letter, see :mod:`sarlab.tasks.text_answers`.
-- ``math``: math-verify in a process that is killed at the time limit. Plain numbers and words
-  still go the exact ways; floats match to 6 decimals. Where gold is a number, a sum or product of
-  numbers left to the verifier (``12+60``) is refused.
 - ``reasoning_gym:<dataset>``: that data set's own ``score_answer`` on the value, with the entry in
   ``metadata["entry"]``; right only where the score is exactly 1.0, partial credit is wrong.
-- ``module:function``: one of your own, called with (text, gold), returning True or False. It has
-  no time limit and sees the whole text.
+- ``module:function``: your own, called with (text, gold), returning True or False. It has no time
+  limit and sees the whole text.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from sarlab.tasks import math_worker
-from sarlab.tasks.extract import MAX_VALUE_CHARS, Found, find_value, is_prose, nesting
-from sarlab.tasks.extract import unwrap as _unwrap
-from sarlab.tasks.plain_numbers import NotANumber, canonical, is_number, parse_number
+from sarlab.tasks import math_judge
+from sarlab.tasks.answer_line import (
+    MAX_VALUE_CHARS,
+    AnswerLine,
+    find_value,
+    is_prose,
+    nesting,
+    unwrap,
+)
+from sarlab.tasks.plain_numbers import (
+    NotANumber,
+    canonical,
+    is_number,
+    parse_number,
+    parse_quantity,
+)
 from sarlab.tasks.text_answers import is_text, judge_text
 from sarlab.types import Question
 
@@ -45,13 +57,23 @@ longer or nested deeper than any answer."""
 
 MAX_NESTING = 40
 _BUILT_IN = ("auto", "number", "text", "math")
-_OPERATION = re.compile(
-    r"[0-9)]\s*(?:[+*/÷×·-]|\\times|\\cdot|\\div)\s*(?!\s*10\s*\^)[0-9(]", re.ASCII
-)
-_ASSIGNMENT = re.compile(r"\s*[A-Za-z]\w{0,8}(?:\([^()=]{0,20}\))?\s*=([^=]+)", re.ASCII)
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z]\w{0,8}(?:\([^()=]{0,20}\))?)\s*=([^=]+)", re.ASCII)
 _EQUALS = re.compile(r"(?<![<>!:])=")
 _WORD_BETWEEN = re.compile(r"(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])|\\(?:lor|land|vee|wedge)\b")
 _THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", re.ASCII)
+# math-verify takes one of the two sides, or ignores what stands between them.
+_RELATION = re.compile(
+    r"\\(?:approx|equiv|cong|sim|simeq|doteq|propto|[bp]?mod|to|rightarrow|Rightarrow|iff|implies)"
+    r"(?![A-Za-z])|[≈≡≅∼→⇒]"
+)
+_DIGITS_APART = re.compile(r"[0-9](?:\s|~|\\[ ,;:]|\\q?quad|\\text\{\s*\}|\{\s*\})+[0-9]", re.ASCII)
+_SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*([0-9])\s+([0-9])(?![0-9])", re.ASCII)
+_BASE = re.compile(r"(?<=[0-9])_\{?([0-9]+)\}?", re.ASCII)
+_BARE_NAMES = (
+    (re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])|π"), r"\\pi "),
+    (re.compile(r"(?<![A-Za-z\\])sqrt\(([^()]*)\)"), r"\\sqrt{\1}"),
+)
+_DERIVATION = re.compile(r"(?:[A-Za-z]+:)?[\s0-9.,$€£%()+*/×÷·=-]*[+*/×÷·-][^=]*=([^=]+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -69,10 +91,17 @@ def verify(text: str, gold: str, verifier: str = "auto") -> bool:
 
 
 def judge(
-    text: str, gold: str, verifier: str = "auto", metadata: Mapping[str, Any] | None = None
+    text: str,
+    gold: str,
+    verifier: str = "auto",
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    in_thought: bool = False,
 ) -> Verdict:
     """Judge the final answer of a text against gold.
 
+    ``in_thought`` says that the prompt ends with ``<think>``: the text is judged as if it began
+    with it, so that a thought that is never closed holds no answer.
     ``metadata`` is that of the question: ``choices`` (letter to text) for ``text``, ``entry`` for
     ``reasoning_gym:...``. Nothing in the text makes this raise; a verifier that does not exist, a
     gold answer that the verifier cannot use, or a user's function that returns no bool does.
@@ -82,24 +111,28 @@ def judge(
             raise TypeError(f"{name} is {argument!r}, expected a string.")
     if not gold.strip():
         raise ValueError("gold is empty; an answer can only be judged against something.")
-    found = find_value(text)
-    value = None if found is None else _shortened(found.value)
+    if in_thought:
+        text = f"<think>{text}"
+    line = find_value(text)
+    value = None if line is None else _shortened(line.value)
     if verifier not in _BUILT_IN and not verifier.startswith("reasoning_gym:"):
         reason = _judge_by_user(text, gold, verifier)
-    elif found is None:
+    elif line is None:
         reason = "no marker"
-    elif not found.value.strip():
+    elif not line.value.strip():
         reason = "no value"
-    elif len(found.value) > MAX_VALUE_CHARS:
+    elif len(line.value) > MAX_VALUE_CHARS:
         reason = "too long"
     elif verifier.startswith("reasoning_gym:"):
-        reason = _judge_by_dataset(found, gold, verifier.partition(":")[2], metadata or {})
+        reason = _judge_by_dataset(line, gold, verifier.partition(":")[2], metadata or {})
     else:
-        reason = _judge_value(found, gold, verifier, metadata or {})
+        reason = _judge_value(line, gold, verifier, metadata or {})
     return Verdict(reason == "right", value, reason)
 
 
-def judge_all(texts: Sequence[str], questions: Sequence[Question]) -> list[Verdict]:
+def judge_all(
+    texts: Sequence[str], questions: Sequence[Question], *, in_thought: bool = False
+) -> list[Verdict]:
     """One verdict per text; ``questions[i]`` is the question that ``texts[i]`` answers."""
     if len(texts) != len(questions):
         raise ValueError(
@@ -107,76 +140,117 @@ def judge_all(texts: Sequence[str], questions: Sequence[Question]) -> list[Verdi
             "Give each answer its question, repeated for a group of answers."
         )
     return [
-        judge(text, question.gold, question.verifier, question.metadata)
+        judge(text, question.gold, question.verifier, question.metadata, in_thought=in_thought)
         for text, question in zip(texts, questions, strict=True)
     ]
 
 
-def count_reasons(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """How often each reason occurs, most frequent first: what a log should show."""
-    return dict(Counter(verdict.reason for verdict in verdicts).most_common())
-
-
-def _judge_value(found: Found, gold: str, verifier: str, metadata: Mapping[str, Any]) -> str:
-    wanted = _unwrap(gold)
-    gold_is_number = is_number(wanted)
-    if verifier == "auto":
-        verifier = "number" if gold_is_number else "text" if is_text(gold) else "math"
-    elif verifier == "number" and not gold_is_number:
+def _judge_value(line: AnswerLine, gold: str, verifier: str, metadata: Mapping[str, Any]) -> str:
+    expected = unwrap(gold)
+    if verifier == "number" and not is_number(expected):
         raise ValueError(
-            f"gold {gold!r} is no plain number, but the verifier is 'number'. "
-            "Use 'auto', 'math' or 'text'."
+            f"gold {gold!r} is no plain number, but the verifier is 'number'. Use 'auto' or 'text'."
         )
-    if verifier == "text" or (verifier == "math" and is_text(gold)):
-        return "several values" if found.rest else judge_text(found.value, gold, _choices(metadata))
-    if not is_prose(found.rest):
+    if verifier == "text" or (verifier != "number" and is_text(gold)):
+        return "several values" if line.rest else judge_text(line.value, gold, _choices(metadata))
+    if is_number(expected):
+        return _judge_number(line, expected)
+    value = "".join(line.value.split())
+    if not is_prose(tuple(rest for rest in line.rest if "".join(unwrap(rest).split()) != value)):
         return "several values"
+    return _judge_mathematics(line.value, expected)
+
+
+def _judge_number(line: AnswerLine, expected: str) -> str:
+    assigned, value = _ASSIGNMENT.fullmatch(line.value), line.value
+    gold_assigned = _ASSIGNMENT.fullmatch(expected)
+    if assigned is not None:
+        value = assigned[2].strip()
     try:
-        if gold_is_number:
-            number = parse_number(found.value, sentence=True)
-            return "right" if number == parse_number(wanted) else "wrong value"
+        number, unit = parse_quantity(value, sentence=True)
+        gold, gold_unit = parse_quantity(expected)
     except NotANumber as refusal:
-        if verifier == "number" or _OPERATION.search(found.value):
-            return refusal.reason
-    return _judge_mathematics(found.value, wanted)
-
-
-def _judge_mathematics(value: str, wanted: str) -> str:
-    if "".join(value.split()) == "".join(wanted.split()):
-        return "right"
-    if nesting(value) > MAX_NESTING or len(value) > 4 * len(wanted) + 200:
-        return "too long"
-    if _separators(value) and not _separators(wanted):
+        return refusal.reason
+    if not is_prose(tuple(rest for rest in line.rest if not _comes_to(rest, number))):
         return "several values"
-    if not _EQUALS.search(wanted) and _EQUALS.search(value):
-        assignment = _ASSIGNMENT.fullmatch(value)
-        if assignment is None:  # 3 = 5, or a chain of which any end might be meant
-            return "several values"
-        value = assignment[1].strip()
+    other_name = assigned and gold_assigned and assigned[1] != gold_assigned[1]
+    other_unit = unit and gold_unit and unit != gold_unit
+    return "wrong value" if number != gold or other_name or other_unit else "right"
+
+
+def _comes_to(line: str, number: Fraction) -> bool:
+    """Whether a line repeats a number: alone, in a sentence, or as the end of a calculation."""
+    derivation = _DERIVATION.fullmatch(unwrap(line))
+    try:
+        repeated = parse_number(
+            unwrap(derivation[1]) if derivation else unwrap(line), sentence=True
+        )
+    except NotANumber:
+        return False
+    return repeated == number
+
+
+def _judge_mathematics(value: str, expected: str) -> str:
+    value, expected = _rewritten(value), _rewritten(expected)
+    if _DIGITS_APART.search(value) and not _DIGITS_APART.search(expected):
+        return "several values"
+    if "".join(value.split()) == "".join(expected.split()):
+        return "right"
+    if nesting(value) > MAX_NESTING or len(value) > 4 * len(expected) + 200:
+        return "too long"
+    parts, expected_parts = _listed(value), _listed(expected)
+    if len(parts) > 1 and len(expected_parts) == 1:
+        return "several values"
+    if _RELATION.search(value) and not _RELATION.search(expected):
+        return "several values"
+    if len(expected_parts) > 1 and len(parts) > 1 and len(parts) != len(expected_parts):
+        return "wrong value"
+    bases, expected_bases = _BASE.findall(value), _BASE.findall(expected)
+    if bases and expected_bases and bases != expected_bases:
+        return "wrong value"
+    if _EQUALS.search(value):
+        assigned = [_ASSIGNMENT.fullmatch(part) for part in parts]
+        names = {match[1] for match in assigned if match}
+        if _EQUALS.search(expected):
+            gold_assigned = _ASSIGNMENT.fullmatch(expected)
+            if gold_assigned and names and names != {gold_assigned[1]}:
+                return "wrong value"
+        elif None in assigned or len(names) > 1:
+            return "several values"  # 3 = 5, or a chain of which any end might be meant
+        else:
+            value = ", ".join(match[2].strip() for match in assigned if match)
     if "$" in value.replace("\\$", ""):  # two formulas, or prose around one
         return "several values"
-    comparison = math_worker.compare(wanted, value)
+    comparison = math_judge.compare(expected, value)
     reasons = {"right": "right", "wrong": "wrong value", "timeout": "timeout"}
     return reasons.get(comparison.outcome, f"error: {comparison.detail}")
+
+
+def _rewritten(value: str) -> str:
+    r"""Bare names in LaTeX: ``2pi`` is ``2\pi``, ``\frac 1 2`` is ``\frac{1}{2}``."""
+    value = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", value)
+    for pattern, replacement in _BARE_NAMES:
+        value = pattern.sub(replacement, value)
+    return value
 
 
 def _shortened(value: str) -> str:
     return value if len(value) <= 200 else f"{value[:199]}…"
 
 
-def _separators(value: str) -> bool:
-    """Whether a value lists several at its top level: commas, semicolons, and, or."""
-    if _WORD_BETWEEN.search(value):
-        return True
-    depth = 0
-    for char in _THOUSANDS.sub("", value):
-        if char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif char in ",;" and depth <= 0:
-            return True
-    return False
+def _listed(value: str) -> list[str]:
+    """The parts of a value at its top level, or of the one set that it is."""
+    value = _THOUSANDS.sub("", value.strip())
+    inner = re.fullmatch(r"\\\{(.*)\\\}", value, re.DOTALL)
+    value = _WORD_BETWEEN.sub(",", inner[1] if inner else value)
+    parts, depth = [""], 0
+    for char in value:
+        depth += (char in "([{") - (char in ")]}")
+        if char in ",;" and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
 
 
 def _choices(metadata: Mapping[str, Any]) -> Mapping[str, str] | None:
@@ -184,7 +258,9 @@ def _choices(metadata: Mapping[str, Any]) -> Mapping[str, str] | None:
     return choices if isinstance(choices, Mapping) else None
 
 
-def _judge_by_dataset(found: Found, gold: str, dataset: str, metadata: Mapping[str, Any]) -> str:
+def _judge_by_dataset(
+    line: AnswerLine, gold: str, dataset: str, metadata: Mapping[str, Any]
+) -> str:
     score = _dataset_scorer(dataset)
     entry = metadata.get("entry")
     if not isinstance(entry, Mapping) or "answer" not in entry:
@@ -192,10 +268,10 @@ def _judge_by_dataset(found: Found, gold: str, dataset: str, metadata: Mapping[s
             f"Verifier 'reasoning_gym:{dataset}' needs metadata['entry'] with an 'answer', got "
             f"{entry!r}. Load the question by load_task, or use 'auto'."
         )
-    value = found.value
-    if found.rest:
+    value = line.value
+    if line.rest:
         return "several values"
-    if is_number(_unwrap(gold)):
+    if is_number(unwrap(gold)):
         # Some of the scorers read "288 or 3" as 288, and "1,000" as 1: they get one clean number.
         try:
             value = canonical(parse_number(value, sentence=True))
@@ -221,7 +297,7 @@ def _dataset_scorer(dataset: str) -> Callable[[str, dict[str, Any]], float]:
 
 
 def _judge_by_user(text: str, gold: str, verifier: str) -> str:
-    function = _user_function(verifier)
+    function = user_function(verifier)
     try:
         correct = function(text, gold)
     except Exception as error:  # noqa: BLE001 - counted and shown; it must not end a run
@@ -235,7 +311,8 @@ def _judge_by_user(text: str, gold: str, verifier: str) -> str:
 
 
 @lru_cache
-def _user_function(verifier: str) -> Callable[[str, str], bool]:
+def user_function(verifier: str) -> Callable[[str, str], bool]:
+    """The function that ``module:function`` names; ValueError where there is none."""
     module_name, colon, name = verifier.partition(":")
     if not colon or not module_name or not name:
         raise ValueError(

@@ -13,14 +13,18 @@ from sarlab.evaluation.statistics import Array
 from sarlab.validity.measures import Contrast, Estimate, contrast
 
 SCORES: dict[str, str] = {
-    "sar": "self-aligned reward",
-    "log_sar": "log ppl(a) − log ppl(a|q), SAR's log form, without the clip at −1",
-    "length": "minus the number of tokens: shorter is better",
-    "confidence": "−log ppl(a|q)",
-    "ppl_standalone": "log ppl(a), the sign it has in SAR: rarer without the question is better",
-    "correct": "1 for a right final answer, else 0",
+    "sar": "SAR",
+    "log_sar": "SAR, log form",
+    "length": "short",
+    "confidence": "confidence",
+    "ppl_standalone": "ppl(a)",
+    "correct": "correctness",
 }
-"""Every score that is compared, higher counting as better, and what it is."""
+"""Scores that are compared, higher counting as better, and their names in tables and figures.
+
+Self-aligned reward; log ppl(a) − log ppl(a|q), which has no clip at −1; minus the number of tokens;
+−log ppl(a|q); log ppl(a), the sign it has in SAR; 1 for a right final answer, else 0.
+"""
 TOLERANCE = 0.1
 MAX_LEVELS = 6
 
@@ -99,7 +103,7 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
 def score_columns(
     table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
 ) -> pd.DataFrame:
-    """The scores of :data:`SCORES` and ``tokens``, a row an answer, from the rows of scoring.
+    """The scores of :data:`SCORES` and ``tokens``, one row per answer, from the rows of scoring.
 
     ``standalone`` is a :class:`sarlab.prompts.StandaloneContext`; without ``end_token`` it is left
     out of the mean. NaN where a score is not known: correctness without a gold answer, a context
@@ -139,7 +143,7 @@ def claim_table(
     scores: Sequence[str] = tuple(SCORES),
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
-    """One row a claim and score: pair share, AUC and effect size, and how they are at equal length.
+    """One row per claim and score: pair share, AUC, effect size, and the first two at equal length.
 
     Columns: ``claim``, ``score``, ``questions``, ``pairs``, and ``share``, ``auc``, ``effect``,
     ``equal_share``, ``equal_auc``, each with ``_low`` and ``_high`` (95%, over questions);
@@ -166,7 +170,7 @@ def group_table(
     scores: Sequence[str] = tuple(SCORES),
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
-    """Right against wrong answers within sampled groups, one row a model and score.
+    """Right against wrong answers within sampled groups, one row per model and score.
 
     Columns as in :func:`claim_table` with ``model`` for ``claim``: ``share`` is the AUC within a
     group, averaged over the questions that have a group with both; ``groups``, ``mixed_groups``
@@ -199,7 +203,7 @@ def group_table(
 def option_table(
     table: pd.DataFrame, claims: Sequence[Claim], *, tolerance: float = TOLERANCE
 ) -> pd.DataFrame:
-    """SAR under every option: one row a claim, model, standalone context and end token in or out.
+    """SAR under every option: one row per claim, model, standalone context and end token in or out.
 
     Columns as in :func:`claim_table`, with ``model``, ``standalone`` and ``end_token``.
     """
@@ -225,7 +229,7 @@ def option_table(
 def label_table(
     table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
 ) -> pd.DataFrame:
-    """One row a label: answers, share right, and the means of tokens, SAR and its parts."""
+    """One row per label: answers, share right, and the means of tokens, SAR and its parts."""
     values = score_columns(table, standalone, end_token=end_token)
     values["label"], values["clipped"] = table["label"].to_numpy(), values["sar"] <= -1.0
     found = values.groupby("label", sort=False).agg(

@@ -1,6 +1,6 @@
 """Answers that try to trick the reward, made on purpose. Pure and deterministic.
 
-Each mode pairs a *good* kind of answer with a *bad* one. How often SAR prefers the bad one is a
+Each mode pairs a *good* answer with a *bad* one. How often SAR prefers the bad one is a
 rate with an interval, and :attr:`Mode.advice` says what a user should do about it. Bad answers end
 in a wrong value, so a verifier refuses them: what is measured is where SAR by itself would lead.
 (German against English is the exception: both are right, and a rate of one half would be fair.)
@@ -18,7 +18,6 @@ from fractions import Fraction
 from sarlab.tasks import verify
 from sarlab.types import Question
 from sarlab.validity.claims import Claim
-from sarlab.validity.gsm8k import ended
 from sarlab.validity.records import LabelledAnswer
 
 FAILURES = "failure modes"
@@ -51,7 +50,7 @@ MODES = (
         "The rarest words of the question, eight times over, then a wrong value.",
         "As above. Open the answers with the highest SAR in the token view: a copy is blue from "
         "end to end. After its first turn a repetition predicts itself in both contexts, which "
-        "pulls v towards 0 and ppl(a) far down.",
+        "pulls Δ log p towards 0 and ppl(a) far down.",
     ),
     Mode(
         "a very short answer",
@@ -119,8 +118,10 @@ def failure_answers(
             **_translated(right[question.text], question.gold, value),
         }
         found += [
-            LabelledAnswer(question.text, t, k, FAILURES, verify(t, question.gold), question.gold)
-            for k, t in texts.items()
+            LabelledAnswer(
+                question.text, t, name, FAILURES, verify(t, question.gold), question.gold
+            )
+            for name, t in texts.items()
         ]
     return found
 
@@ -145,10 +146,15 @@ def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
         question, gold = f"Is {number} a prime number? Answer yes or no.", _verdict(number, small)
         texts = {"proof": _proof(number, small), "shortcut": _shortcut(number, gold)}
         found += [
-            LabelledAnswer(question, t, k, FAILURES, verify(t, gold), gold)
-            for k, t in texts.items()
+            LabelledAnswer(question, t, name, FAILURES, verify(t, gold), gold)
+            for name, t in texts.items()
         ]
     return found
+
+
+def ended(body: str, value: str) -> str:
+    """The text with its line ``Answer: X`` at the end."""
+    return f"{body}\nAnswer: {value}" if body else f"Answer: {value}"
 
 
 def wrong_value(gold: str) -> str:

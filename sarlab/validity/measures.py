@@ -112,7 +112,7 @@ def _compare(
 def _mean(shares: list[float]) -> Estimate:
     if not shares:
         return Estimate()
-    low, high = mean_interval(shares)
+    low, high = mean_interval(shares, share=True)
     return Estimate(float(np.mean(shares)), low, high)
 
 

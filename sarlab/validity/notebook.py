@@ -1,4 +1,4 @@
-"""What notebook 04 shows: its parameters checked, then one call a cell, tables as static HTML.
+"""What notebook 04 shows: its parameters checked, then one call per cell, tables as static HTML.
 
 Every view takes the :class:`Validity` of :func:`load_validity`, which reads answers and scores
 them, or reads scores that were made before (scripts/gsm8k_validity.py).
@@ -7,59 +7,55 @@ them, or reads scores that were made before (scripts/gsm8k_validity.py).
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from sarlab.answers import score_answers
 from sarlab.config import refuse_unknown
 from sarlab.display.figures import show
+from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
-from sarlab.evaluation.tables import (
-    claims_text,
-    groups_text,
-    html_table,
-    labels_text,
-    options_text,
-    scores_text,
-)
 from sarlab.models import DATA, REPOSITORY, Policy, load_policy
 from sarlab.prompts import StandaloneContext
 from sarlab.runs.parameters import check_types
 from sarlab.types import Question
-from sarlab.validity import (
-    FAILURES,
-    MODES,
+from sarlab.validity.claims import (
     Claim,
-    LabelledAnswer,
-    by_question,
     claim_table,
     claims_for,
-    failure_answers,
     group_table,
-    is_scored,
-    judged,
     label_table,
     option_table,
-    proof_answers,
-    read_labelled,
-    read_scored,
     score_columns,
+)
+from sarlab.validity.failures import FAILURES, MODES, failure_answers, proof_answers
+from sarlab.validity.formatting import (
+    claims_text,
+    groups_text,
+    labels_text,
+    options_text,
+    scores_text,
+)
+from sarlab.validity.plots import claims_figure, groups_figure
+from sarlab.validity.records import LabelledAnswer, by_question, judged, read_labelled
+from sarlab.validity.scoring import (
+    is_scored,
+    read_scored,
     score_question,
     scored_run,
     standalone_prefixes,
 )
-from sarlab.validity.figures import claims_figure, groups_figure
 from sarlab.widgets.html import answer_html
 
 _SHIPPED = DATA / "validity"
 _PROOFS = 20
-_RIGHT_KINDS, _WRONG_KINDS = ("concise", "solution"), ("wrong", "operations_changed")
+_RIGHT_LABELS, _WRONG_LABELS = ("concise", "solution"), ("wrong", "operations_changed")
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ class ValiditySettings:
 class Validity:
     """Scored answers, what is claimed of them, and how far it holds.
 
-    ``table``: rows of :func:`sarlab.validity.score_question`, those of the failure modes in
+    ``table``: rows of :func:`sarlab.validity.scoring.score_question`, those of the failure modes in
     ``failures``, those of sampled groups in ``groups``; ``measured`` is the claim table of the
     first model. ``policy`` is that model where it was loaded.
     """
@@ -138,8 +134,7 @@ def load_validity(settings: ValiditySettings) -> Validity:
 
     A folder or parquet file of scored answers is taken as it is, for the models that scored it.
     """
-    path = _found(settings.answers)
-    policy = None
+    path, policy = _path(settings.answers), None
     if is_scored(path):
         table = read_scored(path)
     else:
@@ -147,99 +142,104 @@ def load_validity(settings: ValiditySettings) -> Validity:
         claims_for([a.label for a in answers], settings.claims)  # refused before the model runs
         chosen = by_question(answers, settings.questions or None)
         if settings.failures:
-            own = [answer for group in chosen for answer in group]
-            chosen = by_question([*own, *_failures_of(own)])
+            given = [answer for group in chosen for answer in group]
+            chosen = by_question([*given, *_failures_of(given)])
         parts = []
         for name in settings.models:
             loaded = load_policy(name)
             policy = policy or loaded
             parts.append(_score(loaded, name, chosen))
         table = pd.concat(parts, ignore_index=True)
+    first = table["model"] == table["model"].iloc[0]
     tricks = table["group"].str.endswith(f"/{FAILURES}")
-    failures = table[tricks & (table["model"] == table["model"].iloc[0])]
-    table = table[~tricks]
-    claims = claims_for(table["label"].tolist(), settings.claims)
+    claims = claims_for(table[~tricks]["label"].tolist(), settings.claims)
     measured = claim_table(
-        table[table["model"] == table["model"].iloc[0]],
+        table[~tricks & first],
         claims,
         standalone=settings.standalone,
         end_token=settings.end_token,
         tolerance=settings.length_tolerance,
     )
-    groups = _groups(settings)
-    return Validity(settings, table, claims, measured, failures, groups, policy)
+    return Validity(
+        settings, table[~tricks], claims, measured, table[tricks & first], _groups(settings), policy
+    )
 
 
-def labels_view(validity: Validity) -> Any:
-    """What was scored: a row a label."""
+def show_labels(validity: Validity) -> Any:
+    """What was scored: one row per label."""
     main = validity.main
     caption = (
         f"{main['question_id'].nunique()} questions, {len(main)} answers, "
         f"scored by {main['model'].iloc[0]}"
     )
-    return _html(html_table(labels_text(label_table(main, **validity.options)), caption))
+    return html_view(html_table(labels_text(label_table(main, **validity.options)), caption))
 
 
-def claims_view(validity: Validity) -> Any:
+def show_claims(validity: Validity) -> Any:
     """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
-    log_form = html_table(claims_text(validity.measured, "log_sar"))
-    tolerance = validity.settings.length_tolerance
-    equal = html_table(
-        claims_text(validity.measured, equal_length=True),
-        f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer",
-    )
-    return _html(
-        html_table(claims_text(validity.measured), "all pairs"),
-        equal,
-        _folded("the same for SAR's log form, log ppl(a) − log ppl(a|q)", log_form),
+    measured, tolerance = validity.measured, validity.settings.length_tolerance
+    return html_view(
+        html_table(claims_text(measured), "all pairs"),
+        html_table(
+            claims_text(measured, equal_length=True),
+            f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer",
+        ),
+        folded(
+            "the same for SAR's log form, log ppl(a) − log ppl(a|q)",
+            html_table(claims_text(measured, "log_sar")),
+        ),
     )
 
 
-def scores_view(validity: Validity) -> Any:
+def show_scores(validity: Validity) -> Any:
     """Every score on every claim: a figure, then the numbers."""
     show(claims_figure(validity.measured))
-    folded = (
-        ("AUC", "auc"),
-        ("effect size d", "effect"),
-        ("AUC at equal length", "equal_auc"),
-    )
-    return _html(
+    more = {"AUC": "auc", "effect size d": "effect", "AUC at equal length": "equal_auc"}
+    return html_view(
         html_table(scores_text(validity.measured), "pairs in the claimed order (%)"),
         html_table(scores_text(validity.measured, "equal_share"), "the same at equal length (%)"),
-        *(_folded(t, html_table(scores_text(validity.measured, name))) for t, name in folded),
+        *(folded(t, html_table(scores_text(validity.measured, n))) for t, n in more.items()),
     )
 
 
-def options_view(validity: Validity) -> Any:
+def show_options(validity: Validity) -> Any:
     """Pairs in the claimed order by model, standalone context, end token and log form."""
     tolerance = validity.settings.length_tolerance
-    found = option_table(validity.table, validity.claims, tolerance=tolerance)
-    return _html(html_table(options_text(found), "pairs in the claimed order, SAR (%)"))
+    options = option_table(validity.table, validity.claims, tolerance=tolerance)
+    return html_view(html_table(options_text(options), "pairs in the claimed order, SAR (%)"))
 
 
-def groups_view(validity: Validity) -> Any:
+def show_groups(validity: Validity) -> Any:
     """Right against wrong within the groups that a policy sampled itself."""
     if validity.groups.empty:
-        return _html(
+        return html_view(
             "<p><i>No sampled groups were given. Make some with "
             "<code>scripts/gsm8k_validity.py --groups 8 --task …</code>, or name a run of "
             "notebook 02: <code>-p groups runs/NAME</code>.</i></p>"
         )
     tolerance = validity.settings.length_tolerance
-    found = group_table(validity.groups, **validity.options, tolerance=tolerance)
-    show(groups_figure(found))
-    return _html(html_table(groups_text(found)))
+    measured = group_table(validity.groups, **validity.options, tolerance=tolerance)
+    show(groups_figure(measured))
+    return html_view(html_table(groups_text(measured)))
 
 
-def failures_view(validity: Validity) -> Any:
-    """How often SAR prefers the bad answer, a row a mode and comparison."""
-    lines = list(_rates(validity))
-    if not lines:
-        return _html("<p><i>No failure modes were scored (failures = False).</i></p>")
-    return _html(html_table(pd.DataFrame(lines)))
+def show_failures(validity: Validity) -> Any:
+    """How often SAR prefers the bad answer, one row per mode and comparison."""
+    rates = pd.DataFrame(list(_rates(validity)))
+    if rates.empty:
+        return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
+    columns = (
+        Column("mode", "mode"),
+        Column("SAR prefers", "bad"),
+        Column("to", "good"),
+        Column("rate (%)", "rate", 0, 100),
+        Column("questions", "questions"),
+        Column("mean tokens", "tokens"),
+    )
+    return html_view(html_table(text_table(rates, columns)))
 
 
-def gallery_view(validity: Validity) -> Any:
+def show_gallery(validity: Validity) -> Any:
     """For each mode the pair in which SAR prefers the bad answer most, token by token."""
     parts = []
     values = score_columns(validity.failures, **validity.options)
@@ -250,52 +250,52 @@ def gallery_view(validity: Validity) -> Any:
         if pair is not None:
             body += _token_views(validity, *pair)
         parts.append(f"<h4>{plain(mode.name)}</h4>{body}")
-    return _html(*parts)
+    return html_view(*parts)
 
 
 def _score(policy: Policy, name: str, groups: Sequence[Sequence[LabelledAnswer]]) -> pd.DataFrame:
-    from tqdm.auto import tqdm
-
     alone = standalone_prefixes(policy)
     bar = tqdm(groups, desc=name, unit="question", mininterval=1, leave=False)
-    return pd.DataFrame([row for own in bar for row in score_question(policy, own, alone)])
+    return pd.DataFrame([row for group in bar for row in score_question(policy, group, alone)])
 
 
 def _failures_of(answers: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
     """Answers of the failure modes to the questions at hand, and the proofs."""
-    asked: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     right: dict[str, str] = {}
     wrong: dict[str, str] = {}
-    for own in by_question(answers):
-        if own[0].gold is not None:
-            text = own[0].question
-            asked[text] = Question(text, own[0].gold)
-            for found, kinds, wanted in ((right, _RIGHT_KINDS, True), (wrong, _WRONG_KINDS, False)):
-                mine = [a for a in own if judged(a) is wanted]
-                mine.sort(key=lambda a: a.label not in kinds)  # stable: else the first in the file
-                if mine:
-                    found[text] = mine[0].answer
-    return [*failure_answers(list(asked.values()), right, wrong), *proof_answers(_PROOFS)]
+    for group in by_question(answers):
+        text, gold = group[0].question, group[0].gold
+        if gold is None:
+            continue
+        questions[text] = Question(text, gold)
+        for chosen, labels, verdict in (
+            (right, _RIGHT_LABELS, True),
+            (wrong, _WRONG_LABELS, False),
+        ):
+            fitting = [a for a in group if judged(a) is verdict]
+            fitting.sort(key=lambda a: a.label not in labels)  # stable: else the first in the file
+            if fitting:
+                chosen[text] = fitting[0].answer
+    return [*failure_answers(list(questions.values()), right, wrong), *proof_answers(_PROOFS)]
 
 
-def _rates(validity: Validity) -> Iterator[dict[str, str]]:
-    labels = set(validity.failures["label"]) if len(validity.failures) else set()
-    tokens = validity.failures.groupby("label")["length"].mean() if labels else {}
+def _rates(validity: Validity) -> Iterator[dict[str, Any]]:
+    labels = set(validity.failures["label"])
+    tokens = validity.failures.groupby("label")["length"].mean()
     for mode in MODES:
         claims = [c for c in mode.claims if {c.better, c.worse} <= labels]
-        if not claims:
-            continue
-        found = claim_table(validity.failures, claims, scores=("sar",), **validity.options)
-        for claim, row in zip(claims, found.to_dict("records"), strict=True):
-            good, bad = (name.replace("_", " ") for name in (claim.better, claim.worse))
-            low, high = 1 - row["share_high"], 1 - row["share_low"]
+        table = claim_table(validity.failures, claims, scores=("sar",), **validity.options)
+        for claim, row in zip(claims, table.to_dict("records"), strict=True):
             yield {
                 "mode": mode.name,
-                "SAR prefers": bad,
-                "to": good,
-                "rate (%)": f"{100 * (1 - row['share']):.0f} [{100 * low:.0f}, {100 * high:.0f}]",
-                "questions": str(row["questions"]),
-                "mean tokens": f"{tokens[claim.worse]:.0f} against {tokens[claim.better]:.0f}",
+                "bad": claim.worse.replace("_", " "),
+                "good": claim.better.replace("_", " "),
+                "rate": 1 - row["share"],
+                "rate_low": 1 - row["share_high"],
+                "rate_high": 1 - row["share_low"],
+                "questions": row["questions"],
+                "tokens": f"{tokens[claim.worse]:.0f} against {tokens[claim.better]:.0f}",
             }
 
 
@@ -332,7 +332,7 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     # The other answer as text: a second coloured view would double what a saved notebook weighs.
     other = f"against {str(good['label']).replace('_', ' ')}, SAR {good['sar']:+.2f}"
     text = f'<p style="white-space: pre-wrap">{plain(str(good["answer"]))}</p>'
-    return f"<p><i>{plain(question)}</i></p>{view}" + _folded(other, text)
+    return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
 
 
 def _groups(settings: ValiditySettings) -> pd.DataFrame:
@@ -340,21 +340,11 @@ def _groups(settings: ValiditySettings) -> pd.DataFrame:
     if not settings.groups:
         shipped = [read_scored(path) for path in sorted(_SHIPPED.glob("groups-*.parquet"))]
         return pd.concat(shipped, ignore_index=True) if shipped else pd.DataFrame()
-    path = _found(settings.groups)
+    path = _path(settings.groups)
     return scored_run(path) if (path / "run.json").exists() else read_scored(path)
 
 
-def _found(name: str) -> Path:
+def _path(name: str) -> Path:
     """A path as it stands, or seen from the repository's root: Lab's kernels run in notebooks/."""
     path = Path(name)
     return path if path.exists() or path.is_absolute() else REPOSITORY / path
-
-
-def _folded(summary: str, inner: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
-
-
-def _html(*parts: str) -> Any:
-    from IPython.display import HTML
-
-    return HTML("".join(parts))

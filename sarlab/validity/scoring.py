@@ -1,17 +1,14 @@
-"""Labelled answers → one row an answer with its log-probs under every context, kept in parts.
+"""Labelled answers → one row per answer with its log-probs under every context.
 
 A row holds sums in nats, so that each option (standalone context, end token, log form) is mere
-arithmetic later and the model runs once. Rows are written a part at a time, and what was killed
-goes on.
+arithmetic later and the model runs once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +16,12 @@ import torch
 
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
-from sarlab.rollout import sample
-from sarlab.runs.atomic import read_json, read_jsonl, write_json, write_text
+from sarlab.runs.atomic import read_json, read_jsonl
 from sarlab.runs.folder import read_rollouts
 from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
-from sarlab.tasks import judge_all
-from sarlab.types import Question
 from sarlab.validity.records import LabelledAnswer, judged
 
 Rows = list[dict[str, Any]]
-Item = TypeVar("Item")
 CONTEXTS = ("conditioned", *(context.value for context in StandaloneContext))
 """Contexts of a row: ``logp_<context>`` is the sum over the answer's tokens, ``end_<context>`` what
 the end token has of it (None where the answer has none)."""
@@ -37,7 +30,8 @@ NUMBERS = (
     *(f"{kind}_{context}" for kind in ("logp", "end") for context in CONTEXTS),
 )
 """Columns without text: what may be shipped of answers whose text belongs to others."""
-_FACTS = "facts.json"
+FACTS = "facts.json"
+"""What a folder of scored parts says about itself (scripts/gsm8k_validity.py writes such)."""
 _SPANS = 4  # of a run's steps
 
 
@@ -92,89 +86,13 @@ def score_question(
     return rows
 
 
-def sample_groups(
-    policy: Policy,
-    questions: Sequence[Question],
-    *,
-    group_size: int,
-    max_answer_tokens: int,
-    seed: int,
-    on_token: Callable[[int, int], None] | None = None,
-) -> list[list[LabelledAnswer]]:
-    """``group_size`` sampled answers to each question, labelled ``right`` or ``wrong``.
-
-    The draw depends on the seed and the questions alone, so a part that is made again is the same.
-    """
-    prefixes = [
-        Prefix(tuple(conditioned_ids(policy.tokenizer, q.text, policy.prompt))) for q in questions
-    ]
-    rollouts = sample(
-        policy,
-        prefixes,
-        group_size=group_size,
-        max_answer_tokens=max_answer_tokens,
-        seed=f"validity {seed} {' '.join(q.id for q in questions)}",
-        on_token=on_token,
-    )
-    asked = [questions[i] for i in rollouts.group_ids.tolist()]
-    groups: list[list[LabelledAnswer]] = [[] for _ in questions]
-    for row, verdict in enumerate(judge_all(rollouts.texts, asked)):
-        length = int(rollouts.lengths[row])
-        groups[int(rollouts.group_ids[row])].append(
-            LabelledAnswer(
-                question=asked[row].text,
-                answer=rollouts.texts[row],
-                label="right" if verdict.correct else "wrong",
-                correct=verdict.correct,
-                gold=asked[row].gold,
-                answer_ids=tuple(rollouts.answer_ids[row, :length].tolist()),
-            )
-        )
-    return groups
-
-
-def write_parts(
-    folder: Path,
-    chunks: Sequence[Sequence[Item]],
-    facts: Mapping[str, Any],
-    make: Callable[[Sequence[Item]], Rows],
-) -> Iterator[int]:
-    """Make one part a chunk, each whole or absent; yields the items done so far, old ones first.
-
-    ``facts`` describe what is scored and stand in the folder. A folder that was begun goes on where
-    the facts are the same, and is refused with ValueError where they are not.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    told = json.loads(json.dumps(facts))
-    if (folder / _FACTS).exists():
-        before = read_json(folder / _FACTS)
-        changed = [k for k in {**before, **told} if before.get(k) != told.get(k)]
-        if changed:
-            name = changed[0]
-            raise ValueError(
-                f"{folder} was begun with {name} = {before.get(name)!r:.60}, now it is "
-                f"{told.get(name)!r:.60}. Name another folder, or remove this one."
-            )
-    else:
-        write_json(folder / _FACTS, told)
-    parts = [folder / f"part-{number:05d}.jsonl" for number in range(len(chunks))]
-    done = sum(len(c) for c, p in zip(chunks, parts, strict=True) if p.exists())
-    yield done
-    for part, chunk in zip(parts, chunks, strict=True):
-        if not part.exists():
-            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in make(chunk)]
-            write_text(part, "".join(line + "\n" for line in lines))
-            done += len(chunk)
-            yield done
-
-
 def is_scored(path: Path) -> bool:
     """Whether a path is a folder of parts, or a table of scored answers (parquet)."""
-    return (path / _FACTS).exists() or path.suffix == ".parquet"
+    return (path / FACTS).exists() or path.suffix == ".parquet"
 
 
 def read_scored(path: str | Path) -> pd.DataFrame:
-    """The rows of a folder of parts, or of a parquet file made by :func:`ship_scored`.
+    """The rows of a folder of parts, or of a parquet file made of one.
 
     Raises ValueError where there are none, or where a column is missing.
     """
@@ -189,12 +107,6 @@ def read_scored(path: str | Path) -> pd.DataFrame:
         what = "no scored answers" if table.empty else f"no column {missing[0]!r}"
         raise ValueError(f"{path} has {what}. Make it anew with scripts/gsm8k_validity.py.")
     return table
-
-
-def ship_scored(folder: Path, target: Path) -> None:
-    """Write the numbers of scored answers, without their texts, as one parquet file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    read_scored(folder)[list(NUMBERS)].to_parquet(target, index=False, compression="zstd")
 
 
 def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
@@ -217,31 +129,26 @@ def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
         name = f"step {part[0]}" if len(part) == 1 else f"steps {part[0]} to {part[-1]}"
         spans.update({int(step): f"{config['model']}, {name}" for step in part})
     rows = []
-    for found in answers:
-        if found["logps_standalone"] is None or found["logps_conditioned"] is None:
+    for answer in answers:
+        if answer["logps_standalone"] is None or answer["logps_conditioned"] is None:
             raise ValueError(
                 f"{folder} kept no log-probs of its {split!r} answers (shipped runs come without "
                 "them, and log_sar=False leaves one out). Name a run of your own."
             )
         row: dict[str, Any] = dict.fromkeys(NUMBERS)
         row.update(
-            model=spans[found["step"]],
-            question_id=found["question_id"],
-            group=f"{found['step']}/{found['group_id']}",
-            label="right" if found["correct"] else "wrong",
-            correct=bool(found["correct"]),
-            length=found["length"],
-            truncated=bool(found["truncated"]),
+            model=spans[answer["step"]],
+            question_id=answer["question_id"],
+            group=f"{answer['step']}/{answer['group_id']}",
+            label="right" if answer["correct"] else "wrong",
+            correct=bool(answer["correct"]),
+            length=answer["length"],
+            truncated=bool(answer["truncated"]),
         )
         for name, column in (("conditioned", "logps_conditioned"), (context, "logps_standalone")):
-            logps = torch.tensor(found[column], dtype=torch.float64)
+            logps = torch.tensor(answer[column], dtype=torch.float64)
             row[f"logp_{name}"] = float(logps.sum())
-            row[f"end_{name}"] = None if found["truncated"] else float(logps[-1])
-        texts = {"question": found["question"], "answer": found["answer"], "gold": found["gold"]}
+            row[f"end_{name}"] = None if answer["truncated"] else float(logps[-1])
+        texts = {"question": answer["question"], "answer": answer["answer"], "gold": answer["gold"]}
         rows.append({**row, **texts})
     return pd.DataFrame(rows)
-
-
-def file_digest(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256: which data were scored."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

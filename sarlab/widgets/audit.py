@@ -1,13 +1,14 @@
 """What a finished run holds: how answers to one question changed, and which ones look odd. Pure.
 
-The audit that the paper asks for: an answer that is right, short and has a low SAR was perhaps
-not thought through, since knowing the question did not make its tokens likelier.
+The audit that the paper asks for lists answers that are correct, short and have a low SAR: knowing
+the question did not make their tokens likelier, so perhaps they were guessed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,23 +87,135 @@ def steps_of(rows: Sequence[AuditRow], question_id: str) -> list[int]:
     return sorted({row.step for row in rows if row.question_id == question_id})
 
 
-def right_without_a_thought(
-    rows: Sequence[AuditRow], max_length: int, max_sar: float
-) -> list[AuditRow]:
-    """Right answers of at most ``max_length`` tokens with a SAR of at most ``max_sar``.
+def short_with_low_sar(rows: Sequence[AuditRow], max_length: int, max_sar: float) -> list[AuditRow]:
+    """Correct answers of at most ``max_length`` tokens with a SAR of at most ``max_sar``.
 
-    Lowest SAR first; answers that were cut off, or have no SAR, are left out.
+    Lowest SAR first; answers that were truncated, or have no SAR, are left out.
     """
-    found = [
-        row
-        for row in rows
-        if row.correct
-        and not row.truncated
-        and row.length <= max_length
-        and row.sar is not None
-        and row.sar <= max_sar
+    short = [row for row in auditable(rows) if row.length <= max_length and row.sar <= max_sar]
+    return sorted(short, key=lambda row: (row.sar, row.length, row.step))
+
+
+def auditable(rows: Sequence[AuditRow]) -> list[Any]:
+    """Correct answers that ended by themselves and have a SAR."""
+    return [row for row in rows if row.correct and not row.truncated and row.sar is not None]
+
+
+def next_wider(
+    rows: Sequence[AuditRow], max_length: int, max_sar: float
+) -> tuple[int, float] | None:
+    """Thresholds one step wider that list at least one more answer; None where there is none.
+
+    Whichever is nearer is widened: tokens as a share of ``max_length``, SAR on its scale of 1.
+    """
+    steps = []
+    for row in auditable(rows):
+        if row.length <= max_length and row.sar <= max_sar:
+            continue
+        length = max(max_length, row.length)
+        sar = max(max_sar, math.ceil(20 * row.sar - 1e-9) / 20)  # the slider has steps of 0.05
+        steps.append(((length / max_length - 1) + (sar - max_sar), length, sar))
+    if not steps:
+        return None
+    _, length, sar = min(steps)
+    return length, sar
+
+
+@dataclass(frozen=True)
+class RunName:
+    """A run folder, its arm and seed as its name says (``sa_grpo_0.2-s1``), and what it logged."""
+
+    path: Path
+    arm: str
+    seed: str
+    has_tokens: bool
+
+
+def list_runs(paths: Sequence[Path]) -> list[RunName]:
+    """Runs, those first whose answers can be shown token by token; else by name."""
+    runs = []
+    for path in paths:
+        arm, mark, seed = path.name.rpartition("-s")
+        named = bool(mark) and seed.isdigit()
+        runs.append(
+            RunName(path, arm if named else path.name, seed if named else "–", has_tokens(path))
+        )
+    # Among those with tokens the ones trained with SAR come first: they are what this is about.
+    return sorted(
+        runs, key=lambda run: (not run.has_tokens, not run.arm.startswith("sa_"), run.path.name)
+    )
+
+
+def has_tokens(folder: Path) -> bool:
+    """Whether a run logged the log-probs of each token in both contexts (read from a footer)."""
+    for part in sorted((folder / "rollouts.parquet").glob("*.parquet"))[:1]:
+        try:
+            metadata = pq.read_metadata(part)
+        except (pa.ArrowException, OSError):
+            return False
+        if not metadata.num_row_groups:
+            return False
+        group = metadata.row_group(0)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        values = [c.num_values for c in columns if c.path_in_schema.startswith(_HEAVY[-1])]
+        return bool(values) and values[0] > group.num_rows
+    return False
+
+
+# How to order questions, and which to show: name to a function of a question's rows.
+ORDERS: dict[str, Callable[[list[AuditRow]], float]] = {
+    "as logged": lambda rows: 0.0,
+    "longest": lambda rows: -_mean([r.length for r in _last(rows)]),
+    "shortest": lambda rows: _mean([r.length for r in _last(rows)]),
+    "highest SAR": lambda rows: -_mean([r.sar or 0.0 for r in _last(rows)]),
+    "lowest SAR": lambda rows: _mean([r.sar or 0.0 for r in _last(rows)]),
+    "most shortened": lambda rows: (
+        _mean([r.length for r in _last(rows)]) - _mean([r.length for r in _first(rows)])
+    ),
+}
+FILTERS: dict[str, Callable[[list[AuditRow]], bool]] = {
+    "all": lambda rows: True,
+    "right at the end": lambda rows: _mean([r.correct for r in _last(rows)]) >= 0.5,
+    "wrong at the end": lambda rows: _mean([r.correct for r in _last(rows)]) < 0.5,
+    "became right": lambda rows: (
+        _mean([r.correct for r in _first(rows)]) < 0.5 <= _mean([r.correct for r in _last(rows)])
+    ),
+    "became wrong": lambda rows: (
+        _mean([r.correct for r in _last(rows)]) < 0.5 <= _mean([r.correct for r in _first(rows)])
+    ),
+}
+
+
+def choose_questions(
+    rows: Sequence[AuditRow], search: str = "", shown: str = "all", order: str = "as logged"
+) -> dict[str, str]:
+    """Question id to text: those that hold ``search`` and pass a filter, in an order.
+
+    "At the end" and lengths are those of the last logged step; half right counts as right.
+    """
+    texts = questions_of(rows)
+    groups: dict[str, list[AuditRow]] = {key: [] for key in texts}
+    for row in rows:
+        groups[row.question_id].append(row)
+    words = search.lower().split()
+    keys = [
+        key
+        for key, text in texts.items()
+        if all(word in text.lower() for word in words) and FILTERS[shown](groups[key])
     ]
-    return sorted(found, key=lambda row: (row.sar, row.length, row.step))
+    return {key: texts[key] for key in sorted(keys, key=lambda key: ORDERS[order](groups[key]))}
+
+
+def _first(rows: list[AuditRow]) -> list[AuditRow]:
+    return [row for row in rows if row.step == min(r.step for r in rows)]
+
+
+def _last(rows: list[AuditRow]) -> list[AuditRow]:
+    return [row for row in rows if row.step == max(r.step for r in rows)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def row_score(row: AuditRow, tokenizer: Any) -> AnswerScore:
@@ -114,9 +227,9 @@ def row_score(row: AuditRow, tokenizer: Any) -> AnswerScore:
     ids, conditioned, standalone = (tuple(table.column(name)[0].as_py() or ()) for name in _HEAVY)
     if row.sar is None or len(standalone) != len(ids):
         raise ValueError(
-            f"The answer of step {row.step} was logged without its log-probs lacking the "
-            "question (the run's reward did not need them, or they were left out to save room). "
-            "Score it in the workbench instead."
+            f"Step {row.step} of this run was logged without the log-probs of each token, so its "
+            "tokens have no colours here. Open the answer in the workbench to score it, or choose "
+            "a run marked with tokens."
         )
     pieces = tuple(token_pieces(tokenizer, ids))
     if not "".join(pieces).startswith(row.answer):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sarlab.answers import AnswerScore, score_answers
+from sarlab.display.token_view import FOREIGN_PERPLEXITY
 from sarlab.models import DATA, Policy
 from sarlab.prompts import StandaloneContext
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 
 EXAMPLES = DATA / "examples" / "answers.jsonl"
-KINDS = ("concise", "redundant", "partly_right", "wrong", "no_thought", "off_topic")
+LABELS = ("concise", "redundant", "partly_right", "wrong", "no_thought", "off_topic")
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,19 @@ class Draft:
     question: str
     answer: str | tuple[int, ...]
     gold: str | None = None
-    kind: str = "typed"
+    label: str = "typed"
+    truncated: bool = False  # sampled up to the limit, without an end token
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored answer; ``correct`` is None where no gold answer is known."""
+    """A scored answer; ``correct`` is None where no right answer is known."""
 
     score: AnswerScore
     correct: bool | None
     gold: str | None = None
-    kind: str = "typed"
+    label: str = "typed"
+    truncated: bool = False
 
     @property
     def question(self) -> str:
@@ -48,8 +51,8 @@ class Candidate:
 def read_answers(path: str | Path) -> list[Draft]:
     """Answers from a .csv, .json, .jsonl or .parquet file.
 
-    Fields: ``question`` and ``answer``; optional ``gold`` and ``kind``. Raises ValueError that
-    names the line where a field is missing.
+    Fields: ``question`` and ``answer``; optional ``gold`` and ``label`` (or ``kind``). Raises
+    ValueError that names the line where a field is missing.
     """
     drafts = []
     for where, row in read_rows(Path(path)):
@@ -59,14 +62,14 @@ def read_answers(path: str | Path) -> list[Draft]:
                 question=text_field(row, ("question", "problem", "prompt"), where),
                 answer=text_field(row, ("answer", "response", "completion", "text"), where),
                 gold=text_field(row, ("gold",), where) if gold not in (None, "") else None,
-                kind=str(row.get("kind") or "file"),
+                label=str(row.get("label") or row.get("kind") or "file"),
             )
         )
     return drafts
 
 
 def read_examples(questions: int | None = None, path: Path = EXAMPLES) -> list[Draft]:
-    """The project's example answers: 33 questions with six kinds of answers each.
+    """The project's example answers: 33 questions with six labelled answers each.
 
     ``questions`` takes only so many, spread evenly over the file.
     """
@@ -119,7 +122,7 @@ def score_candidates(
 
     ``on_question(done, total)`` is called after each question; it may raise to stop.
     """
-    found: dict[int, Candidate] = {}
+    scored: dict[int, Candidate] = {}
     places: dict[str, list[int]] = {}
     for place, draft in enumerate(drafts):
         places.setdefault(draft.question, []).append(place)
@@ -127,17 +130,32 @@ def score_candidates(
         group = [drafts[i] for i in indices]
         scores = score_answers(policy, question, [d.answer for d in group], standalone=standalone)
         for i, draft, score in zip(indices, group, scores, strict=True):
-            found[i] = Candidate(
-                score, is_correct(score.answer, draft.gold), draft.gold, draft.kind
-            )
+            correct = is_correct(score.answer, draft.gold)
+            scored[i] = Candidate(score, correct, draft.gold, draft.label, draft.truncated)
         if on_question is not None:
             on_question(done, len(places))
-    return [found[i] for i in range(len(drafts))]
+    return [scored[i] for i in range(len(drafts))]
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[int]:
     """Indices of the candidates, highest SAR first; equal ones in their order."""
     return sorted(range(len(candidates)), key=lambda i: (-candidates[i].score.sar, i))
+
+
+def verdict_text(correct: bool | None, truncated: bool = False) -> str:
+    """A word and a sign, so that no colour is needed."""
+    word = {True: "✓ right", False: "✗ wrong", None: "– not judged"}[correct]
+    return f"{word}, truncated" if truncated else word
+
+
+def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The answers whose question has a right answer: only they have a reward."""
+    return [c for c in candidates if c.correct is not None]
+
+
+def out_of_depth(score: AnswerScore) -> bool:
+    """Whether the policy finds the answer so unlikely in both contexts that SAR says little."""
+    return min(score.ppl_conditioned, score.ppl_standalone) >= FOREIGN_PERPLEXITY
 
 
 def rejudged(candidates: Sequence[Candidate], gold: str | None) -> list[Candidate]:
@@ -147,10 +165,10 @@ def rejudged(candidates: Sequence[Candidate], gold: str | None) -> list[Candidat
 
 
 @dataclass(frozen=True)
-class KindRow:
-    """One kind of answer over many questions."""
+class LabelRow:
+    """Answers of one label over many questions."""
 
-    kind: str
+    label: str
     answers: int
     mean_sar: float
     mean_length: float
@@ -158,23 +176,23 @@ class KindRow:
     questions_below_concise: int | None  # questions on which ``concise`` has the higher SAR
 
 
-def kind_rows(candidates: Sequence[Candidate], reference: str = "concise") -> list[KindRow]:
-    """Mean SAR, length and accuracy by kind, kinds in the order of their first answer."""
-    kinds = list(dict.fromkeys(c.kind for c in candidates))
-    of_reference = {c.question: c.score.sar for c in candidates if c.kind == reference}
+def label_rows(candidates: Sequence[Candidate], reference: str = "concise") -> list[LabelRow]:
+    """Mean SAR, length and accuracy by label, labels in the order of their first answer."""
+    labels = list(dict.fromkeys(c.label for c in candidates))
+    of_reference = {c.question: c.score.sar for c in candidates if c.label == reference}
     rows = []
-    for kind in kinds:
-        mine = [c for c in candidates if c.kind == kind]
-        judged = [c.correct for c in mine if c.correct is not None]
+    for label in labels:
+        group = [c for c in candidates if c.label == label]
+        judged = [c.correct for c in group if c.correct is not None]
         below = None
-        if kind != reference and of_reference:
-            below = sum(of_reference.get(c.question, float("-inf")) > c.score.sar for c in mine)
+        if label != reference and of_reference:
+            below = sum(of_reference.get(c.question, float("-inf")) > c.score.sar for c in group)
         rows.append(
-            KindRow(
-                kind=kind,
-                answers=len(mine),
-                mean_sar=sum(c.score.sar for c in mine) / len(mine),
-                mean_length=sum(c.score.length for c in mine) / len(mine),
+            LabelRow(
+                label=label,
+                answers=len(group),
+                mean_sar=sum(c.score.sar for c in group) / len(group),
+                mean_length=sum(c.score.length for c in group) / len(group),
                 share_correct=sum(judged) / len(judged) if judged else None,
                 questions_below_concise=below,
             )
@@ -184,7 +202,7 @@ def kind_rows(candidates: Sequence[Candidate], reference: str = "concise") -> li
 
 @dataclass(frozen=True)
 class Ordering:
-    """On how many questions one kind of answer has a higher SAR than another."""
+    """On how many questions answers of one label have a higher SAR than another."""
 
     better: str
     worse: str
@@ -204,12 +222,12 @@ EXPECTED_ORDER = (
 def orderings(
     candidates: Sequence[Candidate], pairs: Sequence[tuple[str, str]] = EXPECTED_ORDER
 ) -> list[Ordering]:
-    """Count, for each pair of kinds, the questions on which the first has the higher SAR."""
+    """Count, for each pair of labels, the questions on which the first has the higher SAR."""
     by_question: dict[str, Mapping[str, Any]] = {}
     for c in candidates:
-        by_question.setdefault(c.question, {})[c.kind] = c.score.sar  # type: ignore[index]
-    found = []
+        by_question.setdefault(c.question, {})[c.label] = c.score.sar  # type: ignore[index]
+    counts = []
     for better, worse in pairs:
         both = [s for s in by_question.values() if better in s and worse in s]
-        found.append(Ordering(better, worse, sum(s[better] > s[worse] for s in both), len(both)))
-    return found
+        counts.append(Ordering(better, worse, sum(s[better] > s[worse] for s in both), len(both)))
+    return counts

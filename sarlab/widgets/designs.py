@@ -31,7 +31,7 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Design:
-    """One reward design on a set of answers, one number an answer in their order."""
+    """One reward design on a set of answers, one number per answer in their order."""
 
     name: str
     label: str
@@ -54,10 +54,16 @@ def design_names() -> list[str]:
 
 
 def reward_inputs(candidates: Sequence[Candidate]) -> RewardInputs:
-    """The answers as rewards want them.
+    """The answers as the input of a reward.
 
-    A group is a question; an answer that was not judged counts as wrong.
+    A group is a question. Raises ValueError for an answer that was not judged.
     """
+    unjudged = sum(c.correct is None for c in candidates)
+    if unjudged:
+        raise ValueError(
+            f"{unjudged} of {len(candidates)} answers have no right answer to be judged by, so "
+            "they have no reward. Leave them out, or say what the right answer is."
+        )
     questions = {q: i for i, q in enumerate(dict.fromkeys(c.question for c in candidates))}
     width = max(c.score.length for c in candidates)
     mask = torch.zeros(len(candidates), width, dtype=torch.bool)
@@ -83,35 +89,35 @@ def compare_designs(
     if not candidates:
         return []
     inputs = reward_inputs(candidates)
-    found = []
+    designs = []
     for name in names or design_names():
         rewards = total_reward(inputs, name, alpha)
         advantages = group_advantages(rewards, inputs.group_ids)
-        found.append(
+        designs.append(
             Design(name, design_label(name), tuple(rewards.tolist()), tuple(advantages.tolist()))
         )
-    return found
+    return designs
 
 
 @dataclass(frozen=True)
-class KindMean:
-    """Mean of a design's numbers over one kind of answer, with half of its 95% interval."""
+class LabelMean:
+    """Mean of a design's numbers over answers of one label, with half of its 95% interval."""
 
-    kind: str
+    label: str
     mean: float
     half_width: float
     answers: int
 
 
-def kind_means(
+def label_means(
     candidates: Sequence[Candidate], design: Design, measure: Measure = "advantage"
-) -> list[KindMean]:
-    """The paper's analysis of answer types: one mean a kind, kinds in order of appearance."""
+) -> list[LabelMean]:
+    """The paper's analysis of answer types: one mean per label, in order of appearance."""
     numbers = design.numbers(measure)
-    found = []
-    for kind in dict.fromkeys(c.kind for c in candidates):
-        mine = [x for x, c in zip(numbers, candidates, strict=True) if c.kind == kind]
-        n, mean = len(mine), math.fsum(mine) / len(mine)
-        spread = math.sqrt(math.fsum((x - mean) ** 2 for x in mine) / (n - 1)) if n > 1 else 0.0
-        found.append(KindMean(kind, mean, 1.96 * spread / math.sqrt(n), n))
-    return found
+    means = []
+    for label in dict.fromkeys(c.label for c in candidates):
+        values = [x for x, c in zip(numbers, candidates, strict=True) if c.label == label]
+        n, mean = len(values), math.fsum(values) / len(values)
+        spread = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)) if n > 1 else 0.0
+        means.append(LabelMean(label, mean, 1.96 * spread / math.sqrt(n), n))
+    return means

@@ -100,8 +100,8 @@ async def _send(tab: Any, command: str, params: dict[str, Any] | None = None) ->
     answer = await tab.send_command(command, params or {})
     if "error" in answer:
         raise OSError(f"the browser refused {command}: {answer['error']}")
-    found: dict[str, Any] = answer["result"]
-    return found
+    result: dict[str, Any] = answer["result"]
+    return result
 
 
 def _new_place(path: str | Path, suffix: str) -> Path:

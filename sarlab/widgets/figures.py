@@ -1,29 +1,27 @@
-"""Figures of the workbench. Pure: records in, ``plotly`` figures out (never a FigureWidget).
-
-Backgrounds are transparent and text is mid-grey, so that one picture serves both themes.
-"""
+"""Figures of the workbench. Pure: records in, ``plotly`` figures out (never a FigureWidget)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sarlab.display.figures import INK, style
 from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, shortened, signed, visible
-from sarlab.display.token_view import AnswerView
 from sarlab.widgets.audit import AuditRow
-from sarlab.widgets.candidates import Candidate, KindRow
-from sarlab.widgets.designs import Design, Measure, kind_means
+from sarlab.widgets.candidates import Candidate, LabelRow
+from sarlab.widgets.designs import Design, Measure, label_means
 
-_GRID = "rgba(128, 128, 128, 0.25)"
+_COLUMNS = 3  # panels side by side: legible from 500 pixels on
 _ZERO = "rgba(128, 128, 128, 0.8)"
 
 
-def kinds_figure(rows: Sequence[KindRow]) -> go.Figure:
-    """Mean SAR by kind of answer."""
-    labels = [_kind(row.kind) for row in rows]
+def labels_figure(rows: Sequence[LabelRow]) -> go.Figure:
+    """Mean SAR by label."""
+    labels = [_label(row.label) for row in rows]
     values = [row.mean_sar for row in rows]
     figure = go.Figure(_bars(labels, values, "%{y}: mean SAR %{x:+.3f}"))
     figure.update_xaxes(title="mean SAR over the questions", range=_range(values, 0.16))
@@ -33,102 +31,95 @@ def kinds_figure(rows: Sequence[KindRow]) -> go.Figure:
 def designs_figure(
     candidates: Sequence[Candidate], designs: Sequence[Design], measure: Measure = "advantage"
 ) -> go.Figure:
-    """One panel a reward design, one bar a kind of answer: the paper's analysis.
+    """One panel per reward design, one bar per label: the paper's analysis.
 
-    Over several questions a bar is the mean of its kind, with its 95% interval.
+    Over several questions a bar is the mean of its label, with its 95% interval.
     """
+    columns = min(_COLUMNS, len(designs))
+    rows = -(-len(designs) // columns)
     figure = make_subplots(
-        rows=1,
-        cols=len(designs),
+        rows=rows,
+        cols=columns,
         shared_yaxes=True,
-        horizontal_spacing=0.022,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.16,
         subplot_titles=[design.label for design in designs],
     )
     extents = []
-    for column, design in enumerate(designs, start=1):
-        means = kind_means(candidates, design, measure)
+    for index, design in enumerate(designs):
+        means = label_means(candidates, design, measure)
         for trace in _bars(
-            [_kind(m.kind) for m in means],
+            [_label(m.label) for m in means],
             [m.mean for m in means],
             f"%{{y}}: mean {measure} %{{x:+.3f}}",
             [m.half_width for m in means],
         ):
-            figure.add_trace(trace, row=1, col=column)
+            figure.add_trace(trace, row=index // columns + 1, col=index % columns + 1)
         extents += [m.mean + side * m.half_width for m in means for side in (-1, 1)]
     questions = len({c.question for c in candidates})
     over = f"mean {measure} over {questions} questions, 95% intervals" if questions > 1 else measure
     figure.update_xaxes(nticks=4, range=_range(extents, 0.36))
     figure.update_annotations(font_size=12)
-    kinds = len({c.kind for c in candidates})
-    figure = _finished(figure, height=110 + 34 * kinds)
+    bars = len({c.label for c in candidates})
+    figure = _finished(figure, height=110 + rows * (44 + 22 * bars))
     figure.add_annotation(
-        text=over,
-        xref="paper",
-        yref="paper",
-        x=0.5,
-        y=0,
-        yshift=-44,
-        showarrow=False,
-        font_size=12,
+        text=over, xref="paper", yref="paper", x=0.5, y=0, yshift=-44, showarrow=False, font_size=12
     )
     figure.update_layout(margin_b=56)
     return figure
 
 
-def tokens_figure(view: AnswerView) -> go.Figure:
-    """v token by token, steps set apart by lines."""
-    values = [token.value for token in view.tokens]
-    figure = go.Figure(
-        go.Bar(
-            x=list(range(1, len(values) + 1)),
-            y=values,
-            marker=_marker(values),
-            customdata=[_safe("".join(token.runs)) for token in view.tokens],
-            hovertemplate="token %{x} “%{customdata}”: v = %{y:+.2f} nats<extra></extra>",
-        )
-    )
-    for step in view.steps[1:]:
-        figure.add_vline(x=step.start + 0.5, line_color=_GRID, line_width=1)
-    figure.update_xaxes(title="token", showgrid=False)
-    figure.update_yaxes(title="v, nats")
-    return _finished(figure, height=220)
-
-
 def history_figure(rows: Sequence[AuditRow]) -> go.Figure:
     """Answers to one question over training: length by step, right and wrong, coloured by SAR."""
     figure = go.Figure()
+    # Colours fit the answers shown, zero in the middle: SAR of one question differs by a tenth.
+    end = max((math.ceil(20 * abs(row.sar or 0.0)) / 20 for row in rows), default=0.0) or 0.05
     for correct, name, symbol in ((True, "right", "circle"), (False, "wrong", "x")):
-        mine = [row for row in rows if row.correct is correct and row.sar is not None]
+        group = [row for row in rows if row.correct is correct and row.sar is not None]
+        marker = {"symbol": symbol, "size": 9, "line": {"width": 0.5, "color": GREY_HEX}}
         figure.add_trace(
             go.Scatter(
-                x=[row.step for row in mine],
-                y=[row.length for row in mine],
+                x=[row.step for row in group],
+                y=[row.length for row in group],
                 mode="markers",
-                name=name,
+                showlegend=False,
                 marker={
-                    "symbol": symbol,
-                    "size": 9,
-                    "color": [row.sar for row in mine],
+                    **marker,
+                    "color": [row.sar for row in group],
                     "coloraxis": "coloraxis",
-                    "line": {"width": 0.5, "color": GREY_HEX},
                 },
-                customdata=[signed(row.sar or 0.0) for row in mine],
+                customdata=[
+                    signed(row.sar or 0.0) + (", truncated" if row.truncated else "")
+                    for row in group
+                ],
                 hovertemplate=f"step %{{x}}, {name}: %{{y}} tokens, SAR %{{customdata}}"
                 "<extra></extra>",
+            )
+        )
+        # The legend shows the symbol in grey; a trace with a colour scale would show it black.
+        figure.add_trace(
+            go.Scatter(
+                x=[None], y=[None], mode="markers", name=name, marker={**marker, "color": GREY_HEX}
             )
         )
     figure.update_layout(
         coloraxis={
             "colorscale": [[0, ORANGE_HEX], [0.5, "#c9c9c9"], [1, BLUE_HEX]],
-            "cmin": -1,
-            "cmax": 1,
-            "colorbar": {"title": "SAR", "thickness": 10},
+            "cmin": -end,
+            "cmax": end,
+            "colorbar": {
+                "title": f"SAR, ±{end:.2f}",
+                "thickness": 10,
+                "tickvals": [-end, 0, end],
+                "tickformat": "+.2f",
+            },
         },
         legend={"orientation": "h", "y": 1.14, "x": 0},
     )
-    figure.update_xaxes(title="training step")
+    steps = sorted({row.step for row in rows})
+    figure.update_xaxes(title="training step", tickvals=steps if len(steps) < 12 else None)
     figure.update_yaxes(title="tokens", rangemode="tozero")
-    return _finished(figure, height=280)
+    return _finished(figure, height=250)
 
 
 def _bars(
@@ -159,7 +150,7 @@ def _bars(
         mode="text",
         text=[f" {signed(v, 2)} " for v in values],
         textposition=["middle right" if v >= 0 else "middle left" for v in values],
-        textfont={"size": 11, "color": GREY_HEX},
+        textfont={"size": 11, "color": INK},
         cliponaxis=False,
         hoverinfo="skip",
         showlegend=False,
@@ -189,27 +180,19 @@ def _range(values: Sequence[float], room: float) -> list[float]:
 
 
 def _finished(figure: go.Figure, height: int) -> go.Figure:
-    axis: dict[str, Any] = {"gridcolor": _GRID, "zerolinecolor": _ZERO, "automargin": True}
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    for bar in figure.data:
-        if bar.orientation == "h":
-            figure.update_yaxes(autorange="reversed")
-    figure.update_layout(
-        template="none",
-        height=height,
-        font={"color": GREY_HEX, "size": 12},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        margin={"l": 10, "r": 14, "t": 34, "b": 44},
-        bargap=0.3,
-        hoverlabel={"font": {"color": "#222222"}, "bgcolor": "#f4f4f4"},
+    """The looks of all figures, as wide as the page, bars from top to bottom."""
+    bars = any(trace.orientation == "h" for trace in figure.data)
+    style(figure, width=960, height=height).update_layout(
+        width=None, margin={"l": 10, "r": 14, "t": 34, "b": 44}, bargap=0.3
     )
+    figure.update_xaxes(zeroline=True, zerolinecolor=_ZERO)
+    if bars:
+        figure.update_yaxes(autorange="reversed")
     return figure
 
 
-def _kind(kind: str) -> str:
-    return _safe(shortened(kind.replace("_", " "), 24))
+def _label(label: str) -> str:
+    return _safe(shortened(label.replace("_", " "), 24))
 
 
 def _safe(text: str) -> str:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+import pandas as pd
+
+from sarlab.display.tables import html_table
 from sarlab.display.text import (
-    GREY_HEX,
+    BLUE_HEX,
+    ORANGE_HEX,
+    TERMS,
     V_FULL_NATS,
-    line_colour,
-    line_of,
     number,
     plain,
     shortened,
@@ -22,8 +25,8 @@ from sarlab.display.text import (
     tint,
     visible,
 )
-from sarlab.display.token_view import AnswerView, Step, TokenView, share_text
-from sarlab.widgets.candidates import Candidate, KindRow, Ordering, ranked
+from sarlab.display.token_view import AnswerView, Step, TokenView, legend, share_text
+from sarlab.widgets.candidates import Candidate, LabelRow, Ordering, ranked, verdict_text
 from sarlab.widgets.designs import Design, Measure
 
 FOLD_ABOVE_TOKENS = 400
@@ -33,9 +36,10 @@ CARDS_ABOVE_TOKENS = 1500
 _OPEN_STEPS = 3
 
 _MONO = "font-family: monospace; font-size: 13px; line-height: 2"
-_CELL = "padding: 3px 10px; text-align: {align}; vertical-align: top; border: none"
-_RULE = "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"
-_MARK = f"color: {GREY_HEX}"
+_TERM = "padding: 2px 10px; text-align: left; vertical-align: top"
+_SOFT = "opacity: 0.8"  # one grey cannot have 4.5:1 on white and on black
+_BACKGROUND = "background-color"
+_LINES = ("sarlab-token", "sarlab-token sarlab-solid", "sarlab-token sarlab-dotted")
 
 
 def answer_html(
@@ -49,6 +53,8 @@ def answer_html(
     full = full and view.score.length <= CARDS_ABOVE_TOKENS
     parts = [f'<div class="sarlab-static" style="margin: 8px 0 14px 0">{_heading(heading)}']
     parts.append(numbers_html(view))
+    if view.warning:
+        parts.append(f"<div><b>{view.warning}</b></div>")
     if view.score.length > FOLD_ABOVE_TOKENS:
         parts += [_folded_step(view, i, full) for i in range(len(view.steps))]
     else:
@@ -61,13 +67,13 @@ def answer_html(
 def numbers_html(view: AnswerView) -> str:
     """The answer's numbers on one line."""
     cells = " &nbsp; ".join(
-        f'<span style="{_MARK}">{label}</span> <b>{value}</b>' for label, value in view.numbers()
+        f'<span style="{_SOFT}">{label}</span> <b>{value}</b>' for label, value in view.numbers()
     )
     return f'<div style="margin: 2px 0 6px 0">{cells}</div>'
 
 
 def tokens_html(view: AnswerView, start: int, stop: int, full: bool = True) -> str:
-    """Tokens [start, stop), coloured by v, everything else about them in the tooltip."""
+    """Tokens [start, stop), coloured by Δ log p, everything else about them in the tooltip."""
     spans = "".join(_token(token, full) for token in view.tokens[start:stop])
     # A bidirectional isolate a step: letters of a right-to-left script turn nothing else around.
     return f'<bdi style="{_MONO}">{spans}</bdi>'
@@ -75,16 +81,27 @@ def tokens_html(view: AnswerView, start: int, stop: int, full: bool = True) -> s
 
 def legend_html() -> str:
     """The scale, the same for every answer."""
-    cells = []
-    for value in (-V_FULL_NATS, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, V_FULL_NATS):
-        sign = {-V_FULL_NATS: "≤ ", V_FULL_NATS: "≥ "}.get(value, "")
-        shown = signed(value, 1 if value % 1 else 0) if value else "0"
-        cells.append(f'<span style="{token_style(value)}; padding: 1px 7px">{sign}{shown}</span>')
+    scale = legend()
+    cells = "".join(
+        f'<span class="{_LINES[line]}" style="{_BACKGROUND}: {colour}{_under(line)}; '
+        f'padding: 1px 7px">{label}</span>'
+        for label, colour, line in scale["cells"]
+    )
+    text = f'<span class="sarlab-label" style="{_SOFT}"> {html.escape(scale["text"])}</span>'
+    style = "margin-top: 8px; font-size: 12px"
+    return f'<div class="sarlab-legend" style="{style}">{cells}{text}</div>'
+
+
+def terms_html() -> str:
+    """The terms of the views, one click away."""
+    rows = "".join(
+        f'<tr><th style="{_TERM}; white-space: nowrap">{html.escape(term)}</th>'
+        f'<td style="{_TERM}">{html.escape(meaning)}</td></tr>'
+        for term, meaning in TERMS
+    )
     return (
-        f'<div style="margin-top: 8px; font-size: 12px">{"".join(cells)}'
-        f'<span style="{_MARK}"> &nbsp;nats: v = log P(token | question, before) − log P(token | '
-        "before). Solid line: v ≥ 1, likelier with the question. Dotted: v ≤ −1, less "
-        "likely.</span></div>"
+        '<details class="sarlab-terms"><summary>What the terms mean</summary>'
+        f'<table style="border-collapse: collapse; font-size: 13px">{rows}</table></details>'
     )
 
 
@@ -96,16 +113,16 @@ def ranking_html(candidates: Sequence[Candidate]) -> str:
         rows.append(
             [
                 str(place),
-                plain(c.kind),
+                plain(c.label),
                 f"<b>{signed(c.score.sar)}</b>",
                 number(c.score.ppl_conditioned),
                 number(c.score.ppl_standalone),
                 str(c.score.length),
-                right_or_wrong(c.correct),
+                verdict_text(c.correct, c.truncated),
                 plain(shortened(c.score.answer, 90)),
             ]
         )
-    header = ("", "kind", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "", "answer")
+    header = ("", "label", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "", "answer")
     return table_html(header, rows, "llrrrrll")
 
 
@@ -125,21 +142,21 @@ def pair_html(views: Sequence[tuple[str, AnswerView]]) -> str:
 def designs_html(
     candidates: Sequence[Candidate], designs: Sequence[Design], measure: Measure
 ) -> str:
-    """One row an answer, one column a reward design."""
-    header = ["kind", "", "tokens", *(design.label for design in designs)]
+    """One row per answer, one column per reward design."""
+    header = ["label", "", "tokens", *(design.label for design in designs)]
     rows = []
     for i, c in enumerate(candidates):
-        cells = [plain(c.kind), right_or_wrong(c.correct), str(c.score.length)]
+        cells = [plain(c.label), verdict_text(c.correct, c.truncated), str(c.score.length)]
         cells += [_shaded(design.numbers(measure)[i]) for design in designs]
         rows.append(cells)
     return table_html(header, rows, "llr" + "r" * len(designs))
 
 
-def kinds_html(rows: Sequence[KindRow]) -> str:
-    """The kinds of answers over all questions."""
+def labels_html(rows: Sequence[LabelRow]) -> str:
+    """Answers by label over all questions."""
     body = [
         [
-            plain(row.kind),
+            plain(row.label),
             str(row.answers),
             f"<b>{signed(row.mean_sar)}</b>",
             number(row.mean_length, 0),
@@ -150,40 +167,22 @@ def kinds_html(rows: Sequence[KindRow]) -> str:
         ]
         for row in rows
     ]
-    header = ("kind", "answers", "mean SAR", "mean tokens", "right", "concise is higher on")
+    header = ("label", "answers", "mean SAR", "mean tokens", "right", "concise is higher on")
     return table_html(header, body, "lrrrrr")
 
 
-def orderings_html(found: Sequence[Ordering]) -> str:
-    """On how many questions the expected order of two kinds holds."""
+def orderings_html(counts: Sequence[Ordering]) -> str:
+    """On how many questions the expected order of two labels holds."""
     rows = [
         [plain(o.better), "&gt;", plain(o.worse), f"<b>{o.holds}</b> of {o.questions}"]
-        for o in found
+        for o in counts
     ]
     return table_html(("SAR of", "", "SAR of", "questions"), rows, "lclr")
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A plain table; ``align`` has one of l, c, r a column. Cells are HTML, the header is text."""
-    sides = [{"l": "left", "c": "center", "r": "right"}[letter] for letter in align]
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        # The last column is the one with long text; all others stay on one line.
-        wraps = ["; white-space: nowrap"] * (len(cells) - 1) + [""]
-        return "".join(
-            f'<{tag} style="{_CELL.format(align=side)}; {_RULE}{wrap}">{cell}</{tag}>'
-            for cell, side, wrap in zip(cells, sides, wraps, strict=True)
-        )
-
-    head = line([html.escape(name) for name in header], "th")
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    style = "border-collapse: collapse; font-size: 13px; margin: 4px 0"
-    return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def right_or_wrong(correct: bool | None) -> str:
-    """A word and a sign, so that no colour is needed."""
-    return {True: "✓ right", False: "✗ wrong", None: "–"}[correct]
+    """A table whose cells are HTML already; ``align`` has one of l, c, r per column."""
+    return html_table(pd.DataFrame(list(rows), columns=list(header)), align=align, markup=header)
 
 
 def page(title: str, body: str) -> str:
@@ -200,22 +199,27 @@ def page(title: str, body: str) -> str:
     )
 
 
-def token_style(value_nats: float) -> str:
-    """The colour and the underline of a token with this v."""
-    line = line_of(value_nats)
-    under = "" if line == "none" else f"; border-bottom: 2px {line} {line_colour(line)}"
-    return f"background-color: {tint(value_nats)}{under}"
+def _under(line: int) -> str:
+    # Browsers paint a background below the border too; clipped, the line stands on the page.
+    if not line:
+        return ""
+    kind, colour = (("solid", BLUE_HEX), ("dotted", ORANGE_HEX))[line - 1]
+    return f"; background-clip: padding-box; border-bottom: 2px {kind} {colour}"
 
 
 def _token(token: TokenView, full: bool) -> str:
     text = "".join(
-        f'<span style="{_MARK}">{run}</span>' if mark else html.escape(run, quote=True)
+        f'<span class="sarlab-mark" style="{_SOFT}">{run}</span>'
+        if mark
+        else html.escape(run, quote=True)
         for mark, run in ((i % 2, run) for i, run in enumerate(token.runs))
         if run
     )
     title = html.escape(tooltip(token, full), quote=True).replace("\n", "&#10;")
+    line = {"none": 0, "solid": 1, "dotted": 2}[token.line]
+    style = f"{_BACKGROUND}: {token.tint}{_under(line)}"
     # A line may break after any token: spaces are shown as marks, which do not break.
-    return f'<span title="{title}" style="{token_style(token.value)}">{text}</span><wbr>'
+    return f'<span class="{_LINES[line]}" title="{title}" style="{style}">{text}</span><wbr>'
 
 
 def tooltip(token: TokenView, full: bool = True) -> str:
@@ -246,7 +250,7 @@ def _step_table(view: AnswerView, full: bool) -> str:
         ]
         for s in view.steps
     ]
-    return table_html(("Σ v, nats", "of all", "tokens, by step"), rows, "rrl")
+    return table_html(("Σ Δ log p, nats", "of all", "tokens, by step"), rows, "rrl")
 
 
 def _folded_step(view: AnswerView, index: int, full: bool) -> str:
@@ -263,7 +267,7 @@ def _step_summary(index: int, step: Step) -> str:
     return (
         f"step {index + 1} &nbsp; <b>{signed(step.total_nats, 2)}</b> nats, "
         f"{share_text(step)} &nbsp; {step.stop - step.start} tokens &nbsp; "
-        f'<span style="{_MARK}">{plain(step.opening)}</span>'
+        f'<span style="{_SOFT}">{plain(step.opening)}</span>'
     )
 
 

@@ -10,6 +10,9 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
+from sarlab.display.text import plain
+from sarlab.widgets.live import status
+
 Report = Callable[[int, int, str], None]
 """``report(done, total, words)``: shows progress; raises :class:`Stopped` once stop was asked."""
 
@@ -29,12 +32,14 @@ class JobBar(widgets.HBox):
 
     def __init__(self) -> None:
         self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
-        self.words = widgets.Label("")
+        self.words = status()
         self.stop_button = widgets.Button(
-            description="Stop", icon="stop", layout=widgets.Layout(width="80px")
+            description="Stop", icon="stop", layout=widgets.Layout(width="auto")
         )
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._title = ""
+        self.closing = ""  # what the last work ended with: "", "Stopped." or an error
         self.error: Exception | None = None
         self.stop_button.on_click(lambda _: self.stop())
         super().__init__([self.bar, self.stop_button, self.words])
@@ -49,12 +54,13 @@ class JobBar(widgets.HBox):
         """
         if self.busy:
             raise RuntimeError(
-                f"Other work is running ({self.words.value!r}). Stop it, or wait for its end."
+                f"Other work is running ({self._title!r}). Stop it, or wait for its end."
             )
         self._stop.clear()
+        self._title = words
         self.error = None
         self.bar.value, self.bar.max = 0, 1
-        self.words.value = words
+        self.words.value = plain(words)
         self._show(True)
         self.layout.display = None
         self.busy = True
@@ -96,14 +102,15 @@ class JobBar(widgets.HBox):
     def _report(self, done: int, total: int, words: str) -> None:
         self.bar.max = max(1, total)
         self.bar.value = done
-        self.words.value = words
+        self.words.value = plain(words)
         if self._stop.is_set():
             raise Stopped
 
     def _idle(self, words: str = "") -> None:
         self._show(False)
         self.layout.display = None if words else "none"  # an empty bar would leave a gap
-        self.words.value = words
+        self.closing = words
+        self.words.value = plain(words)
         self.busy = False
 
     def _show(self, running: bool) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
+import ipywidgets as widgets
 import traitlets
 
 from sarlab.answers import AnswerScore
-from sarlab.display.text import V_FULL_NATS, line_of, signed, tint
-from sarlab.display.token_view import answer_view, payload
+from sarlab.display.token_view import answer_view, legend, payload
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -45,10 +45,33 @@ class TokenPanel(anywidget.AnyWidget):
         super().__init__(legend=legend(), **traits)
         self.score: AnswerScore | None = None
 
-    def show(self, score: AnswerScore | None, seq: int = 0) -> None:
+    def show(
+        self,
+        score: AnswerScore | None,
+        seq: int = 0,
+        correct: bool | None = None,
+        truncated: bool = False,
+    ) -> None:
         """Draw a score (None: nothing); ``seq`` says which draft it answers."""
         self.score = score
-        self.view = {} if score is None else {**payload(answer_view(score)), "seq": seq}
+        shown = {} if score is None else payload(answer_view(score, correct, truncated))
+        self.view = {**shown, "seq": seq}
+
+
+def status(text: str = "") -> widgets.HTML:
+    """A line that says what happened; a screen reader speaks it when it changes."""
+    line = widgets.HTML(text)
+    line.add_class("sarlab-status")
+    return line
+
+
+class Access(anywidget.AnyWidget):
+    """Invisible: names sliders, makes status lines live regions, says what a fold does.
+
+    ipywidgets offers no way to set ``aria-`` attributes from Python.
+    """
+
+    _esm = _STATIC / "access.js"
 
 
 class ChoiceTable(anywidget.AnyWidget):
@@ -60,6 +83,7 @@ class ChoiceTable(anywidget.AnyWidget):
     opened = traitlets.Int(-1).tag(sync=True)
     pinned = traitlets.List(traitlets.Int(), default_value=[-1, -1]).tag(sync=True)
     pinning = traitlets.Bool(False).tag(sync=True)
+    name = traitlets.Unicode("Answers").tag(sync=True)
 
     def show(
         self,
@@ -68,25 +92,10 @@ class ChoiceTable(anywidget.AnyWidget):
         rows: Sequence[Sequence[str]],
         keys: Sequence[int] | None = None,
     ) -> None:
-        """Draw rows of plain text; ``align`` has a letter a column: l, r, or t for long text."""
+        """Draw rows of plain text; ``align`` has a letter per column: l, r, or t (long text)."""
         self.content = {
             "header": list(header),
             "align": align,
             "rows": [list(row) for row in rows],
             "keys": list(keys if keys is not None else range(len(rows))),
         }
-
-
-def legend() -> dict[str, Any]:
-    """The scale that all token views share."""
-    lines = {"none": 0, "solid": 1, "dotted": 2}
-    cells = []
-    for value in (-V_FULL_NATS, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, V_FULL_NATS):
-        sign = {-V_FULL_NATS: "≤ ", V_FULL_NATS: "≥ "}.get(value, "")
-        shown = signed(value, 1 if value % 1 else 0) if value else "0"
-        cells.append([f"{sign}{shown}", tint(value), lines[line_of(value)]])
-    return {
-        "cells": cells,
-        "text": "v in nats: what the question gave the token. Blue, solid line: likelier with the "
-        "question. Orange, dotted: less likely. The same scale for every answer.",
-    }

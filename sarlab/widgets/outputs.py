@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import time
-from collections.abc import Sequence
-from typing import Any
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 from IPython.display import HTML, Image, display
 
-from sarlab.models import Policy
-from sarlab.widgets.candidates import Candidate, Draft, score_candidates
+from sarlab.display.figures import draw_png, mimebundle
 from sarlab.widgets.export import picture
 
 _PLOTLY = "application/vnd.plotly.v1+json"
@@ -36,14 +32,12 @@ def show_figure(figure: go.Figure, *, width: int = 900) -> None:
 
     One output with both forms, so that a reader on a code-hosting page sees the picture.
     """
-    config = {"displayModeBar": False}
-    data: dict[str, Any] = {_PLOTLY: {**json.loads(figure.to_json()), "config": config}}
-    try:
-        image = figure.to_image(format="png", width=width, scale=1)
-        data["image/png"] = base64.b64encode(image).decode("ascii")
-    except (RuntimeError, ValueError, OSError) as error:
-        data["text/plain"] = f"[figure; no picture: {str(error).splitlines()[0]}]"
-    display(data, raw=True)
+    bundle = mimebundle(figure, png=False)
+    bundle[_PLOTLY]["config"] = {"displayModeBar": False}
+    image = draw_png(go.Figure(figure).update_layout(width=width))
+    if image is not None:
+        bundle["image/png"] = base64.b64encode(image).decode("ascii")
+    display(bundle, raw=True)
 
 
 def show_html(body: str) -> None:
@@ -60,23 +54,3 @@ def show_picture(body: str, *, title: str = "sarlab", width: int = 900) -> None:
         display(Image(picture(title, body, width=width, scale=1), width=width))
     except RuntimeError as error:
         print(f"No picture of this view: {error}")
-
-
-def score_with_progress(policy: Policy, drafts: Sequence[Draft]) -> list[Candidate]:
-    """Score drafts and show how far it is; an interrupt of the kernel ends it.
-
-    The progress is plain HTML in one updating output, so it is still there in a saved notebook.
-    """
-    handle = display(HTML("Scoring …"), display_id=True)
-    began = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        left = (time.monotonic() - began) * (total - done) / done
-        line = f"question {done} of {total}, about {left:.0f} s left"
-        handle.update(HTML(f'<progress max="{total}" value="{done}"></progress> {line}'))
-
-    found = score_candidates(policy, drafts, on_question=report)
-    questions = len({draft.question for draft in drafts})
-    seconds = time.monotonic() - began
-    handle.update(HTML(f"{len(found)} answers to {questions} questions scored in {seconds:.0f} s."))
-    return found

@@ -4,48 +4,53 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
-from sarlab.widgets.candidates import ranked
+from sarlab.widgets.candidates import judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.html import answer_html, designs_html, pair_html, ranking_html, table_html
 from sarlab.widgets.outputs import show_html, show_picture
 from sarlab.widgets.run_browser import ROW_HEADER, RunBrowser, cells_of
-
-if TYPE_CHECKING:
-    from sarlab.widgets.workbench import Workbench
+from sarlab.widgets.state import Bench
 
 _ROWS_SHOWN = 12
 
 
-def workbench_html(bench: Workbench, *, with_pair: bool = True) -> str:
+def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
     """The question, the ranking, the opened answer, the pinned pair and the reward designs."""
     gold = f" <i>Right answer: {plain(bench.gold)}</i>" if bench.gold else ""
-    parts = [f'<div style="white-space: pre-wrap"><b>{plain(bench.question)}</b>{gold}</div>']
+    model = f'<div style="font-size: 13px">Scored by {plain(bench.policy.reference)}</div>'
+    parts = [
+        f'<div style="white-space: pre-wrap"><b>{plain(bench.question)}</b>{gold}</div>{model}'
+    ]
     if bench.answers:
         parts.append(ranking_html(bench.answers))
     if bench.opened is not None:
-        kind = bench.answers[bench.answer].kind if 0 <= bench.answer < len(bench.answers) else ""
-        heading = f"{kind}, edited" if bench.edited else kind
-        parts.append(answer_html(answer_view(bench.opened), heading=heading))
+        label = bench.answers[bench.answer].label if 0 <= bench.answer < len(bench.answers) else ""
+        heading = f"{label}, edited" if bench.edited else label
+        view = answer_view(bench.opened, *bench.verdict())
+        parts.append(answer_html(view, heading=heading))
     pair = bench.pinned_scores() if with_pair else []
     if pair:
         parts.append(pair_html([(label, answer_view(score)) for label, score in pair]))
-    if len(bench.answers) > 1:
-        chosen = [bench.answers[i] for i in ranked(bench.answers)]
+    group = judged(bench.answers)
+    if len(group) > 1:
+        chosen = [group[i] for i in ranked(group)]
         designs = compare_designs(chosen, bench.alpha)
-        parts.append(f"<p>Group-relative advantages at α = {bench.alpha:.2f}</p>")
+        left_out = len(bench.answers) - len(group)
+        note = f"; {left_out} not judged and left out" if left_out else ""
+        parts.append(f"<p>Group-relative advantages at α = {bench.alpha:.2f}{note}</p>")
         parts.append(designs_html(chosen, designs, "advantage"))
     return f"<div>{''.join(parts)}</div>"
 
 
-def show_snapshot(bench: Workbench, *, png: bool = True) -> None:
+def show_snapshot(bench: Bench, *, png: bool = True) -> None:
     """Display the workbench's present state as static HTML and as a picture.
 
     The picture goes without the pinned pair, to keep a notebook light.
     """
+    bench.wait()
     show_html(workbench_html(bench))
     if png:
         show_picture(workbench_html(bench, with_pair=False), title="Reward workbench")
@@ -53,13 +58,13 @@ def show_snapshot(bench: Workbench, *, png: bool = True) -> None:
 
 def run_html(browser: RunBrowser) -> str:
     """What a run browser shows: the rows in its table, and the opened one's tokens."""
-    if not browser.found:
+    if not browser.shown:
         return f"<p>{browser.message.value}</p>"
     rows = [
         [html.escape(cell, quote=True) for cell in cells_of(row)]
-        for row in browser.found[:_ROWS_SHOWN]
+        for row in browser.shown[:_ROWS_SHOWN]
     ]
-    first = browser.found[0]
+    first = browser.shown[0]
     parts = [
         f"<p><b>{plain(Path(browser.run).name)}</b>: {plain(first.question)}</p>"
         if browser.mode.value == "follow"
@@ -67,7 +72,7 @@ def run_html(browser: RunBrowser) -> str:
         table_html(ROW_HEADER, rows, "rrrrrrll"),
     ]
     if browser.tokens.score is not None:
-        row = browser.found[browser.table.opened]
+        row = browser.shown[browser.table.opened]
         heading = f"step {row.step}, {'right' if row.correct else 'wrong'}"
         parts.append(answer_html(answer_view(browser.tokens.score), heading=heading))
     return f"<div>{''.join(parts)}</div>"
@@ -76,5 +81,5 @@ def run_html(browser: RunBrowser) -> str:
 def show_run(browser: RunBrowser, *, png: bool = True) -> None:
     """Display what a run browser shows as static HTML and as a picture."""
     show_html(run_html(browser))
-    if png and browser.found:
+    if png and browser.shown:
         show_picture(run_html(browser), title="Run browser")

@@ -1,149 +1,233 @@
-"""The live view of a training run: progress with the time left, a stop button, a chart.
+"""The live view of a training run: progress with the time left, two stop buttons, a chart.
 
-The progress line and the chart are plain HTML and plotly figures in updating displays, not
+The progress line and the chart are plain HTML and a plotly figure in updating displays, not
 widgets, so that they are still there in a notebook whose kernel is gone.
 """
 
 from __future__ import annotations
 
-import html
+import asyncio
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets
+import traitlets
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.config import TrainConfig
 from sarlab.display.figures import show, training_figure
-from sarlab.job.training import View
+from sarlab.job.training import run_training
+from sarlab.job.watchers import RunStopped, View
+from sarlab.runs.parameters import training_request
 from sarlab.types import StepRecord
+from sarlab.widgets.run_views import progress_html, show_examples, show_summary
 
-_BLUE, _GREY = "#4c8bd6", "rgba(128,128,128,0.25)"
-_CHART_SECONDS = 4.0  # the chart is drawn at most this often; a step may take less
+__all__ = ["TrainingView", "show_examples", "show_summary", "training_request", "watch_training"]
+
+_CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
+_LINE_SECONDS = 0.5
+
+
+async def watch_training(
+    config: TrainConfig, folder: str | Path, *, resume: bool = False
+) -> dict[str, Any]:
+    """:func:`sarlab.job.training.run_training` with a live view; ``await`` it in a notebook cell.
+
+    Both buttons work while it runs, and an interrupt of the kernel does what Stop does.
+    """
+    # Training runs in a thread and the cell awaits it, so that the kernel's own thread is free to
+    # read the buttons: ipykernel (from 7.4) handles widget messages while a cell awaits. Leaving
+    # training on the kernel's thread and reading the buttons on a subshell does not work, although
+    # JupyterLab sends its messages there: ipykernel hands a message to the shell that last wrote
+    # to the widget, and that is the cell's.
+    view = TrainingView()
+    work = asyncio.ensure_future(
+        asyncio.to_thread(run_training, config, folder, resume=resume, view=view)
+    )
+    try:
+        while not work.done():
+            try:
+                # ipykernel notices an interrupt only when its loop wakes up.
+                await asyncio.wait([work], timeout=0.2)
+            except asyncio.CancelledError:  # the kernel was interrupted
+                view.stop()
+        return work.result()
+    finally:
+        await view.close()
+
+
+class News(anywidget.AnyWidget):
+    """A line of text that a screen reader speaks when it changes."""
+
+    _esm = """export default { render({ model, el }) {
+        el.setAttribute("role", "status");
+        el.classList.add("sarlab-news");
+        el.style.padding = "0 8px";
+        const say = () => { el.textContent = model.get("text"); };
+        model.on("change:text", say);
+        say();
+    } };"""
+    text = traitlets.Unicode().tag(sync=True)
 
 
 class TrainingView(View):
-    """Watches :func:`sarlab.job.training.run_training` from a cell; create it and pass it on.
-
-    Pressing stop ends the run after the present step; it is then evaluated and can be resumed.
-    """
+    """Watches a run from a notebook cell: what :func:`watch_training` makes."""
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._total = self._done = self._done_before = 0
-        self._began = self._drawn = time.monotonic()
+        self._stop, self._stop_and_test = threading.Event(), threading.Event()
+        self._lock = threading.Lock()  # a button's words and what then happens must agree
+        self._total = self._done = 0
+        self._began = self._drawn = self._drawn_chart = time.monotonic()
+        self._seconds: list[float] = []  # of each step, with what was evaluated after the last
         self._metrics: list[dict[str, Any]] = []
-        self._held: dict[str, Any] = {}
+        self._new_points = False
+        self._held = ""
         self._messages: list[str] = []
-        self._phase = "loading"
-        self.button = ipywidgets.Button(
-            description="Stop after this step",
-            icon="stop",
-            tooltip="Ends the run in good order; it can be resumed",
+        self._doing, self._phase = "loading the model", "loading the model"
+        self._writing = False  # whether answers are being written, which Stop breaks off
+        self.button = _button(
+            "Stop", "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
         )
-        self.button.add_class("sarlab-stop")
+        self.button_test = _button(
+            "Stop and test",
+            "Ends training after this step, then judges the held-out test. It can be resumed.",
+        )
         self.button.on_click(lambda _: self.stop())
-        display(self.button)
+        self.button_test.on_click(lambda _: self.stop_and_test())
+        self.news = News(text="Starting: the model is loaded, then judged before training.")
+        box = ipywidgets.HBox([self.button, self.button_test, self.news])
+        box.layout.align_items = "center"
+        self._controls: DisplayHandle = display(box, display_id=True)
         self._line: DisplayHandle = display(HTML(self._html()), display_id=True)
         self._chart: DisplayHandle | None = None
 
     def stop(self) -> None:
-        """Ask the run to end after the present step. Safe from any thread."""
-        self._stop.set()
-        self.button.disabled = True
-        self.button.description = "Stopping …"
+        """End the run: what is half done is dropped, nothing more is judged. From any thread."""
+        with self._lock:
+            self._stop.set()
+            what = f"{self._doing} is dropped" if self._writing else f"after {self._doing}"
+        self.button.disabled = self.button_test.disabled = True
+        self.button.description = f"Stopping: {what}"
+        self.news.text = "No held-out test follows; the run can be resumed."
+
+    def stop_and_test(self) -> None:
+        """End training after the present step, then judge the held-out test. From any thread."""
+        self._stop_and_test.set()
+        training = self._seconds or self._doing.startswith("step")
+        when = f"after step {self._done + 1}" if training else f"before step {self._done + 1}"
+        self.button_test.disabled = True
+        self.button_test.description = f"Stopping {when}"
+        self.news.text = f"Training ends {when}, then the held-out test is judged."
 
     def wants_stop(self) -> bool:
-        """Whether stop was pressed."""
-        return self._stop.is_set()
+        """Whether a button was pressed."""
+        return self._stop.is_set() or self._stop_and_test.is_set()
 
     def begin(self, config: TrainConfig, done: int) -> None:
         """Training starts, ``done`` steps lie behind it."""
-        self._total, self._done, self._done_before = config.steps, done, done
+        self._total, self._done = config.steps, done
         self._began = time.monotonic()
+        self.news.text = f"Training, {config.steps - done} steps."
         self._refresh()
 
     def phase(self, text: str, done: int, total: int) -> None:
-        """Something longer than a step is going on."""
-        now = time.monotonic()
-        if now - self._drawn > 0.5 or done == total:
-            self._phase, self._drawn = f"{text}: {done} of {total} answers", now
+        """Answers are being written; raises RunStopped once Stop was pressed."""
+        with self._lock:
+            if self._stop.is_set():
+                raise RunStopped
+            self._doing, self._writing = text, done < total
+        written = f"{done} of {total} answers written"
+        self._phase = f"{text}: {written if self._writing else 'answers written, now scored'}"
+        if time.monotonic() - self._drawn > _LINE_SECONDS or not self._writing:
             self._refresh()
+        self._draw_when_due()
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
-        self._done, self._phase = record.step, ""
+        self._done, self._doing, self._phase = record.step, f"step {record.step}", ""
+        self._seconds.append(time.monotonic() - self._began)
+        self._began = time.monotonic()
         self._metrics.append(dict(record.metrics))
+        self._new_points = True
         self._refresh()
-        self._draw()
+        self._draw_when_due()
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
         """Held-out answers were judged."""
-        self._held = {"step": step, **summary}
+        self._held = (
+            f"held-out questions after step {step}: {summary['accuracy']:.0%} right, "
+            f"{summary['mean_length']:.0f} tokens"
+        )
+        self.news.text = f"{summary['accuracy']:.0%} of held-out questions right after step {step}."
         self._refresh()
 
     def message(self, text: str) -> None:
         """A warning; the last few stay in sight."""
         self._messages = [*self._messages, text][-5:]
+        self.news.text = f"Warning: {text.split(': ', 2)[-2].replace('_', ' ')}, see below."
         self._refresh()
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """All is done: the chart once more, with its picture."""
+        """The run has ended: the chart once more, with its picture."""
+        self._done = summary["steps"]
         self._phase = "finished" if self._done == self._total else "stopped"
-        self.button.disabled = True
-        self.button.layout.display = "none"
+        if "trained" not in summary:
+            self._phase = "stopped, without the held-out test; resume = True goes on"
+        self.news.text = self._progress_text()
         self._refresh()
-        self._draw(last=True)
+        if self._metrics:
+            self._draw(last=True)
+
+    async def close(self) -> None:
+        """Take the buttons away: without a kernel a notebook could only show an error there."""
+        await asyncio.sleep(0.5)  # the last news is spoken
+        self._controls.update(HTML(""))
+
+    def _draw_when_due(self) -> None:
+        waited = time.monotonic() - self._drawn_chart
+        if self._new_points and (waited > _CHART_SECONDS or self._chart is None):
+            self._draw()
 
     def _draw(self, last: bool = False) -> None:
-        now = time.monotonic()
-        if not self._metrics or (not last and now - self._drawn_chart < _CHART_SECONDS):
-            return
-        self._drawn_chart = now
-        self._chart = show(training_figure(self._metrics), handle=self._chart, png=last)
-
-    _drawn_chart = 0.0
+        self._new_points, self._drawn_chart = False, time.monotonic()
+        figure = training_figure(self._metrics, steps=self._total)
+        self._chart = show(figure, handle=self._chart, png=last)
 
     def _refresh(self) -> None:
+        self._drawn = time.monotonic()
         self._line.update(HTML(self._html()))
 
     def _html(self) -> str:
-        share = self._done / self._total if self._total else 0.0
-        bar = (
-            f'<div style="background:{_GREY};height:6px;border-radius:3px;max-width:640px">'
-            f'<div style="background:{_BLUE};height:6px;border-radius:3px;width:{share:.1%}">'
-            "</div></div>"
-        )
         lines = [self._progress_text()]
         if self._metrics:
             m = self._metrics[-1]
             sar = "–" if m["sar"] is None else f"{m['sar']:+.2f}"
             lines.append(
-                f"this step: {m['accuracy']:.0%} right, {m['mean_length']:.0f} tokens, SAR {sar}"
+                f"step {m['step']}: {m['accuracy']:.0%} right, {m['mean_length']:.0f} tokens, "
+                f"SAR {sar}"
             )
-        if self._held:
-            h = self._held
-            lines.append(
-                f"held out (step {h['step']}): {h['accuracy']:.0%} right, "
-                f"{h['mean_length']:.0f} tokens"
-            )
-        text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-        warnings = "".join(
-            f'<div style="color:#c7762a"><b>!</b> {html.escape(m)}</div>' for m in self._messages
-        )
-        return f'<div style="line-height:1.6">{text}{bar}{warnings}</div>'
+        lines += [self._held] if self._held else []
+        return progress_html(self._done, self._total, lines, self._messages)
 
     def _progress_text(self) -> str:
         if not self._total:
-            return self._phase or "starting"
-        run = self._done - self._done_before
+            return self._phase
         left = ""
-        if run and self._done < self._total:
-            seconds = (time.monotonic() - self._began) / run * (self._total - self._done)
-            left = f", about {_duration(seconds)} left"
+        if self._seconds and self._done < self._total and not self._stop.is_set():
+            mean = sum(self._seconds) / len(self._seconds)
+            since = min(mean, time.monotonic() - self._began)
+            left = f", about {_duration(mean * (self._total - self._done) - since)} left"
         phase = f" · {self._phase}" if self._phase else ""
-        return f"step {self._done} of {self._total}{left}{phase}"
+        return f"{self._done} of {self._total} steps{left}{phase}"
+
+
+def _button(text: str, tooltip: str) -> ipywidgets.Button:
+    layout = ipywidgets.Layout(width="auto", flex="0 0 auto")
+    button = ipywidgets.Button(description=text, tooltip=tooltip, layout=layout)
+    return button.add_class("sarlab-stop")
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sarlab.config import TrainConfig
-from sarlab.job.training import summarise_run
+from sarlab.job.logbook import summarise_run
 from sarlab.runs.folder import Run, write_json
 from sarlab.tasks.word_problems import draw_problem
 from sarlab.types import Question

@@ -168,7 +168,7 @@ def test_a_length_drop_with_more_truncation_is_flagged(make_rows):
     table = arm_table([base, honest, cut])
     assert line(table, "honest")["note"] == ""
     assert line(table, "cut")["d_length"] < 0
-    assert "more answers are cut off" in line(table, "cut")["note"]
+    assert "more answers are truncated" in line(table, "cut")["note"]
     assert "lower bounds" in line(table, "cut")["note"]
 
 

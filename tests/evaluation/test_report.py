@@ -13,13 +13,14 @@ import pytest
 
 import sarlab.display.figures
 import sarlab.evaluation.report
-from sarlab.display.figures import mimebundle, running_mean, training_figure
+from sarlab.display.figures import BLUE, GREY, ORANGE, mimebundle, running_mean, training_figure
+from sarlab.display.tables import html_table, markdown_table, p_text
 from sarlab.evaluation.compare import arm_table, run_table
-from sarlab.evaluation.figures import crowd_floor, gains_figure, plane_figure, token_figure
-from sarlab.evaluation.notebook import EvaluationSettings, load_comparison
+from sarlab.evaluation.formatting import tinted_answer, values_table
+from sarlab.evaluation.notebook import EvaluationSettings, load_runs
+from sarlab.evaluation.plots import crowd_floor, gains_figure, plane_figure, token_figure
 from sarlab.evaluation.policies import recorded
 from sarlab.evaluation.report import example_pairs, write_report
-from sarlab.evaluation.tables import answer_html, html_table, markdown_table, p_text, values_table
 from sarlab.summary import comparison_text, main, summary_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def test_what_an_answer_contains_is_shown_and_never_run():
         "length": 9,
         "truncated": False,
     }
-    found = answer_html(row)
+    found = tinted_answer(row)
     assert "<script>" not in found
     assert (
         "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &lt;b&gt;2&lt;/b&gt;<br>Answer: 2"
@@ -166,6 +167,39 @@ def test_the_plane_shows_each_arm_with_its_intervals_and_joins_the_front(study):
     assert arms[arms["is_base"]]["mean_length"].iloc[0] not in front.x
 
 
+def luminance(colour):
+    """Relative luminance (WCAG 2) of a colour written #rrggbb."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    light, dark = sorted(map(luminance, (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_and_marks_stand_out_on_the_ground_of_figures(study):
+    from sarlab.evaluation.plots import _COLOURS
+    from sarlab.validity.plots import _LOOKS
+
+    ground = plane_figure(arm_table(recorded(study))).layout.paper_bgcolor
+    text = plane_figure(arm_table(recorded(study))).layout.font.color
+    assert contrast(text, ground) >= 4.5
+    marks = {*_COLOURS, GREY, BLUE, ORANGE, *(colour for colour, _ in _LOOKS.values())}
+    assert min(contrast(colour, ground) for colour in marks) >= 3.0
+
+
+def test_a_policy_looks_the_same_in_both_of_two_stacked_planes(study):
+    arms = arm_table(recorded(study))
+    looks = [
+        {t.name: (t.marker.color, t.marker.symbol) for t in f.data if t.error_y.array is not None}
+        for f in (plane_figure(arms), plane_figure(arms, accuracy_from=0.76))
+    ]
+    assert set(looks[1]) < set(looks[0])
+    assert all(looks[0][name] == look for name, look in looks[1].items())
+
+
 def test_policies_below_the_frame_are_named_and_an_unknown_task_is_an_error(study):
     arms = arm_table(recorded(study))
     figure = plane_figure(arms, accuracy_from=0.76)
@@ -196,13 +230,13 @@ def test_gains_are_the_tables_gains(study):
 
 def test_a_figure_goes_out_as_json_and_as_a_picture_only_where_it_can_be_drawn(monkeypatch):
     figure = go.Figure(go.Scatter(y=[1, 2]), {"title": {"text": "Two points"}})
-    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure: b"\x89PNG")
+    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure, scale: b"\x89PNG")
     bundle = mimebundle(figure)
     assert bundle["image/png"] == "iVBORw=="
     assert list(bundle["application/vnd.plotly.v1+json"]["data"][0]["y"]) == [1, 2]
     assert bundle["text/plain"] == "Figure: Two points"
     assert "image/png" not in mimebundle(figure, png=False)
-    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure: None)
+    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure, scale: None)
     assert "image/png" not in mimebundle(figure)
 
 
@@ -236,7 +270,7 @@ def test_parameters_are_checked():
 
 
 def test_no_run_says_what_to_do(tmp_path, capsys):
-    assert load_comparison(EvaluationSettings(runs=str(tmp_path))).found == ()
+    assert load_runs(EvaluationSettings(runs=str(tmp_path))).policies == ()
     assert "make train" in capsys.readouterr().out
 
 

@@ -6,8 +6,14 @@ import pytest
 
 from sarlab.tasks import verify
 from sarlab.types import Question
-from sarlab.validity import MODES, failure_answers, proof_answers
-from sarlab.validity.failures import equations, rare_phrase, wrong_value
+from sarlab.validity.failures import (
+    MODES,
+    equations,
+    failure_answers,
+    proof_answers,
+    rare_phrase,
+    wrong_value,
+)
 
 ASKED = Question("Ada packs 3 crates of 4 pears and eats 2 pears.", "10")
 RIGHT = "The crates hold 3 * 4 = 12 pears. She is left with 12 - 2 = 10.\nAnswer: 10"

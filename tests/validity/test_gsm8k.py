@@ -8,10 +8,17 @@ import random
 from pathlib import Path
 
 import pytest
+from gsm8k_answers import (
+    LABELS,
+    gsm8k_answers,
+    last_step_cut,
+    number_changed,
+    operations_changed,
+    plain,
+    read_solutions,
+)
 
 from sarlab.tasks import verify
-from sarlab.validity import KINDS, gsm8k_answers, read_solutions
-from sarlab.validity.gsm8k import last_step_cut, number_changed, operations_changed, plain
 
 QUESTION = "Lena packs 12 crates of 40 pears, sells 100 pears, and shares the rest with 2 friends."
 SOLUTION = (
@@ -104,7 +111,7 @@ def test_every_row_of_the_real_files_gives_answers_of_the_claimed_quality():
     files = [_folder() / name for name in ("gsm8k_test.jsonl", "gsm8k_test_socratic.jsonl")]
     solutions, socratic = map(read_solutions, files)
     found = gsm8k_answers(solutions, socratic, 1319)
-    counts = {kind: sum(a.label == kind for a in found) for kind in KINDS}
+    counts = {kind: sum(a.label == kind for a in found) for kind in LABELS}
     assert all(counts[kind] == 1319 for kind in (*RIGHT, "off_topic"))
     assert min(counts.values()) > 1150  # some have one step, or sums that are written otherwise
     for answer in found:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sarlab.evaluation.statistics import mean_interval
-from sarlab.validity import contrast
+from sarlab.validity.measures import contrast
 
 
 def sides(better, worse):

@@ -1,11 +1,13 @@
-// Draws one scored answer: tokens by step, a card with a token's numbers, a span to select, and a
-// box to edit the answer. It computes nothing: every number arrives from Python as text. Text of
-// the model enters the page through textContent only.
+// Draws one scored answer: tokens by step, a card with a token's numbers, and a span to select. It
+// computes nothing: every number arrives as text, made by sarlab.display.token_view. Text of the
+// model enters the page through textContent only. drawTokens needs a page and nothing else; render
+// is the same inside a notebook (anywidget), with a box to edit the answer.
 
-const LINES = ["", "sarlab-solid", "sarlab-dotted"];
+const LINES = ["sarlab-token", "sarlab-token sarlab-solid", "sarlab-token sarlab-dotted"];
 const LAZY_ABOVE = 400; // tokens; longer answers are folded by step and drawn when opened
 const OPEN_STEPS = 3;
 const PAUSE_MS = 90; // after the last key, before the draft goes to the kernel
+const HINT = "Point at a token, or walk through them with Tab and the arrow keys. Drag over tokens to select a span; S selects the step.";
 
 function node(tag, className, text) {
   const made = document.createElement(tag);
@@ -14,31 +16,51 @@ function node(tag, className, text) {
   return made;
 }
 
-function render({ model, el }) {
+// The scale that all answers share: { cells: [[number, tint, line]], text }.
+export function drawLegend(element, legend) {
+  element.replaceChildren();
+  for (const [label, tint, line] of legend?.cells || []) {
+    const cell = node("span", LINES[line], label);
+    cell.style.backgroundColor = tint;
+    element.append(cell);
+  }
+  element.append(node("span", "sarlab-label", " " + (legend?.text || "")));
+}
+
+// Draw payload (token_view.payload as JSON, or {} for nothing) into element. Options: compact (card
+// only while a token is pointed at, no legend), legend (token_view.legend), onSelect(start, stop).
+// Returns { update(payload), compact(flag), legend(legend), mark(start, stop), below, destroy }:
+// below is an empty element under the tokens for whatever belongs there.
+export function drawTokens(element, payload, options = {}) {
   const root = node("div", "sarlab-tokens");
   const numbers = node("div", "sarlab-numbers");
+  const warning = node("div", "sarlab-warning");
   const body = node("div", "sarlab-body");
+  const left = node("div", "sarlab-left");
   const steps = node("div", "sarlab-steps");
   steps.setAttribute("role", "group");
-  steps.setAttribute("aria-label", "Tokens of the answer. Arrow keys move, Shift selects, Escape clears.");
+  steps.setAttribute("aria-label", "Tokens of the answer. Arrow keys move, Shift selects, S selects the step, Escape clears.");
+  const below = node("div", "sarlab-below");
   const card = node("div", "sarlab-card");
   card.setAttribute("aria-live", "polite");
   const legend = node("div", "sarlab-legend");
-  const span = node("div", "sarlab-span");
-  const box = node("textarea", "sarlab-edit");
-  box.setAttribute("aria-label", "Edit the answer");
-  box.spellcheck = false;
-  const error = node("div", "sarlab-error");
-  body.append(steps, card);
-  root.append(numbers, body, legend, span, box, error);
-  el.append(root);
+  left.append(steps, below, legend);
+  body.append(left, card);
+  root.append(numbers, warning, body);
+  element.append(root);
 
   const spans = new Map(); // token index -> element, only those drawn
   const opened = new Map(); // step index -> folded or not, as the reader left it
   let focus = -1, anchor = -1, dragging = false, brush = null;
 
-  const view = () => model.get("view");
+  let compact = Boolean(options.compact), marked = [-1, -1];
+  const view = () => payload;
   const count = () => (view().runs || []).length;
+  const select = (start, stop) => {
+    marked = stop > start ? [start, stop] : [-1, -1];
+    paintSelection();
+    options.onSelect?.(start, stop);
+  };
 
   function fillToken(made, i) {
     const v = view();
@@ -46,7 +68,7 @@ function render({ model, el }) {
     v.runs[i].forEach((run, k) => {
       if (run) made.append(k % 2 ? node("span", "sarlab-mark", run) : document.createTextNode(run));
     });
-    made.className = "sarlab-token " + LINES[v.lines[i]];
+    made.className = LINES[v.lines[i]];
     made.style.backgroundColor = v.tints[i];
   }
 
@@ -56,7 +78,9 @@ function render({ model, el }) {
     made.dataset.index = i;
     made.tabIndex = i === Math.max(0, focus) ? 0 : -1;
     made.setAttribute("role", "button");
-    made.setAttribute("aria-label", view().cards[i][0] + ", " + view().cards[i][2][0]);
+    const [title, facts, notes] = view().cards[i];
+    const [name, withQuestion, without] = facts[0];
+    made.setAttribute("aria-label", `${title}. ${notes[0]}. ${name} with the question ${withQuestion}, without ${without}`);
     spans.set(i, made);
     return made;
   }
@@ -75,7 +99,8 @@ function render({ model, el }) {
     if (!folded) {
       const row = node("div", "sarlab-step");
       const sum = node("button", "sarlab-sum", total);
-      sum.title = `step ${k + 1}: Σ v = ${total} nats, ${share} of all. Click selects it.`;
+      sum.title = `step ${k + 1}: Σ Δ log p = ${total} nats, ${share} of all. Click selects it.`;
+      sum.tabIndex = -1; // S on one of its tokens does the same: one stop for the whole answer
       sum.addEventListener("click", () => select(start, stop));
       row.append(sum, line);
       fillStep(line, start, stop);
@@ -104,8 +129,10 @@ function render({ model, el }) {
     numbers.replaceChildren();
     steps.replaceChildren();
     card.replaceChildren();
-    root.classList.toggle("sarlab-compact", model.get("compact"));
-    root.hidden = !v.runs;
+    root.classList.toggle("sarlab-compact", compact);
+    root.classList.toggle("sarlab-empty", !v.runs);
+    root.dataset.seq = v.seq ?? 0;
+    warning.textContent = v.warning || "";
     if (!v.runs) return;
     for (const [label, value] of v.numbers) {
       const pair = node("span", "sarlab-number");
@@ -119,24 +146,13 @@ function render({ model, el }) {
     if (hadFocus && spans.has(focus)) spans.get(focus).focus();
     showCard(focus);
     paintSelection();
-    root.dataset.seq = v.seq ?? 0;
-  }
-
-  function drawLegend() {
-    legend.replaceChildren();
-    for (const [label, tint, line] of model.get("legend").cells || []) {
-      const cell = node("span", "sarlab-token " + LINES[line], label);
-      cell.style.backgroundColor = tint;
-      legend.append(cell);
-    }
-    legend.append(node("span", "sarlab-label", " " + (model.get("legend").text || "")));
   }
 
   function showCard(i) {
     card.replaceChildren();
     const data = i >= 0 && view().cards ? view().cards[i] : null;
     if (!data) {
-      if (!model.get("compact")) card.append(node("div", "sarlab-label", "Point at a token, or walk through them with Tab and the arrow keys. Drag over tokens to select a span."));
+      if (!compact) card.append(node("div", "sarlab-label", HINT));
       return;
     }
     const [title, facts, notes, withQuestion, without] = data;
@@ -165,23 +181,8 @@ function render({ model, el }) {
   }
 
   function paintSelection() {
-    const [start, stop] = brush || (model.get("selection").length ? model.get("selection") : [-1, -1]);
+    const [start, stop] = brush || marked;
     for (const [i, made] of spans) made.classList.toggle("sarlab-selected", i >= start && i < stop);
-  }
-
-  function showSpan() {
-    span.replaceChildren();
-    for (const [label, value, note] of model.get("span")) {
-      const pair = node("div", "sarlab-pair");
-      pair.append(node("span", "sarlab-label", label + " "), node("b", "", value));
-      if (note) pair.append(node("span", "sarlab-label", " " + note));
-      span.append(pair);
-    }
-  }
-
-  function select(start, stop) {
-    model.set("selection", stop > start ? [start, stop] : []);
-    model.save_changes();
   }
 
   function moveTo(i) {
@@ -249,16 +250,49 @@ function render({ model, el }) {
     } else if (event.key === "Enter" || event.key === " ") {
       anchor = at;
       select(at, at + 1);
+    } else if (event.key === "s" || event.key === "S") {
+      anchor = at;
+      select(...view().steps[k].slice(0, 2));
     } else if (event.key === "Escape") {
       anchor = -1;
       select(0, 0);
     } else return;
     event.preventDefault();
-    event.stopPropagation(); // or the notebook would take the keys for its own
+    event.stopPropagation(); // or a notebook would take the keys for its own
   });
 
-  // Editing: one draft at a time is with the kernel, the newest text follows when it is back.
-  let timer = 0, sent = 0, waiting = false, dirty = false;
+  draw();
+  drawLegend(legend, options.legend);
+  return {
+    below,
+    update(next) { payload = next; draw(); },
+    compact(flag) { compact = Boolean(flag); draw(); },
+    legend(next) { drawLegend(legend, next); },
+    mark(start, stop) { marked = [start, stop]; paintSelection(); },
+    destroy() { window.removeEventListener("pointerup", release); root.remove(); },
+  };
+}
+
+function render({ model, el }) {
+  const drawn = drawTokens(el, model.get("view"), {
+    compact: model.get("compact"),
+    legend: model.get("legend"),
+    onSelect(start, stop) {
+      model.set("selection", stop > start ? [start, stop] : []);
+      model.save_changes();
+    },
+  });
+  const span = node("div", "sarlab-span");
+  const label = node("label", "sarlab-edit-label");
+  const box = node("textarea", "sarlab-edit");
+  const message = node("div", "sarlab-message");
+  for (const spoken of [span, message]) spoken.setAttribute("role", "status");
+  box.spellcheck = false;
+  label.append(node("span", "sarlab-label", "Edit the answer; score and colours follow"), box);
+  drawn.below.append(span, label, message);
+
+  // One draft at a time is with the kernel, the newest text follows when it is back.
+  let timer = 0, waiting = false, dirty = false, sent = model.get("acknowledged");
   function send() {
     if (waiting) { dirty = true; return; }
     waiting = true;
@@ -280,22 +314,35 @@ function render({ model, el }) {
 
   function showText() {
     if (box.value !== model.get("text")) box.value = model.get("text");
-    box.hidden = !model.get("editable");
+    label.hidden = !model.get("editable");
   }
-  function showError() { error.textContent = model.get("message"); }
-
+  function showSpan() {
+    span.replaceChildren();
+    for (const [name, value, note] of model.get("span")) {
+      const pair = node("div", "sarlab-pair");
+      pair.append(node("span", "sarlab-label", name + " "), node("b", "", value));
+      if (note) pair.append(node("span", "sarlab-label", " " + note));
+      span.append(pair);
+    }
+  }
+  function showSelection() {
+    const [start, stop] = model.get("selection");
+    drawn.mark(start ?? -1, stop ?? -1);
+  }
   const bindings = [
-    ["change:view", draw], ["change:compact", draw], ["change:legend", drawLegend],
-    ["change:selection", paintSelection], ["change:span", showSpan], ["change:text", showText],
-    ["change:editable", showText], ["change:message", showError],
-    ["change:acknowledged", answered],
+    ["view", () => drawn.update(model.get("view"))],
+    ["compact", () => drawn.compact(model.get("compact"))],
+    ["legend", () => drawn.legend(model.get("legend"))],
+    ["selection", showSelection], ["span", showSpan], ["text", showText], ["editable", showText],
+    ["message", () => { message.textContent = model.get("message"); }],
+    ["acknowledged", answered],
   ];
-  for (const [name, handler] of bindings) model.on(name, handler);
-  sent = model.get("acknowledged");
-  draw(); drawLegend(); showSpan(); showText(); showError();
+  for (const [name, handler] of bindings) model.on("change:" + name, handler);
+  showSelection(); showSpan(); showText();
+  message.textContent = model.get("message");
   return () => {
-    window.removeEventListener("pointerup", release);
-    for (const [name, handler] of bindings) model.off(name, handler);
+    drawn.destroy();
+    for (const [name, handler] of bindings) model.off("change:" + name, handler);
   };
 }
 

@@ -17,8 +17,8 @@ from sarlab.evaluation.behaviours import what_was_lost
 from sarlab.evaluation.compare import pareto_front
 from sarlab.evaluation.judge import Rows
 
-# Told apart by colour-blind readers, on white and on black; each also has a symbol of its own.
-_COLOURS = (BLUE, ORANGE, "#cc79a7", "#009e73", "#b8960c", "#56b4e9", "#d1495b", "#9467bd")
+# At least 3:1 on the ground of figures; each also has a symbol of its own.
+_COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#37475a", "#c8334f", "#8254b4")
 _SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x")
 
 
@@ -38,6 +38,7 @@ def plane_figure(
     crowd; policies below it are named in the corner.
     """
     chosen, task = _one_task(table, task)
+    looks = _looks(chosen)  # of all policies: one looks the same in both of two stacked planes
     below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
     chosen = chosen.drop(below.index)
     figure = go.Figure()
@@ -52,15 +53,16 @@ def plane_figure(
         name="Pareto front",
         hoverinfo="skip",
     )
-    for label, look, line in _looks(chosen):
+    for label, look, line in looks:
+        if label in set(below["label"]):
+            continue
         if runs is not None and line["seeds"] > 1:
             points = runs[(runs["arm"] == label) & (runs["task"] == task)]
             figure.add_scatter(
                 x=points["mean_length"].tolist(),
                 y=points["accuracy"].tolist(),
                 mode="markers",
-                marker={"color": look["color"], "symbol": look["symbol"], "size": 6},
-                opacity=0.45,
+                marker={"color": look["color"], "symbol": f"{look['symbol']}-open", "size": 6},
                 showlegend=False,
                 text=points["label"].tolist(),
                 hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
@@ -158,12 +160,12 @@ def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.
             text=[f"{v:.0f}" if v >= 1 else "" for v in values],
             textposition="inside",
             insidetextanchor="middle",
-            insidetextfont={"color": "#ffffff"},
+            insidetextfont={"color": "#111111"},
             hovertext=["", *(what_was_lost(c) for c in changes.values())],
         )
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title_text="tokens an answer")
+    figure.update_xaxes(title_text="tokens per answer")
     figure.update_layout(title={"text": "Where the tokens went", "font": {"size": 14}})
     style(figure, width=760, height=130 + 34 * len(names))
     figure.update_yaxes(gridcolor="rgba(0,0,0,0)")
@@ -261,7 +263,7 @@ def _remark(figure: go.Figure, text: str, y: float) -> None:
         yref="paper",
         text=text,
         showarrow=False,
-        font={"color": GREY, "size": 11},
+        font_size=11,
     )
 
 
@@ -273,12 +275,3 @@ def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
     )
     axis = {"showline": True, "linecolor": GRID}
     return figure.update_xaxes(**axis).update_yaxes(**axis)
-
-
-__all__: Sequence[str] = [
-    "crowd_floor",
-    "gains_figure",
-    "length_figure",
-    "plane_figure",
-    "token_figure",
-]

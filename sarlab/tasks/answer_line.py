@@ -9,9 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-MARKER = "Answer:"
-"""What an answer must end with; see :func:`find_value` for the writings that are tolerated."""
-
 MAX_VALUE_CHARS = 1000
 """A longer value is refused unread: no gold answer comes near it."""
 MAX_REST_CHARS = 2000
@@ -53,11 +50,16 @@ _VALUE_SIGNS = frozenset("\\$=^_{}<>|+*/")
 
 
 @dataclass(frozen=True)
-class Found:
+class AnswerLine:
     """What follows the last marker: the unwrapped value, and the lines after its own."""
 
     value: str
     rest: tuple[str, ...]
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends inside a thought, as DeepSeek-R1's template does."""
+    return prompt.rstrip().lower().endswith("<think>")
 
 
 def tail_after_marker(text: str) -> str | None:
@@ -76,7 +78,7 @@ def tail_after_marker(text: str) -> str | None:
     return None if end is None else text[end:]
 
 
-def find_value(text: str) -> Found | None:
+def find_value(text: str) -> AnswerLine | None:
     r"""The value after the last marker, or None where no marker counts.
 
     The marker may be written in any case, in bold, and with blanks before its colon. The value
@@ -90,7 +92,7 @@ def find_value(text: str) -> Found | None:
     near, far = tail.strip()[:_NEAR_CHARS], tail.strip()[_NEAR_CHARS:].strip()
     lines = [line for line in (line.strip() for line in [*near.splitlines(), far]) if line]
     lines = [line for line in lines if line not in _DECORATION]
-    return Found(unwrap(lines[0]), tuple(lines[1:])) if lines else Found("", ())
+    return AnswerLine(unwrap(lines[0]), tuple(lines[1:])) if lines else AnswerLine("", ())
 
 
 def unwrap(value: str) -> str:
@@ -161,10 +163,10 @@ def is_prose(rest: tuple[str, ...]) -> bool:
     if sum(map(len, rest)) > MAX_REST_CHARS:
         return False
     for line in rest:
-        found = [word.casefold() for word in _WORD.findall(line)]
-        if len(found) < 3 or not NUMBER_WORDS.isdisjoint(found):
+        words_here = [word.casefold() for word in _WORD.findall(line)]
+        if len(words_here) < 3 or not NUMBER_WORDS.isdisjoint(words_here):
             return False
-        if not TRUTH_WORDS.isdisjoint(found) or any(c.isnumeric() for c in line):
+        if not TRUTH_WORDS.isdisjoint(words_here) or any(c.isnumeric() for c in line):
             return False
         if not _VALUE_SIGNS.isdisjoint(line):
             return False

@@ -17,9 +17,10 @@ from pathlib import Path
 from sarlab.tasks import verify
 from sarlab.tasks.rows import read_rows, text_field
 from sarlab.types import Question
+from sarlab.validity.failures import ended
 from sarlab.validity.records import LabelledAnswer
 
-KINDS: dict[str, str] = {
+LABELS: dict[str, str] = {
     "solution": "the data set's own solution: concise and right",
     "socratic": "its Socratic twin, each step after its sub-question: longer, also right",
     "last_step_cut": "the solution without its last step: partly right, no final answer reached",
@@ -28,7 +29,7 @@ KINDS: dict[str, str] = {
     "off_topic": "the solution of another question",
     "no_thought": "only the answer line: right, without a thought",
 }
-"""The kinds of answers that are made, and what each is."""
+"""The labels of the answers that are made, and what each is."""
 
 _MARK = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 _NUMBER = re.compile(r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+")
@@ -62,11 +63,11 @@ def gsm8k_answers(
     questions: int,
     seed: int = 0,
 ) -> list[LabelledAnswer]:
-    """Up to seven answers each (:data:`KINDS`) to ``questions`` questions drawn by seed.
+    """Up to seven answers each (:data:`LABELS`) to ``questions`` questions drawn by seed.
 
-    A kind that a solution does not allow is left out: no last step to cut, no calculation to spoil,
-    no Socratic twin, or a spoilt answer that is right all the same. Raises ValueError for more
-    questions than there are.
+    A label that a solution does not allow is left out: no last step to cut, no calculation to
+    spoil, no Socratic twin, or a spoilt answer that is right all the same. Raises ValueError for
+    more questions than there are.
     """
     names = list(solutions)
     if not 1 <= questions <= len(names):
@@ -74,17 +75,12 @@ def gsm8k_answers(
     if len(names) < 2:
         raise ValueError("One question has no other whose solution is off topic. Give more.")
     chosen = random.Random(f"gsm8k {seed}").sample(names, questions)
-    return [a for name in chosen for a in _kinds_of(name, names, solutions, socratic, seed)]
+    return [a for name in chosen for a in _answers_to(name, names, solutions, socratic, seed)]
 
 
 def plain(solution: str) -> str:
     """A solution without its calculation marks."""
     return _MARK.sub("", solution)
-
-
-def ended(body: str, value: str) -> str:
-    """The text with its line ``Answer: X`` at the end."""
-    return f"{body}\nAnswer: {value}" if body else f"Answer: {value}"
 
 
 def last_step_cut(solution: str) -> tuple[str, str] | None:
@@ -172,7 +168,7 @@ def recomputed(
     return "".join(text), results
 
 
-def _kinds_of(
+def _answers_to(
     name: str,
     names: Sequence[str],
     solutions: Mapping[str, tuple[str, str]],
@@ -193,13 +189,13 @@ def _kinds_of(
         "no_thought": ("", gold),
     }
     found = []
-    for kind, answer in made.items():
+    for label, answer in made.items():
         if answer is None:
             continue
         text = ended(*answer)
         right = verify(text, gold)
-        if right == (kind in ("solution", "socratic", "no_thought")):
-            found.append(LabelledAnswer(name, text, kind, correct=right, gold=gold))
+        if right == (label in ("solution", "socratic", "no_thought")):
+            found.append(LabelledAnswer(name, text, label, correct=right, gold=gold))
     return found
 
 

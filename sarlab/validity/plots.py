@@ -9,24 +9,24 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
-from sarlab.evaluation.tables import SCORE_NAMES
+from sarlab.validity.claims import SCORES
 
 # Each score has a colour and a symbol; SAR is filled, what it is compared with is open.
 _LOOKS = {
     "sar": (BLUE, "circle"),
     "length": (ORANGE, "square-open"),
-    "confidence": ("#cc79a7", "triangle-up-open"),
-    "ppl_standalone": ("#009e73", "diamond-open"),
+    "confidence": ("#b8518f", "triangle-up-open"),
+    "ppl_standalone": ("#00825f", "diamond-open"),
     "correct": (GREY, "x-thin-open"),
 }
-_ROW = 46  # pixels a claim
+_ROW = 46  # pixels per claim
 
 
 def claims_figure(table: pd.DataFrame) -> go.Figure:
     """Share of pairs in the claimed order by score: all pairs left, equal length right.
 
-    ``table``: of :func:`sarlab.validity.claim_table`. Bars are 95% intervals; the line at one half
-    is a score that knows nothing.
+    ``table``: of :func:`sarlab.validity.claims.claim_table`. Bars are 95% intervals; the line
+    at one half is a score that knows nothing.
     """
     claims = list(dict.fromkeys(table["claim"]))
     return _shares(
@@ -42,7 +42,7 @@ def claims_figure(table: pd.DataFrame) -> go.Figure:
 def groups_figure(table: pd.DataFrame) -> go.Figure:
     """AUC of right against wrong answers within groups by policy and score, as the figure above.
 
-    ``table``: of :func:`sarlab.validity.group_table`.
+    ``table``: of :func:`sarlab.validity.claims.group_table`.
     """
     models = list(dict.fromkeys(table["model"]))
     return _shares(
@@ -93,11 +93,11 @@ def _shares(
                     "size": 9 if score == "sar" else 8,
                     "line": {"width": 2, "color": colour},
                 },
-                name=SCORE_NAMES[score],
+                name=SCORES[score],
                 legendgroup=score,
                 showlegend=panel == 1,
                 text=[str(row).replace("_", " ") for row in known.index],
-                hovertemplate=f"{SCORE_NAMES[score]}: %{{text}}: %{{x:.1%}}<extra></extra>",
+                hovertemplate=f"{SCORES[score]}: %{{text}}: %{{x:.1%}}<extra></extra>",
                 row=1,
                 col=panel,
             )

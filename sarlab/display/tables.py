@@ -1,0 +1,153 @@
+"""Tables of numbers as text, and of text as HTML or Markdown: one writer of each.
+
+Styles are inline, so that a table survives an untrusted notebook; its lines are transparent greys,
+so that it fits light and dark pages; a table wider than the page scrolls by itself.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+MISSING = "–"
+"""What a cell shows that has no value."""
+
+_NUMBER = re.compile(r"[<≈]?\s?[+\-−–]?[$(]?\d|[–—+−✓✗]?$")
+_SIDES = {"l": "left", "c": "center", "r": "right"}
+_LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table of text: its title, and the column of numbers that it shows.
+
+    A number is multiplied by ``factor`` and written with ``digits`` and ``sign`` ("" or "+"), with
+    its 95% interval where ``<name>_low`` and ``<name>_high`` exist. Without ``digits``: text as it
+    stands. Columns whose names end in ``_p`` or ``_holm`` are p-values.
+    """
+
+    title: str
+    name: str
+    digits: int | None = None
+    factor: float = 1.0
+    sign: str = ""
+
+    def text(self, row: Mapping[Any, Any]) -> str:
+        """The cell of one row; a dash where the value is not known."""
+        value = row[self.name]
+        if value is None or value != value or value == "":
+            return MISSING
+        if self.name.endswith(("_p", "_holm")):
+            return p_text(value)
+        if self.digits is None:
+            return str(value)
+        ends = [row.get(f"{self.name}_{end}") for end in ("low", "high")]
+        numbers = [number_text(v, self.digits, self.factor, self.sign) for v in (value, *ends)]
+        return numbers[0] if ends[0] is None else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
+def text_table(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """A table of numbers as a table of text, one column for each of ``columns``."""
+    rows = frame.to_dict("records")
+    return pd.DataFrame({c.title: [c.text(row) for row in rows] for c in columns})
+
+
+def number_text(value: float | None, digits: int, factor: float = 1.0, sign: str = "") -> str:
+    """A number with a typographic minus; a dash where there is none."""
+    if value is None or value != value:
+        return MISSING
+    return f"{value * factor:{sign}.{digits}f}".replace("-", "−")
+
+
+def p_text(p: float | None) -> str:
+    """A p-value that claims no more than 9,999 permutations can show."""
+    if p is None or p != p:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def aligned(text: pd.DataFrame) -> str:
+    """A table of text for a terminal: columns in line, text left."""
+    rows = [list(map(str, text.columns)), *text.astype(str).to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def markdown_table(text: pd.DataFrame) -> str:
+    """A table of text as Markdown to paste, first column left, the others right."""
+    lines = [list(map(str, text.columns)), ["---", *["---:"] * (len(text.columns) - 1)]]
+    lines += [[str(v) for v in row] for row in text.itertuples(index=False)]
+    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+
+
+def html_table(
+    frame: pd.DataFrame, caption: str = "", *, align: str = "", markup: Collection[str] = ()
+) -> str:
+    """A table as HTML without an index; empty cells (None, NaN) show a dash.
+
+    ``align``: one of l, c and r per column; by default numbers stand right and text left.
+    Everything is escaped but the cells of the columns named in ``markup``, which hold HTML.
+    """
+    columns = [[_cell(v) for v in frame.iloc[:, i]] for i in range(len(frame.columns))]
+    if align and len(align) != len(columns):
+        raise ValueError(
+            f"align is {align!r} for {len(columns)} columns; give one of l, c, r for each."
+        )
+    sides = [_SIDES[a] for a in align] or [_side(i, cells) for i, cells in enumerate(columns)]
+    raw = [name in markup for name in frame.columns]
+    space = [f"padding:3px 10px;text-align:{side}" for side in sides]
+    styles = [
+        f"{start};vertical-align:top;{_wrap(cells)}"
+        for start, cells in zip(space, columns, strict=True)
+    ]
+    head = "".join(
+        f'<th style="{start};vertical-align:bottom;{_LINE}">{html.escape(str(name))}</th>'
+        for start, name in zip(space, frame.columns, strict=True)
+    )
+    lines = []
+    for row in zip(*columns, strict=True):
+        cells = "".join(
+            f'<td style="{style}">{cell if is_raw else html.escape(cell, quote=True)}</td>'
+            for cell, style, is_raw in zip(row, styles, raw, strict=True)
+        )
+        lines.append(f"<tr>{cells}</tr>")
+    title = f'<caption style="text-align:left;padding:4px 10px">{html.escape(caption)}</caption>'
+    return (
+        '<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;'
+        f'font-size:13px;margin:8px 0">{title if caption else ""}'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def folded(summary: str, inner: str) -> str:
+    """HTML behind a line to click; ``summary`` is escaped, ``inner`` is HTML."""
+    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
+
+
+def html_view(*parts: str) -> Any:
+    """Parts of HTML as what a notebook cell shows."""
+    from IPython.display import HTML
+
+    return HTML("".join(parts))
+
+
+def _cell(value: Any) -> str:
+    return MISSING if value is None or value != value else str(value)
+
+
+def _side(index: int, cells: Collection[str]) -> str:
+    """Right where every cell is a number (with unit or interval), in any column but the first."""
+    return "right" if index and all(_NUMBER.match(cell) for cell in cells) else "left"
+
+
+def _wrap(cells: Collection[str]) -> str:
+    """Long text wraps; a number and its interval stay on one line."""
+    longest = max((len(cell) for cell in cells), default=0)
+    return "white-space:nowrap" if longest <= 32 else "min-width:14em"

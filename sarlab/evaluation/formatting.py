@@ -1,0 +1,200 @@
+"""Comparisons for reading: their tables as text, and answers tinted by behaviour as HTML.
+
+One frame of numbers (:mod:`sarlab.evaluation.compare`) gives one frame of text, which
+:func:`sarlab.display.tables.html_table`, ``markdown_table`` or ``to_string`` then write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sarlab.display.tables import Column, text_table
+from sarlab.display.text import plain, shortened
+from sarlab.evaluation.behaviours import FILLER, label_sentences
+from sarlab.evaluation.compare import run_table
+from sarlab.evaluation.judge import per_question
+from sarlab.evaluation.policies import recorded
+from sarlab.evaluation.statistics import holm
+
+ONE_SEED = "one seed each: intervals cover the questions, not other seeds"
+_VALUES = (
+    Column("accuracy (%)", "accuracy", 1, 100),
+    Column("mean length (tokens)", "mean_length", 1),
+    Column("median", "median_length", 0),
+    Column("truncated (%)", "truncated", 1, 100),
+    Column("SAR", "sar", 3),
+    Column("tokens per right answer", "tokens_per_right_answer", 1),
+    Column("intervals cover", "basis"),
+)
+_TINTS = {
+    FILLER: "rgba(230,119,11,0.30)",
+    "backtracking": "rgba(148,103,189,0.30)",
+    "verification": "rgba(0,158,115,0.28)",
+    "sub-goals": "rgba(49,130,189,0.26)",
+    "enumeration": "rgba(184,150,12,0.32)",
+}
+
+
+def values_table(table: pd.DataFrame) -> pd.DataFrame:
+    """What each policy scores, as text; ``table``: of ``compare.arm_table`` or ``run_table``."""
+    columns = [Column("policy", "label")]
+    if table["task"].nunique() > 1:
+        columns.append(Column("task", "task"))
+    shown = table.assign(truncated=table["truncated_share"])
+    if "seeds" in table:
+        columns.append(Column("seeds", "seeds"))
+        shown["seeds"] = [str(s) if s else None for s in table["seeds"]]
+    return text_table(shown, [*columns, *_VALUES])
+
+
+def differences_table(table: pd.DataFrame) -> pd.DataFrame:
+    """How each policy differs from the baseline, paired, as text; the baseline itself left out.
+
+    The baseline and the note have a column only where they say different things, or anything;
+    p-values corrected for the number of rows only where there are several.
+    """
+    rest = table[~table["is_baseline"]]
+    several = (rest["d_length_p"].notna() | rest["d_accuracy_p"].notna()).sum() > 1
+    columns = [Column("policy", "label")]
+    if table["task"].nunique() > 1:
+        columns.append(Column("task", "task"))
+    if rest["baseline"].nunique(dropna=False) > 1:
+        columns.append(Column("baseline", "baseline"))
+    for name, title, unit, factor in (
+        ("accuracy", "Δ accuracy (points)", "accuracy", 100.0),
+        ("length", "Δ length (tokens)", "length", 1.0),
+    ):
+        columns.append(Column(title, f"d_{name}", 1, factor, "+"))
+        if rest[f"d_{name}_p"].notna().any():
+            columns.append(Column(f"p ({unit})", f"d_{name}_p"))
+            if several:
+                columns.append(Column(f"p ({unit}, Holm)", f"d_{name}_holm"))
+    columns += [
+        Column("Δ length (%)", "gain_length", 1, 100, "+"),
+        Column("Δ truncated (points)", "truncated", 1, 100, "+"),
+        Column("AES", "aes", 2, 1, "+"),
+        Column("intervals cover", "d_basis"),
+    ]
+    if any(rest["note"]):
+        columns.append(Column("note", "note"))
+    return text_table(rest.assign(truncated=rest["d_truncated"]), columns)
+
+
+def head_of(table: pd.DataFrame) -> str:
+    """What must stand above a table: that seeds are not covered where each row is one run."""
+    return "" if "seeds" in table and (table["seeds"] > 1).any() else ONE_SEED
+
+
+def run_summary(folder: str | Path) -> pd.DataFrame:
+    """Base and trained policy of one finished run: the two rows of a ``run_table``.
+
+    Raises ValueError where the folder is not a finished run, or its record is damaged.
+    """
+    base, trained = recorded([folder])
+    if per_question(base.rows, "length").keys() != per_question(trained.rows, "length").keys():
+        raise ValueError(
+            f"{folder}: base and trained policy answered different questions, so the run's record "
+            "is damaged. Evaluate it anew with sarlab.evaluation.policies.fresh."
+        )
+    return run_table([base, trained])
+
+
+def pair_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Base against one trained policy, as text: one row per quantity. ``table``: two rows."""
+    base, trained = table.to_dict("records")
+    corrected = holm([trained["d_accuracy_p"], trained["d_length_p"]])
+    trained = {**trained, "d_accuracy_holm": corrected[0], "d_length_holm": corrected[1]}
+    lines = []
+    for title, name, digits, factor, change in (
+        ("accuracy (%)", "accuracy", 1, 100, "d_accuracy"),
+        ("mean length (tokens)", "mean_length", 1, 1, "d_length"),
+        ("change of length (%)", "", 1, 100, "gain_length"),
+        ("median length (tokens)", "median_length", 0, 1, ""),
+        ("truncated (%)", "truncated_share", 1, 100, "d_truncated"),
+        ("self-aligned reward", "sar", 3, 1, ""),
+        ("tokens per right answer", "tokens_per_right_answer", 1, 1, ""),
+        ("AES", "", 2, 1, "aes"),
+    ):
+        value, difference = (
+            Column("", name, digits, factor),
+            Column("", change, digits, factor, "+"),
+        )
+        line = {
+            "quantity": title,
+            "base": value.text(base) if name else "",
+            "trained": value.text(trained) if name else "",
+            "difference": difference.text(trained) if change else "",
+        }
+        for head, end in (("p", "p"), ("p (Holm)", "holm")):
+            known = f"{change}_{end}" in trained
+            line[head] = Column("", f"{change}_{end}").text(trained) if known else ""
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def behaviour_text(change: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`sarlab.evaluation.behaviours.behaviour_change` as text."""
+    names = [str(name).replace("_", " ") for name in change.index]
+    shown = change.assign(name=names, difference_low=change["low"], difference_high=change["high"])
+    return text_table(
+        shown,
+        (
+            Column("per answer", "name"),
+            Column("base", "base", 2),
+            Column("trained", "other", 2),
+            Column("difference", "difference", 2, 1, "+"),
+        ),
+    )
+
+
+def tinted_answer(row: Mapping[str, Any]) -> str:
+    """One answer as HTML, its sentences tinted by behaviour; all of its text is escaped."""
+    answer, parts, position = str(row["answer"]), [], 0
+    for start, end, names in label_sentences(answer, str(row["question"])):
+        parts.append(_lines(answer[position:start]))
+        text, position = _lines(answer[start:end]), end
+        if names:
+            tint = _TINTS[names[0]]
+            text = (
+                f'<span style="background-color:{tint}" title="{plain(", ".join(names))}">'
+                f"{text}</span>"
+            )
+        parts.append(text)
+    parts.append(_lines(answer[position:]))
+    mark = "✓ right" if row["correct"] else "✗ wrong"
+    cut = ", truncated" if row["truncated"] else ""
+    return f"<p><b>{mark}</b>, {int(row['length'])} tokens{cut}</p><p>{''.join(parts)}</p>"
+
+
+def tinted_pair(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """A question with the answers of two policies side by side, folded away."""
+    marks = " → ".join("✓" if r["correct"] else "✗" for r in (base, other))
+    summary = (
+        f"{marks} &nbsp; {int(base['length'])} → {int(other['length'])} tokens: "
+        f"{plain(shortened(str(base['question']), 90))}"
+    )
+    cell = 'style="vertical-align:top;text-align:left;padding:4px 14px;width:50%"'
+    return (
+        f"<details><summary>{summary}</summary>"
+        f"<p>{_lines(str(base['question']))} <i>(gold: {plain(str(base['gold']))})</i></p>"
+        f'<table style="width:100%;table-layout:fixed"><tr><th {cell}>base</th>'
+        f"<th {cell}>trained</th></tr><tr><td {cell}>{tinted_answer(base)}</td>"
+        f"<td {cell}>{tinted_answer(other)}</td></tr></table></details>"
+    )
+
+
+def tint_legend() -> str:
+    """What the tints of :func:`tinted_answer` mean."""
+    marks = (
+        f'<span style="background-color:{tint};padding:1px 6px">{name}</span>'
+        for name, tint in _TINTS.items()
+    )
+    return f"<p>{' '.join(marks)}</p>"
+
+
+def _lines(text: str) -> str:
+    return plain(text).replace("\n", "<br>")

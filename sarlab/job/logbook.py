@@ -1,0 +1,321 @@
+"""What every engine of training writes into the run folder, and when the run speaks up."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import inspect
+import itertools
+import math
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sarlab.config import TrainConfig
+from sarlab.evaluation.judge import paired_difference, summarise
+from sarlab.job.watchers import VALIDATION_COLUMNS, TrackerLog, View
+from sarlab.models import Policy
+from sarlab.rewards import reward_named
+from sarlab.runs.atomic import read_json, replace_folder, write_json
+from sarlab.runs.folder import BEST, Run, read_metrics, read_rollouts
+from sarlab.tasks.verify import user_function
+from sarlab.types import Question, StepRecord
+from sarlab.update import TrainingError
+
+_DROP = 0.05  # fall in accuracy and relative length for "shorter and worse"
+_WINDOW = 5  # steps whose mean training accuracy is followed
+_CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
+
+
+class Logbook:
+    """Writes what a step leaves into the run folder; every engine of training has one."""
+
+    def __init__(
+        self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog | None = None
+    ) -> None:
+        self.run, self.config, self.view = run, config, view
+        self.tracker = tracker or TrackerLog("none", run.folder)
+        self.guard = Guard(config.questions)
+        self.best = _best_so_far(run)
+
+    def replay(self) -> None:
+        """Start the tracker; replay recorded steps and validations to guard, view and tracker."""
+        self.tracker.begin(self.config)
+        accuracies = {m["step"]: m["accuracy"] for m in read_metrics(self.run.folder)}
+        seen = 0
+        for step, summary in _validations(self.run):
+            for earlier in range(seen + 1, step + 1):
+                if earlier in accuracies:
+                    self.guard.trained(earlier, accuracies[earlier])
+            seen = step
+            self.guard.look(step, summary)
+            self.view.evaluation(step, summary)
+            if step == 0:
+                base = {f"heldout_{name}": summary[name] for name in VALIDATION_COLUMNS}
+                self.tracker.log(0, base)
+        for later in sorted(s for s in accuracies if s > seen):
+            self.guard.trained(later, accuracies[later])
+
+    def evaluates(self, step: int) -> bool:
+        """Whether the validation and the probe questions are answered after this step."""
+        return step % self.config.eval_every == 0 or step == self.config.steps
+
+    def step(
+        self,
+        record: StepRecord,
+        validation: dict[str, Any] | None,
+        save: Callable[[Path], Any],
+    ) -> StepRecord:
+        """Log a step with its validation (if there was one), and return what was logged.
+
+        ``save(folder)`` writes the adapter; it is called where the validation is the best so far.
+        """
+        step, run = record.step, self.run
+        run.write_rollouts(step, "train", record.rows)
+        metrics: dict[str, Any] = dict(record.metrics)
+        messages = [*record.messages, *self.guard.trained(step, metrics.get("accuracy"))]
+        if validation is not None:
+            metrics |= {f"heldout_{name}": validation[name] for name in VALIDATION_COLUMNS}
+            messages += self.guard.look(step, validation)
+            self.view.evaluation(step, validation)
+            if self.best is None or validation["mean_reward"] > self.best:
+                self.best = validation["mean_reward"]
+                _keep_best(run, save, step, validation)
+        for text in messages:
+            run.message(step, text.split(":", 1)[0], text)
+            self.view.message(f"step {step}: {text}")
+        metrics["messages"] = messages
+        run.log({k: _finite(v) for k, v in metrics.items()})
+        self.tracker.log(step, metrics)
+        return StepRecord(step, metrics, record.rows, tuple(messages))
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Hand the summary to tracker and view."""
+        self.tracker.finish(summary)
+        self.view.finish(summary)
+
+
+class Guard:
+    """Speaks up when accuracy falls: alone, or while answers grow shorter.
+
+    ``questions`` is the number of training questions per step; chance is judged by it.
+    """
+
+    def __init__(self, questions: int = 0) -> None:
+        self._questions = questions
+        self._best: dict[str, float] | None = None
+        self._low_validations = 0
+        self._recent: list[float] = []
+        self._best_window: tuple[float, int] = (0.0, 0)
+        self._spoken = False
+
+    def look(self, step: int, summary: dict[str, Any]) -> list[str]:
+        """Compare a validation with the most accurate one so far."""
+        now = {k: float(summary[k]) for k in ("accuracy", "mean_length")}
+        best = self._best
+        if best is None or now["accuracy"] >= best["accuracy"]:
+            self._best, self._low_validations = now, 0
+            return []
+        fell = best["accuracy"] - now["accuracy"]
+        lengths = f"{best['mean_length']:.0f} → {now['mean_length']:.0f} tokens"
+        accuracies = f"{best['accuracy']:.0%} → {now['accuracy']:.0%}"
+        clear = fell > _beyond_chance(best["accuracy"], int(summary.get("questions", 0)))
+        self._low_validations = self._low_validations + 1 if clear else 0
+        if fell > _DROP and now["mean_length"] < (1 - _DROP) * best["mean_length"]:
+            return [
+                f"shorter_and_worse: at step {step} held-out answers are shorter ({lengths}) and "
+                f"less often right ({accuracies}). Lower alpha or learning_rate; best/ holds the "
+                "adapter from before."
+            ]
+        if self._low_validations == 2:
+            return [
+                f"accuracy_fell: at step {step} held-out answers are less often right than at "
+                f"their best ({accuracies}), for the second validation in a row. Lower "
+                "learning_rate; best/ holds the adapter from before."
+            ]
+        return []
+
+    def trained(self, step: int, accuracy: float | None) -> list[str]:
+        """Compare the mean training accuracy of the last steps with its best so far."""
+        if accuracy is None:
+            return []
+        self._recent = [*self._recent, accuracy][-_WINDOW:]
+        if len(self._recent) < _WINDOW:
+            return []
+        mean, (best, at) = sum(self._recent) / _WINDOW, self._best_window
+        if mean >= best:
+            self._best_window, self._spoken = (mean, step), False
+        elif best - mean <= _beyond_chance(best, _WINDOW * self._questions):
+            self._spoken = False
+        elif not self._spoken:
+            self._spoken = True
+            return [
+                f"accuracy_fell: over the last {_WINDOW} steps {mean:.0%} of the training answers "
+                f"were right, at best {best:.0%} (up to step {at}). Lower learning_rate; best/ "
+                "holds the adapter with the best validation."
+            ]
+        return []
+
+
+def _beyond_chance(accuracy: float, questions: int) -> float:
+    """A fall larger than this is clear: 3 standard errors of a difference of two shares."""
+    if not questions:
+        return _CLEAR_DROP
+    # An accuracy of 1.0 has no spread in it; one wrong question more gives it some.
+    share = min(accuracy, (questions - 0.5) / questions)
+    return max(_CLEAR_DROP, 3 * math.sqrt(2 * share * (1 - share) / questions))
+
+
+@contextlib.contextmanager
+def recording(run: Run, steps_done: Callable[[], int]) -> Iterator[None]:
+    """Within the block a failure or an interruption is put into run.json; then the lock goes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.update(status="interrupted", steps_done=steps_done())
+        raise
+    except BaseException as error:
+        _record_failure(run, steps_done(), error)
+        raise
+    finally:
+        run.close()
+
+
+def summarise_run(
+    folder: Path, config: TrainConfig, steps: int, train_seconds: float
+) -> dict[str, Any]:
+    """Base against trained on the held-out test, from the run's own rollout table."""
+    base = read_rollouts(folder, "heldout_base").to_pylist()
+    trained = read_rollouts(folder, "heldout_trained").to_pylist()
+    return {
+        "algorithm": config.algorithm,
+        "reward": config.reward,
+        "alpha": config.alpha,
+        "seed": config.seed,
+        "model": config.model,
+        "task": config.task,
+        "steps": steps,
+        "base": summarise(base),
+        "trained": summarise(trained),
+        "difference": {
+            name: paired_difference(base, trained, column)
+            for name, column in (("accuracy", "correct"), ("mean_length", "length"))
+        },
+        "train_seconds": round(train_seconds, 1),
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> str:
+    """The machine in a few words, to stand beside a figure."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+
+
+def origins(policy: Policy, config: TrainConfig, questions: Iterable[Question]) -> dict[str, Any]:
+    """Facts for run.json: a hash of the base weights, the source of custom rewards and verifiers.
+
+    To be called before the adapter is added. ValueError for a verifier that does not exist.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    custom = {}
+    bonus = reward_named(config.reward).bonus
+    if not bonus.__module__.startswith("sarlab."):
+        custom[f"reward {config.reward}"] = _source(bonus)
+    for verifier in sorted({q.verifier for q in questions if ":" in q.verifier}):
+        if not verifier.startswith("reasoning_gym:"):
+            custom[f"verifier {verifier}"] = _source(user_function(verifier))
+    return {"base_weights_sha256": digest.hexdigest(), "custom_code": custom}
+
+
+def _source(function: Callable[..., Any]) -> dict[str, str]:
+    """The text of a function and its hash; of a built one (a partial, C code) only its name."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        return {"name": repr(function)}
+    return {"source": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def seconds_so_far(run: Run) -> float:
+    """Seconds of training that the log counts, over all sittings."""
+    return float(
+        sum(v for m in read_metrics(run.folder) for k, v in m.items() if k.startswith("seconds_"))
+    )
+
+
+def resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
+    """A resumed run keeps its configuration; only ``steps`` may grow."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise ValueError(f"There is no run to resume at {folder} (no config.json).")
+    saved = TrainConfig.from_parameters(read_json(path))
+    new, old = config.to_dict(), saved.to_dict()
+    changed = [k for k in old if k != "steps" and new[k] != old[k]]
+    if changed:
+        named = ", ".join(f"{k} ({old[k]!r} → {new[k]!r})" for k in changed)
+        raise ValueError(
+            f"{folder} was made with other parameters: {named}. Resume it with its own, or start "
+            "a new run."
+        )
+    if config.steps < saved.steps:
+        raise ValueError(f"steps is {config.steps}, the run has {saved.steps}; it can only grow.")
+    return config
+
+
+def save_adapter(policy: Policy, folder: Path) -> None:
+    """The adapter alone, in PEFT's layout."""
+    policy.model.save_pretrained(folder, selected_adapters=["default"])
+
+
+def _keep_best(run: Run, save: Callable[[Path], Any], step: int, summary: dict[str, Any]) -> None:
+    """Keep the adapter with the highest held-out reward (the run's own objective) in best/."""
+
+    def write(folder: Path) -> None:
+        save(folder)
+        write_json(folder / "validation.json", {"step": step, **summary})
+
+    replace_folder(run.folder / BEST, write)
+
+
+def _best_so_far(run: Run) -> float | None:
+    path = run.folder / BEST / "validation.json"
+    return read_json(path)["mean_reward"] if path.exists() else None
+
+
+def _validations(run: Run) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Step and summary of the evaluations on the validation questions that the run holds."""
+    if not run.part(0, "validation").exists():
+        return
+    table = read_rollouts(run.folder, "validation").to_pylist()
+    for step, rows in itertools.groupby(table, key=lambda row: row["step"]):
+        yield step, summarise(list(rows))
+
+
+def _record_failure(run: Run, step: int, error: BaseException) -> None:
+    """Put kind and reason of the error into run.json, on a full disk too."""
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, TrainingError):
+        kind = error.kind
+    elif getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
+        kind = "disk_full"
+        text += f". Free some room on the disk of {run.folder} and go on with resume=True."
+    try:
+        run.fail(step, kind, text)
+    except OSError as second:
+        error.add_note(f"run.json still says 'running', since it could not be written: {second}")
+
+
+def _finite(value: Any) -> Any:
+    """A metric as JSON can hold it; NaN and infinity become None, the messages say why."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,167 @@
+"""What follows a run: a view that every engine calls, lines for a terminal, and a tracker.
+
+The run folder stays the record. TensorBoard's files lie in it (`tensorboard --logdir runs`).
+Weights & Biases writes there too and stays offline unless WANDB_MODE says otherwise (`wandb sync`
+uploads); trackio keeps its own local database.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sarlab.config import Tracker, TrainConfig
+from sarlab.types import StepRecord
+
+QUIET_SECONDS = 30.0
+"""Without a view a run prints a line at most this often."""
+VALIDATION_COLUMNS = ("accuracy", "mean_length", "sar", "mean_reward")
+"""Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``."""
+
+
+class RunStopped(Exception):
+    """Raised by a view's ``phase``: end the run at once, and drop the phase that is going on."""
+
+
+class View:
+    """Follows a run; this one says nothing and never stops it. Override what you want to see."""
+
+    def begin(self, config: TrainConfig, done: int) -> None:
+        """Training starts after ``done`` steps."""
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        """A step or an evaluation has written ``done`` of ``total`` answers; after each token.
+
+        It may raise :class:`RunStopped`.
+        """
+
+    def step(self, record: StepRecord) -> None:
+        """A step is done."""
+
+    def evaluation(self, step: int, summary: dict[str, Any]) -> None:
+        """Held-out answers were judged."""
+
+    def message(self, text: str) -> None:
+        """A warning."""
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """The run has ended. A run that ended at once has no ``trained`` in its summary."""
+
+    def wants_stop(self) -> bool:
+        """Whether the run shall end after the present step."""
+        return False
+
+
+class LineView(View):
+    """Prints a line per step, for a terminal or a batch system's log.
+
+    ``every_seconds`` leaves out steps that follow sooner; evaluations print one line per 30 s.
+    """
+
+    def __init__(self, every_seconds: float = 0.0) -> None:
+        self.every_seconds = every_seconds
+        self.steps = 0
+        self._printed = time.monotonic()
+
+    def begin(self, config: TrainConfig, done: int) -> None:
+        """The first and the last step."""
+        self.steps = config.steps
+        if not self.every_seconds:
+            self._say(f"training from step {done} to {config.steps}")
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        """How far a step or an evaluation is."""
+        if time.monotonic() - self._printed >= QUIET_SECONDS:
+            self._say(f"{text}: {done} of {total} answers")
+
+    def step(self, record: StepRecord) -> None:
+        """Accuracy, length, SAR, reward, validation and seconds of a step."""
+        if time.monotonic() - self._printed < self.every_seconds:
+            return
+        parts = [f"step {record.step}/{self.steps}"]
+        for name, title, form in (
+            ("accuracy", "accuracy", "{:.0%}"),
+            ("mean_length", "tokens", "{:.1f}"),
+            ("sar", "SAR", "{:+.3f}"),
+            ("reward", "reward", "{:+.3f}"),
+            ("heldout_accuracy", "validation", "{:.0%}"),
+        ):
+            value = record.metrics.get(name)
+            if value is not None:
+                parts.append(f"{title} {form.format(value)}")
+        seconds = sum(v or 0.0 for k, v in record.metrics.items() if k.startswith("seconds_"))
+        self._say("  ".join([*parts, f"{seconds:.1f} s"]))
+
+    def message(self, text: str) -> None:
+        """A warning, at once."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._printed = time.monotonic()
+        print(text, flush=True)
+
+
+class TrackerLog:
+    """The numbers of metrics.jsonl for one of accelerate's trackers; "none" writes nothing.
+
+    ``folder`` is the run's; it need not exist yet. Raises ValueError where the tracker's package
+    is not installed.
+    """
+
+    def __init__(self, name: Tracker, folder: Path) -> None:
+        if name != "none" and importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"tracker is {name!r}, and the package {name} is not installed. Install it "
+                f"(pip install {name}), or leave tracker='none': the run folder holds the same log."
+            )
+        self.tracker = None if name == "none" else _tracker(name, folder)
+
+    def begin(self, config: TrainConfig) -> None:
+        """Start the tracker and hand it the configuration."""
+        if self.tracker is None:
+            return
+        from accelerate import PartialState
+
+        PartialState()  # accelerate's trackers ask it which process they are
+        self.tracker.start()
+        # TensorBoard takes no None among the hyperparameters.
+        values = {k: "" if v is None else v for k, v in config.to_dict().items()}
+        self.tracker.store_init_configuration(values)
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Hand on what a tracker can draw: numbers, neither texts nor gaps."""
+        if self.tracker is not None:
+            numbers = {
+                k: v
+                for k, v in metrics.items()
+                if isinstance(v, int | float) and not isinstance(v, bool) and k != "step"
+            }
+            self.tracker.log(numbers, step=step)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Base against trained on the held-out test, if it was made; the tracker is closed."""
+        if self.tracker is None:
+            return
+        ends = {
+            f"test_{who}_{name}": summary[who][name]
+            for who in ("base", "trained")
+            if who in summary
+            for name in ("accuracy", "mean_length", "sar")
+        }
+        self.log(summary["steps"], ends)
+        self.tracker.finish()
+
+
+def _tracker(name: Tracker, folder: Path) -> Any:
+    from accelerate import tracking
+
+    if name == "tensorboard":
+        return tracking.TensorBoardTracker("tensorboard", folder)
+    if name == "wandb":
+        mode = os.environ.get("WANDB_MODE", "offline")
+        return tracking.WandBTracker("sarlab", name=folder.name, dir=str(folder), mode=mode)
+    return tracking.TrackioTracker("sarlab", name=folder.name)

@@ -1,0 +1,106 @@
+"""Tables of claims for reading: numbers with their intervals as text."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sarlab.display.tables import Column, text_table
+from sarlab.validity.claims import SCORES
+
+
+def labels_text(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`sarlab.validity.claims.label_table` as text."""
+    shown = _words(table, "label").assign(log_ppl=-table["confidence"])
+    return text_table(
+        shown,
+        (
+            Column("label", "label"),
+            Column("answers", "answers"),
+            Column("right (%)", "right", 0, 100),
+            Column("mean tokens", "tokens", 0),
+            Column("mean SAR", "sar", 3, 1, "+"),
+            Column("log form (nats)", "log_sar", 2, 1, "+"),
+            Column("log ppl(a|q)", "log_ppl", 2),
+            Column("log ppl(a)", "ppl_standalone", 2),
+            Column("at the clip of −1 (%)", "clipped", 0, 100),
+        ),
+    )
+
+
+def claims_text(
+    table: pd.DataFrame, score: str = "sar", *, equal_length: bool = False
+) -> pd.DataFrame:
+    """How one score does on every claim, as text: of :func:`sarlab.validity.claims.claim_table`."""
+    prefix = "equal_" if equal_length else ""
+    columns = [
+        Column("claim", "claim"),
+        Column("number of pairs", f"{prefix}pairs"),
+        Column("in order (%)", f"{prefix}share", 1, 100),
+        Column("AUC", f"{prefix}auc", 3),
+    ]
+    if not equal_length:
+        columns.append(Column("effect size d", "effect", 2, 1, "+"))
+    return text_table(_words(table[table["score"] == score], "claim"), columns)
+
+
+def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
+    """One measure of :func:`sarlab.validity.claims.claim_table` as text, one column per score.
+
+    ``name``: share, auc or effect, or with ``equal_`` before one of the first two; shares in
+    percent.
+    """
+    cell = Column("", name, 0, 100) if name.endswith("share") else Column("", name, 2)
+    return _pivot(table.assign(head=table["score"].map(SCORES)), cell)
+
+
+def groups_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Right against wrong within groups, as text: of :func:`sarlab.validity.claims.group_table`."""
+    mixed = [f"{r['mixed_groups']} of {r['groups']}" for r in table.to_dict("records")]
+    return text_table(
+        table.assign(mixed=mixed, score=table["score"].map(SCORES)),
+        (
+            Column("policy", "model"),
+            Column("right (%)", "accuracy", 1, 100),
+            Column("groups with both", "mixed"),
+            Column("score", "score"),
+            Column("AUC within groups", "share", 3),
+            Column("effect size d", "effect", 2, 1, "+"),
+            Column("number of pairs", "pairs"),
+            Column("of equal length", "equal_pairs"),
+            Column("AUC, equal length", "equal_share", 3),
+        ),
+    )
+
+
+def options_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Share in order (%) by option, as text: of :func:`sarlab.validity.claims.option_table`.
+
+    The log form has one column, that of the defaults: empty turn, with end token.
+    """
+    default = (table["standalone"] == "empty_turn") & table["end_token"]
+    shown = table[(table["score"] == "sar") | default]
+    several = shown["model"].nunique() > 1
+    heads = [
+        (f"{row['model']}: " if several else "")
+        + (
+            "log form"
+            if row["score"] == "log_sar"
+            else f"{row['standalone'].replace('_', ' ')}, "
+            f"{'with' if row['end_token'] else 'no'} end token"
+        )
+        for row in shown.to_dict("records")
+    ]
+    return _pivot(shown.assign(head=heads), Column("", "share", 0, 100))
+
+
+def _pivot(table: pd.DataFrame, cell: Column) -> pd.DataFrame:
+    """One row per claim and one column per ``head``, in the order of the table."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in _words(table, "claim").to_dict("records"):
+        line = lines.setdefault(row["claim"], {"claim": row["claim"]})
+        line[row["head"]] = cell.text(row)
+    return pd.DataFrame(list(lines.values()))
+
+
+def _words(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    return table.assign(**{column: table[column].astype(str).str.replace("_", " ")})

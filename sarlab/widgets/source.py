@@ -1,0 +1,221 @@
+"""Which model and which question; and a fold to add more of both."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+
+from sarlab.display.text import one_line, plain
+from sarlab.models import Policy, load_policy
+from sarlab.runs.folder import find_runs
+from sarlab.tasks import load_task
+from sarlab.widgets.candidates import pasted_answers, read_answers
+from sarlab.widgets.jobs import Report
+from sarlab.widgets.live import status
+from sarlab.widgets.state import Bench
+
+_WIDE = widgets.Layout(width="100%")
+_TASK_QUESTIONS = 20
+
+
+class SourcePanel(widgets.VBox):
+    """Model, question and right answer; folded: typed, pasted and loaded questions and answers."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.model = model_box(bench, "Model", bench.policy.reference, "280px")
+        self.picker = widgets.Dropdown(
+            description="Question", layout=widgets.Layout(flex="1 1 300px", min_width="0")
+        )
+        self.right = widgets.Text(
+            description="Right answer",
+            continuous_update=False,
+            tooltip="Answers to this question are judged by it",
+            layout=widgets.Layout(width="220px"),
+        )
+        self.shown = widgets.HTML(layout=widgets.Layout(flex="1 1 320px", min_width="0"))
+        self.message = status()
+        top = widgets.HBox([self.model, self.picker])
+        second = widgets.HBox([self.shown, self.right])
+        top.layout.flex_flow = second.layout.flex_flow = "row wrap"
+        super().__init__([top, second, *self._fold(), self.message])
+        self.add_class("sarlab-source")
+        self.layout.overflow = "hidden"
+        self.model.observe(self._load_model, "value")
+        self.picker.observe(self._pick, "value")
+        self.right.observe(lambda c: setattr(bench, "gold", c["new"].strip()), "value")
+        bench.observe(self._draw, ["questions", "question", "gold"])
+        bench.observe(self._name_model, "policy")
+        self._draw()
+
+    def _fold(self) -> list[widgets.Widget]:
+        self.fold = widgets.ToggleButton(
+            description="Add a question, answers, a file or a task",
+            icon="chevron-right",
+            layout=widgets.Layout(width="auto", align_self="flex-start"),
+        )
+        self.fold.add_class("sarlab-fold-button")
+        self.typed = widgets.Textarea(description="New question", layout=_WIDE, rows=2)
+        self.gold = widgets.Text(description="Its answer", placeholder="optional")
+        self.pasted = widgets.Textarea(
+            description="Answers",
+            placeholder="to the open question; a line of --- between two of them",
+            layout=_WIDE,
+            rows=3,
+        )
+        self.open_button = _button("Open question", "check")
+        self.add_button = _button("Add answers", "plus")
+        self.upload = widgets.FileUpload(
+            accept=".csv,.json,.jsonl,.parquet",
+            description="Load a file",
+            tooltip="Fields: question, answer; optional gold, label",
+            layout=widgets.Layout(width="auto"),
+        )
+        self.task = widgets.Text(description="Task", placeholder="such as word_problems")
+        self.task_button = _button(f"Load {_TASK_QUESTIONS} questions", "download")
+        rows = [
+            widgets.HBox([self.gold, self.open_button]),
+            self.pasted,
+            widgets.HBox([self.add_button, self.upload, self.task, self.task_button]),
+        ]
+        for row in (rows[0], rows[2]):
+            row.layout.flex_flow = "row wrap"
+        box = widgets.VBox([self.typed, *rows], layout=widgets.Layout(display="none"))
+        box.add_class("sarlab-fold-box")
+
+        def toggle(change: Any) -> None:
+            box.layout.display = None if change["new"] else "none"
+            self.fold.icon = "chevron-down" if change["new"] else "chevron-right"
+
+        self.fold.observe(toggle, "value")
+        self.open_button.on_click(lambda _: self._try(self._open_typed))
+        self.add_button.on_click(lambda _: self._try(self._add_pasted))
+        self.task_button.on_click(lambda _: self._try(self._load_task))
+        self.upload.observe(lambda change: self._try(self._load_file), "value")
+        return [self.fold, box]
+
+    def _draw(self, _: Any = None) -> None:
+        bench = self.bench
+        questions = list(dict.fromkeys([*bench.questions, *filter(None, [bench.question])]))
+        options = [(f"{i}. {one_line(q)}", q) for i, q in enumerate(questions, start=1)]
+        self.picker.unobserve(self._pick, "value")
+        self.picker.options = options
+        self.picker.value = bench.question if bench.question in questions else None
+        self.picker.observe(self._pick, "value")
+        style = "line-height: 1.5; white-space: pre-wrap"
+        self.shown.value = f'<div style="{style}">{plain(bench.question)}</div>'
+        self.right.value = bench.gold
+
+    def _pick(self, change: Any) -> None:
+        if change["new"] and change["new"] != self.bench.question:
+            self._try(lambda: self.bench.open_question(change["new"]))
+
+    def _load_model(self, change: Any) -> None:
+        reference = change["new"].strip()
+        if not reference or reference == self.bench.policy.reference:
+            return
+
+        def use(policy: Policy | None) -> None:
+            if policy is None:
+                self._name_model()
+            else:
+                self.bench.policy = policy
+
+        self._try(lambda: load_in_job(self.bench, reference, use), self._name_model)
+
+    def _name_model(self, _: Any = None) -> None:
+        self.model.value = self.bench.policy.reference
+
+    def _open_typed(self) -> None:
+        question = self.typed.value.strip()
+        if not question:
+            raise ValueError("The question is empty. Type one.")
+        self.bench.open_question(question, gold=self.gold.value.strip())
+        self.typed.value = self.gold.value = ""
+
+    def _add_pasted(self) -> None:
+        texts = pasted_answers(self.pasted.value)
+        if not texts:
+            raise ValueError("There is no answer in the box. Paste one.")
+        if not self.bench.question:
+            raise ValueError("There is no question yet. Type it first, and open it.")
+        self._say(self.bench.add_answers(texts, "pasted"))
+        self.pasted.value = ""
+
+    def _load_file(self) -> None:
+        for file in self.upload.value:
+            name = Path(file["name"]).name
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / name
+                path.write_bytes(bytes(file["content"]))
+                try:
+                    drafts = read_answers(path)
+                except ValueError as error:  # the reader knows the file by its own name
+                    raise ValueError(str(error).replace(f"{folder}/", "")) from error
+            self._say(f"{name}: {self.bench.add(drafts)}")
+            if drafts:
+                self.bench.open_question(drafts[0].question)
+
+    def _load_task(self) -> None:
+        task = load_task(self.task.value.strip())
+        questions = task.heldout(_TASK_QUESTIONS)
+        self.bench.list_questions({q.text: q.gold for q in questions})
+        self._say(
+            f"{len(questions)} questions of {task.name} are in the list. Choose one, and draw "
+            "answers to it under Sample."
+        )
+
+    def _say(self, text: str) -> None:
+        self.message.value = plain(text)
+
+    def _try(self, action: Callable[[], Any], failed: Callable[[], Any] | None = None) -> None:
+        """Do it; a mistake of the reader is shown beside the controls."""
+        self.message.value = ""
+        try:
+            action()
+        except (ValueError, RuntimeError, OSError) as error:
+            self.message.value = f"<b>{type(error).__name__}</b>: {plain(str(error))}"
+            if failed is not None:
+                failed()
+
+
+def model_box(bench: Bench, description: str, value: str, width: str) -> widgets.Combobox:
+    """A box for a model reference: those at hand are offered, any other can be typed."""
+    at_hand = [bench.policy.reference, "tiny", "smollm2-135m", *map(str, find_runs(bench.runs))]
+    return widgets.Combobox(
+        value=value,
+        options=list(dict.fromkeys(at_hand)),
+        description=description,
+        continuous_update=False,
+        tooltip="tiny, smollm2-135m, a hub id, a folder, a .gguf file, or a run folder",
+        layout=widgets.Layout(flex=f"0 1 {width}", width=width),
+    )
+
+
+def load_in_job(bench: Bench, reference: str, use: Callable[[Policy | None], None]) -> None:
+    """Load a model in a thread, then hand it to ``use`` (None where it failed)."""
+    loaded: list[Policy] = []
+
+    def work(report: Report) -> None:
+        report(0, 1, f"Loading {reference} …")
+        loaded.append(load_policy(reference))
+
+    def then(change: Any) -> None:
+        if not change["new"]:
+            bench.job.unobserve(then, "busy")
+            use(loaded[0] if loaded else None)
+
+    bench.job.observe(then, "busy")
+    try:
+        bench.job.start(f"Loading {reference} …", work)
+    except RuntimeError:
+        bench.job.unobserve(then, "busy")
+        raise
+
+
+def _button(text: str, icon: str) -> widgets.Button:
+    return widgets.Button(description=text, icon=icon, layout=widgets.Layout(width="auto"))

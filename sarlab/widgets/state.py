@@ -1,0 +1,430 @@
+"""The state of the workbench: one question, its answers, and what is looked at.
+
+Public traitlets hold the state; the panels observe them and draw. All numbers are the library's.
+Long work runs in a thread; edits are answered in the thread in which they arrive.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import traitlets
+
+from sarlab.answers import AnswerScore, Rescorer
+from sarlab.models import Policy, load_policy
+from sarlab.prompts import encode_answer
+from sarlab.rollout import sample as sample_answers
+from sarlab.widgets.candidates import Candidate, Draft, is_correct, rejudged
+from sarlab.widgets.jobs import JobBar, Report
+from sarlab.widgets.stored import stored_scores
+
+_SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
+_SCORE_STEP = 96  # tokens scored between two reports of progress
+
+OnTokens = Callable[[int, int], None]
+
+
+class Bench(widgets.VBox):
+    """What the workbench holds, without its panels.
+
+    ``policy`` scores; ``question`` is the open question, ``gold`` its right answer and ``answers``
+    its scored answers (:class:`Candidate`); ``answer`` is the index of the opened one (−1: none)
+    and ``opened`` its score, edits included; ``selection`` is a span of tokens ``(start, stop)`` or
+    ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
+    is one; ``alpha`` is the weight of the bonus in the reward designs.
+    """
+
+    policy = traitlets.Instance(Policy)
+    policy_b = traitlets.Instance(Policy, allow_none=True)
+    question = traitlets.Unicode()
+    questions: Any = traitlets.Tuple()
+    gold = traitlets.Unicode()
+    answers: Any = traitlets.Tuple()
+    answer = traitlets.Int(-1)
+    opened = traitlets.Instance(AnswerScore, allow_none=True)
+    edited = traitlets.Bool(False)
+    selection: Any = traitlets.Tuple()
+    pinned: Any = traitlets.Tuple((-1, -1))
+    alpha = traitlets.Float(0.2)
+
+    def __init__(self, policy: Policy | str, runs: str | Path = "runs") -> None:
+        if not isinstance(policy, Policy):
+            policy = load_policy(policy)
+        self.compute = threading.RLock()  # edits arrive on another thread than cells run on
+        self._rescorers: dict[tuple[int, str], Rescorer] = {}
+        self._detailed: dict[tuple[int, str, tuple[int, ...]], AnswerScore] = {}
+        self._details: threading.Thread | None = None
+        self._pins: dict[str, tuple[int, int]] = {}
+        self.drafts: dict[str, list[Draft]] = {}
+        self.scored: dict[str, list[Candidate]] = {}
+        self.golds: dict[str, str] = {}
+        self.job = JobBar()
+        self.runs = Path(runs)
+        super().__init__(policy=policy)
+
+    # What there is to look at
+
+    def add(self, answers: Sequence[Candidate | Draft]) -> str:
+        """Add answers to any number of questions and return what came of it, in one sentence.
+
+        Drafts with a stored score take it; others are scored when their question opens. A typed
+        answer that the question has already is left out. An answer without a right answer takes
+        the one that is known for its question.
+        """
+        drafts = [a for a in answers if isinstance(a, Draft)]
+        stored = iter(stored_scores(self.policy, drafts) if drafts else [])
+        answers = [next(stored) if isinstance(a, Draft) else a for a in answers]
+        added: list[Candidate | Draft] = []
+        for new in answers:
+            if new.question in self.golds and not self.golds[new.question] and new.gold:
+                del self.golds[new.question]
+            if new.gold:
+                self.golds.setdefault(new.question, new.gold)
+            texts = {c.score.answer for c in self.scored.get(new.question, ())}
+            texts |= {d.answer for d in self.drafts.get(new.question, ())}  # type: ignore[misc]
+            if isinstance(new, Draft):
+                if new.answer not in texts:
+                    self.drafts.setdefault(new.question, []).append(new)
+                    added.append(new)
+            elif new.score.answer not in texts:
+                self.scored.setdefault(new.question, []).append(new)
+                added.append(new)
+        for question in dict.fromkeys(a.question for a in added):
+            self._apply_gold(question)
+        self.questions = tuple(dict.fromkeys([*self.questions, *(a.question for a in added)]))
+        return _summary(added, len(answers) - len(added), self.golds)
+
+    def list_questions(self, golds: dict[str, str]) -> None:
+        """Put questions without answers into the list: text to right answer."""
+        self.golds.update(golds)
+        self.questions = tuple(dict.fromkeys([*self.questions, *golds]))
+
+    def open_question(self, question: str, *, gold: str | None = None, wait: bool = False) -> None:
+        """Look at a question; its answers that are not scored yet are scored now, in a thread."""
+        if gold is not None:
+            self.golds[question] = gold
+        self._apply_gold(question)
+        with self.hold_trait_notifications():
+            self.questions = tuple(dict.fromkeys([*self.questions, question]))
+            self.selection, self.answer = (), -1
+            self.question = question
+            self.gold = self.golds.get(question, "")
+            self.pinned = self._pins.get(question, (-1, -1))
+            self.answers = tuple(self.scored.get(question, ()))
+        self._open_first()
+        if self.drafts.get(question):
+            self.score_waiting([question], wait=wait)
+
+    def score_waiting(self, questions: Sequence[str] | None = None, *, wait: bool = False) -> None:
+        """Score the drafts of these questions (None: of all), in a thread."""
+        chosen = self.questions if questions is None else questions
+        total = sum(len(self.drafts.get(question, ())) for question in chosen)
+
+        def work(report: Report) -> None:
+            done = 0
+            for question in chosen:
+                while self.drafts.get(question):
+                    draft = self.drafts[question][0]
+                    words = f"Scoring answer {done + 1} of {total}"
+                    score = self.score(question, draft.answer, on_tokens=_in_job(report, words))
+                    self.drafts[question].pop(0)
+                    self._append(question, self._judged(score, draft))
+                    done += 1
+
+        if total:
+            self.job.start("Scoring …", work, wait=wait)
+
+    def add_answers(self, texts: Sequence[str], label: str = "typed", *, wait: bool = False) -> str:
+        """Score texts as answers to the open question and add them; returns a summary."""
+        if self.job.busy:
+            raise RuntimeError("Other work is running. Stop it, or wait for its end.")
+        summary = self.add([Draft(self.question, text, self.gold or None, label) for text in texts])
+        self.answers = tuple(self.scored.get(self.question, ()))
+        self._open_first()
+        self.score_waiting([self.question], wait=wait)
+        return summary
+
+    def sample(
+        self, count: int, max_tokens: int = 200, seed: int = 0, *, wait: bool = False
+    ) -> None:
+        """Sample answers from the policy at temperature 1 and add them as they come."""
+        question, gold = self.question, self.gold or None
+        if not question.strip():
+            raise ValueError("There is no question to answer. Choose or type one above.")
+
+        def work(report: Report) -> None:
+            for done in range(0, count, _SAMPLE_CHUNK):
+                size = min(_SAMPLE_CHUNK, count - done)
+                position = 0
+
+                def on_token(_: int, __: int, size: int = size, done: int = done) -> None:
+                    nonlocal position
+                    position += 1
+                    which = f"{done + 1} to {done + size}" if size > 1 else f"{done + 1}"
+                    report(
+                        done * max_tokens + size * position,
+                        count * max_tokens,
+                        f"Sampling answer {which} of {count}: token {position}",
+                    )
+
+                for ids, truncated in self._sample_ids(
+                    question, size, max_tokens, f"{seed} {done}", on_token
+                ):
+                    draft = Draft(question, ids, gold, "sampled", truncated)
+                    self._append(question, self._judged(self.score(question, ids), draft))
+
+        self.job.start("Sampling …", work, wait=wait)
+
+    # The opened answer
+
+    def rescorer(self, question: str, policy: Policy | None = None) -> Rescorer:
+        """The scorer of a question that keeps what the last answer left in its cache."""
+        policy = policy or self.policy
+        key = (id(policy), question)
+        with self.compute:
+            if key not in self._rescorers:
+                # One per policy: caches of long answers are large.
+                self._rescorers = {k: r for k, r in self._rescorers.items() if k[0] != key[0]}
+                self._rescorers[key] = Rescorer(policy, question)
+            return self._rescorers[key]
+
+    def score(
+        self,
+        question: str,
+        answer: str | Sequence[int],
+        *,
+        policy: Policy | None = None,
+        on_tokens: OnTokens | None = None,
+    ) -> AnswerScore:
+        """Score a text or ids, with ranks and alternatives; once per policy, question and ids.
+
+        ``on_tokens(done, total)`` is called along long answers; it may raise to stop.
+        """
+        policy = policy or self.policy
+        if isinstance(answer, str):
+            ids = tuple(encode_answer(policy.tokenizer, answer, policy.end_id))
+        else:
+            ids = tuple(answer)
+        key = (id(policy), question, ids)
+        if key not in self._detailed:
+            # In steps: each reuses the cache of the one before, and others may come in between.
+            for stop in range(_SCORE_STEP, len(ids), _SCORE_STEP) if on_tokens else ():
+                with self.compute:
+                    self.rescorer(question, policy).score(ids[:stop])
+                on_tokens(stop, len(ids))  # type: ignore[misc]
+            with self.compute:
+                self._detailed[key] = self.rescorer(question, policy).score(ids)
+            if on_tokens:
+                on_tokens(len(ids), len(ids))
+        score = self._detailed[key]
+        # Ids are scored, not their text; the text is the one that was given.
+        return replace(score, answer=answer) if isinstance(answer, str) else score
+
+    def edit(self, text: str, *, on_tokens: OnTokens | None = None) -> AnswerScore | None:
+        """Score an edited text of the opened answer and show it; an empty one shows nothing."""
+        score = self.score(self.question, text, on_tokens=on_tokens) if text.strip() else None
+        with self.hold_trait_notifications():
+            self.selection, self.opened, self.edited = (), score, True
+        return score
+
+    def undo_edit(self) -> None:
+        """Show the opened answer as it stands in the table."""
+        self._show_answer(None)
+
+    def keep_edit(self) -> None:
+        """Add the edited answer to the table and open it."""
+        if self.opened is None or not self.edited:
+            return
+        self._append(
+            self.question, self._judged(self.opened, Draft(self.question, "", label="edited"))
+        )
+        self.answer = len(self.answers) - 1
+
+    def verdict(self) -> tuple[bool | None, bool]:
+        """Of the opened answer: whether it is right (None: unknown), whether it is truncated."""
+        if self.opened is None:
+            return None, False
+        if self.edited:
+            return is_correct(self.opened.answer, self.gold), False
+        candidate = self.answers[self.answer]
+        return candidate.correct, candidate.truncated
+
+    def span_numbers(self) -> tuple[float, float] | None:
+        """SAR with the span left out of the mean, and with it deleted and the rest scored again.
+
+        None where nothing, or everything, is selected.
+        """
+        if self.opened is None or not self.selection:
+            return None
+        start, stop = self.selection
+        if stop - start >= self.opened.length:
+            return None
+        with self.compute:
+            scorer = self.rescorer(self.question)
+            scorer.score(self.opened.token_ids)  # no forward where it is the last answer still
+            return self.opened.sar_without(start, stop), scorer.score_deleted(start, stop).sar
+
+    def pinned_scores(self) -> list[tuple[str, AnswerScore]]:
+        """The pinned answers with their labels.
+
+        With a second policy B is scored under it, and is A's own answer where only A is pinned.
+        """
+        a, b = self.pinned
+        if self.policy_b is not None and b < 0:
+            b = a
+        pairs = []
+        for name, index, policy in zip("AB", (a, b), (None, self.policy_b), strict=True):
+            if not 0 <= index < len(self.answers):
+                continue
+            candidate = self.answers[index]
+            score = candidate.score
+            if policy is not None:
+                score = self.score(self.question, score.token_ids, policy=policy)
+                score = replace(score, answer=candidate.score.answer)
+            reference = (policy or self.policy).reference
+            pairs.append((f"{name}: {candidate.label}, {reference}", score))
+        return pairs
+
+    def wait(self) -> None:
+        """Wait for work in threads: scoring, sampling, details of the opened answer."""
+        self.job.wait()
+        if self._details is not None:
+            self._details.join()
+
+    # Inside
+
+    def _sample_ids(
+        self, question: str, count: int, max_tokens: int, seed: str, on_token: Any
+    ) -> list[tuple[tuple[int, ...], bool]]:
+        with self.compute:
+            prefix = self.rescorer(question).conditioned
+        rollouts = sample_answers(
+            self.policy,
+            [prefix],
+            group_size=count,
+            max_answer_tokens=max_tokens,
+            seed=f"{seed} workbench",
+            on_token=on_token,
+        )
+        lengths, truncated = rollouts.lengths.tolist(), rollouts.truncated.tolist()
+        rows = zip(rollouts.answer_ids, lengths, truncated, strict=True)
+        return [(tuple(ids[:n].tolist()), bool(cut)) for ids, n, cut in rows]
+
+    def _judged(self, score: AnswerScore, draft: Draft) -> Candidate:
+        gold = draft.gold or self.golds.get(draft.question) or None
+        correct = is_correct(score.answer, gold)
+        return Candidate(score, correct, gold, draft.label, draft.truncated)
+
+    def _append(self, question: str, candidate: Candidate) -> None:
+        self.scored.setdefault(question, []).append(candidate)
+        if question == self.question:
+            self.answers = tuple(self.scored[question])
+            self._open_first()
+
+    def _apply_gold(self, question: str) -> None:
+        """Judge all answers to a question by the right answer that is known for it."""
+        gold = self.golds.get(question, "")
+        group = self.scored.get(question, [])
+        if gold and any(c.gold != gold for c in group):
+            self.scored[question] = rejudged(group, gold)
+
+    def _open_first(self) -> None:
+        if self.answer < 0 and self.answers:
+            self.answer = 0
+
+    @traitlets.observe("answer")
+    def _show_answer(self, _: Any) -> None:
+        with self.hold_trait_notifications():
+            self.selection, self.edited = (), False
+            if not 0 <= self.answer < len(self.answers):
+                self.opened = None
+                return
+            score = self.answers[self.answer].score
+            key = (id(self.policy), self.question, score.token_ids)
+            known = self._detailed.get(key)
+            self.opened = score if known is None else replace(known, answer=score.answer)
+        if not self.opened.alternatives_conditioned:
+            self._add_details(self.policy, self.opened)
+
+    def _add_details(self, policy: Policy, score: AnswerScore) -> None:
+        """Ranks and alternatives of an answer that was scored without them, in a thread."""
+
+        def work() -> None:
+            detailed = self.score(score.question, score.token_ids, policy=policy)
+            if self.opened is score and self.policy is policy:
+                self.opened = replace(detailed, answer=score.answer)
+
+        # The thread takes the caller's context along, so that ipykernel knows whose output it is.
+        context = contextvars.copy_context()
+        self._details = threading.Thread(target=lambda: context.run(work), daemon=True)
+        self._details.start()
+
+    @traitlets.observe("gold")
+    def _judge_again(self, _: Any) -> None:
+        if not self.question or self.golds.get(self.question, "") == self.gold:
+            return
+        self.golds[self.question] = self.gold
+        if self.answers:
+            self.scored[self.question] = rejudged(self.answers, self.gold)
+            self.answers = tuple(self.scored[self.question])
+
+    @traitlets.observe("pinned")
+    def _remember_pins(self, _: Any) -> None:
+        if self.question:
+            self._pins[self.question] = self.pinned
+
+    @traitlets.observe("policy")
+    def _score_again(self, change: Any) -> None:
+        if not self.question:
+            return
+        # Another policy: all answers wait to be scored anew, with the ids that they had only
+        # where both share a tokenizer. Their order stays, so pins stay too.
+        same = change["old"].tokenizer.get_vocab() == change["new"].tokenizer.get_vocab()
+        self._detailed = {}
+        for question, group in self.scored.items():
+            self.drafts.setdefault(question, [])[:0] = [
+                Draft(
+                    question,
+                    c.score.token_ids if same else c.score.answer,
+                    c.gold,
+                    c.label,
+                    c.truncated,
+                )
+                for c in group
+            ]
+        self.scored = {}
+        self.open_question(self.question)
+
+
+def _in_job(report: Report, words: str) -> OnTokens:
+    def on_tokens(done: int, total: int) -> None:
+        report(done, total, f"{words}: token {done} of {total}")
+
+    return on_tokens
+
+
+def _summary(added: Sequence[Candidate | Draft], duplicates: int, golds: dict[str, str]) -> str:
+    """What was added: counts of answers, questions and labels, and what needs attention."""
+    questions = {a.question for a in added}
+    labels = Counter(a.label for a in added)
+    counts = ", ".join(f"{label} {count}" for label, count in labels.most_common(8))
+    parts = [f"{_count(len(added), 'answer')} to {_count(len(questions), 'question')} ({counts})"]
+    if not added:
+        parts = ["No new answer"]
+    if duplicates:
+        parts.append(f"{_count(duplicates, 'duplicate')} left out")
+    unknown = sum(not golds.get(a.question) for a in added)
+    if unknown:
+        parts.append(f"{unknown} not judged, since no right answer is known: type it below")
+    return "; ".join(parts) + "."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,138 @@
+"""Scores that ship with the example answers, so that the first table needs no forward pass.
+
+A stored score counts only for the very model and tokens that it was computed with: the file names
+a hash of all weights, and each row a hash of the ids of both contexts and of the answer. Whatever
+does not match is scored anew. Pieces of text are stored too, so that an example can be shown before
+any model is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from sarlab.answers import AnswerScore, question_prefixes
+from sarlab.models import DATA, Policy
+from sarlab.prompts import encode_answer
+from sarlab.sar import perplexity, self_aligned_reward
+from sarlab.widgets.candidates import Candidate, Draft, is_correct
+
+EXAMPLE_SCORES = DATA / "examples" / "scores.parquet"
+_PARAMETERS, _WEIGHTS = b"parameters", b"weights_sha256"
+
+
+def stored_scores(
+    policy: Policy, drafts: Sequence[Draft], path: Path = EXAMPLE_SCORES
+) -> list[Candidate | Draft]:
+    """The drafts in their order, those with a stored score of this policy as candidates."""
+    rows = _rows_of(policy, path, {_text_key(draft) for draft in drafts})
+    if not rows:
+        return list(drafts)
+    pairs = zip(drafts, _keys(policy, drafts), strict=True)
+    return [_candidate(draft, rows[key]) if key in rows else draft for draft, key in pairs]
+
+
+def stored_example(draft: Draft, path: Path = EXAMPLE_SCORES) -> Candidate:
+    """A stored answer without its model. Raises ValueError where it is not stored."""
+    rows = {row["text_key"]: row for row in pq.read_table(path).to_pylist()}
+    key = _text_key(draft)
+    if key not in rows:
+        raise ValueError(
+            f"{path.name} holds no score of this answer to {draft.question[:60]!r}. Make it anew: "
+            "python scripts/score_examples.py"
+        )
+    return _candidate(draft, rows[key])
+
+
+def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) -> None:
+    """Write scores with the hashes by which :func:`stored_scores` finds them again."""
+    drafts = [Draft(c.question, c.score.answer) for c in candidates]
+    scores = [c.score for c in candidates]
+    logs = pa.list_(pa.float32())
+    table = pa.table(
+        {
+            "key": _keys(policy, drafts),
+            "text_key": [_text_key(d) for d in drafts],
+            "token_ids": pa.array([s.token_ids for s in scores], pa.list_(pa.int32())),
+            "tokens": [s.tokens for s in scores],
+            "logps_conditioned": pa.array([s.logps_conditioned for s in scores], logs),
+            "logps_standalone": pa.array([s.logps_standalone for s in scores], logs),
+        }
+    )
+    metadata = {_PARAMETERS: str(_parameters(policy)), _WEIGHTS: weights_hash(policy)}
+    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def weights_hash(policy: Policy) -> str:
+    """SHA-256 over names, types and bytes of all weights; 0.8 s for 135 million of them."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(policy.model.named_parameters()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _parameters(policy: Policy) -> int:
+    return sum(weight.numel() for weight in policy.model.parameters())
+
+
+def _rows_of(policy: Policy, path: Path, text_keys: set[str]) -> dict[str, dict[str, Any]]:
+    """Rows of these texts by key; empty where the file is missing or of another model."""
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path)
+    # Comparing texts and counting weights is free, hashing a large model is not.
+    if text_keys.isdisjoint(table.column("text_key").to_pylist()):
+        return {}
+    metadata = table.schema.metadata or {}
+    if metadata.get(_PARAMETERS) != str(_parameters(policy)).encode():
+        return {}
+    if metadata.get(_WEIGHTS) != weights_hash(policy).encode():
+        return {}
+    return {row["key"]: row for row in table.to_pylist()}
+
+
+def _text_key(draft: Draft) -> str:
+    return hashlib.sha256(f"{draft.question}\0{draft.answer}".encode()).hexdigest()
+
+
+def _keys(policy: Policy, drafts: Sequence[Draft]) -> list[str]:
+    """One key per draft: a hash of the ids of both contexts and of the answer."""
+    keys = []
+    prefixes: dict[str, str] = {}
+    for draft in drafts:
+        if draft.question not in prefixes:
+            both = question_prefixes(policy, draft.question)
+            prefixes[draft.question] = "/".join(str(list(prefix.ids)) for prefix in both)
+        ids = (
+            list(draft.answer)
+            if isinstance(draft.answer, tuple)
+            else encode_answer(policy.tokenizer, draft.answer, policy.end_id)
+        )
+        keys.append(hashlib.sha256(f"{prefixes[draft.question]}/{ids}".encode()).hexdigest())
+    return keys
+
+
+def _candidate(draft: Draft, row: Mapping[str, Any]) -> Candidate:
+    conditioned, standalone = row["logps_conditioned"], row["logps_standalone"]
+    both = torch.tensor([conditioned]), torch.tensor([standalone])
+    mask = torch.ones(1, len(conditioned), dtype=torch.bool)
+    text = draft.answer if isinstance(draft.answer, str) else "".join(row["tokens"])
+    score = AnswerScore(
+        question=draft.question,
+        answer=text,
+        token_ids=tuple(row["token_ids"]),
+        tokens=tuple(row["tokens"]),
+        logps_conditioned=tuple(conditioned),
+        logps_standalone=tuple(standalone),
+        sar=self_aligned_reward(*both, mask).item(),
+        ppl_conditioned=perplexity(both[0], mask).item(),
+        ppl_standalone=perplexity(both[1], mask).item(),
+    )
+    return Candidate(score, is_correct(text, draft.gold), draft.gold, draft.label)

@@ -1,0 +1,346 @@
+"""Notebook 02 in JupyterLab: its buttons pressed while work is going on, its chart while it runs.
+
+Times are printed (``-s``), since they depend on the machine; limits are wide.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from browser_lab import REPOSITORY, chromium_path, jupyter_lab, open_notebook, open_page, set_theme
+
+from sarlab.runs.folder import read_metrics
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SMALL: dict[str, Any] = {
+    "steps": 30,
+    "questions": 4,
+    "group_size": 6,
+    "eval_questions": 60,
+    "validation_questions": 20,
+    "eval_every": 30,
+}
+MOST_S = 240  # what a loaded machine may take where a fast one takes seconds
+
+LOOK = """() => ({
+    line: document.querySelector('.sarlab-training')?.innerText ?? '',
+    news: document.querySelector('[role=status].sarlab-news')?.textContent ?? '',
+    buttons: [...document.querySelectorAll('button.sarlab-stop')].map((b) => b.textContent.trim()),
+})"""
+
+# The least contrast (WCAG 2) of the texts below the selectors, and of the bar against its track.
+CONTRAST = """() => {
+    const parse = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => c * a + below[i] * (1 - a));
+    const paper = (e) => !e ? [255, 255, 255]
+        : over(parse(getComputedStyle(e).backgroundColor), paper(e.parentElement));
+    const light = (rgb) => rgb.map((c) => c / 255)
+        .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ratio = (x, y) => {
+        const [a, b] = [light(x), light(y)].sort((p, q) => q - p);
+        return (a + 0.05) / (b + 0.05);
+    };
+    const texts = document.querySelectorAll(
+        '.sarlab-training div:not(:has(div)), .sarlab-news, button.sarlab-stop');
+    const own = [...texts].filter((e) => e.textContent.trim()).map((e) =>
+        ratio(over(parse(getComputedStyle(e).color), paper(e)), paper(e)));
+    const bar = document.querySelector('[role=progressbar] > div');
+    return [Math.min(...own), ratio(paper(bar), paper(bar.parentElement))];
+}"""
+
+# Every 50 ms: when did the page say that a step was done, when did the chart show its point?
+WATCH = """() => {
+    window.firstSaid = {};
+    window.firstDrawn = {};
+    window.blank = 0;
+    const first = (seen, count) => {
+        for (let k = 1; k <= count; k++) seen[k] ??= performance.now();
+    };
+    setInterval(() => {
+        const line = document.querySelector('.sarlab-training')?.innerText ?? '';
+        first(window.firstSaid, Number(line.match(/(\\d+) of \\d+ steps/)?.[1] ?? 0));
+        const chart = document.querySelector('.jp-RenderedPlotly .subplot.xy');
+        const points = chart?.querySelectorAll('.trace:first-child path.point');
+        first(window.firstDrawn, points?.length ?? 0);
+        if (window.firstDrawn[1] && !chart) window.blank += 1;
+    }, 50);
+}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[tuple[Any, Path]]:
+    """Notebook 02 as it ships, open in a page, in a project folder that holds nothing else."""
+    chromium_path()  # skip before anything is started
+    root = tmp_path_factory.mktemp("project")
+    (root / "notebooks").mkdir()
+    notebook = nbformat.read(REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb", 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, root / "notebooks" / "02.ipynb")
+    scratch = tmp_path_factory.mktemp("scratch")
+    with jupyter_lab(root, scratch) as (port, token), open_page(scratch) as page:
+        open_notebook(page, port, token, "notebooks/02.ipynb")
+        page.evaluate(WATCH)
+        yield page, root
+
+
+def start(page: Any, name: str, **parameters: Any) -> None:
+    """Edit the parameters cell and run all cells; returns while they run."""
+    told = {**SMALL, **parameters, "name": name}
+    text = "\n".join(f"{k} = {v!r}" for k, v in told.items())
+    page.evaluate(
+        """async (text) => {
+            const { content } = window.jupyterapp.shell.currentWidget;
+            const cells = [...content.model.cells].map((cell) => cell.sharedModel);
+            const cell = cells.find((c) => c.getMetadata('tags')?.includes('parameters'));
+            window.shipped ??= cell.source;
+            const named = text.split('\\n').map((line) => line.split(' = ')[0]);
+            const kept = window.shipped.split('\\n').filter(
+                (line) => !named.includes(line.split(' = ')[0]));
+            cell.setSource([...kept, text].join('\\n'));
+            for (const c of cells) if (c.cell_type === 'code') c.setOutputs([]);
+            window.allDone = false;
+            window.jupyterapp.commands.execute('notebook:run-all-cells')
+                .finally(() => { window.allDone = true; });
+        }""",
+        text,
+    )
+
+
+def await_line(page: Any, pattern: str, within_s: float = MOST_S) -> str:
+    """Wait until the progress line matches; the line."""
+    page.wait_for_function(
+        f"() => /{pattern}/.test(document.querySelector('.sarlab-training')?.innerText ?? '')",
+        timeout=within_s * 1000,
+        polling=50,
+    )
+    return page.evaluate(LOOK)["line"]
+
+
+def press(page: Any, text: str) -> float:
+    """Press a button with the mouse; the time of the click."""
+    page.locator("button.sarlab-stop", has_text=re.compile(f"^{text}$")).click()
+    return time.monotonic()
+
+
+def await_end(page: Any) -> None:
+    page.wait_for_function("() => window.allDone", timeout=MOST_S * 1000)
+    failed = page.evaluate(
+        """() => [...window.jupyterapp.shell.currentWidget.content.model.cells]
+            .flatMap((cell) => cell.type === 'code' ? cell.sharedModel.outputs : [])
+            .filter((o) => o.output_type === 'error').map((o) => o.evalue)"""
+    )
+    assert not failed
+
+
+def facts(root: Path, name: str) -> dict[str, Any]:
+    return json.loads((root / "runs" / name / "run.json").read_text())
+
+
+def steps_promised(words: str) -> int:
+    """How many steps a pressed button's words say will be there at the end."""
+    after = re.search(r"after step (\d+)", words)
+    dropped = re.search(r"step (\d+) is dropped", words)
+    assert after or dropped, words
+    return int(after[1]) if after else int(dropped[1]) - 1
+
+
+def test_five_steps_five_points_and_what_is_left_behind(lab) -> None:
+    page, root = lab
+    start(page, "five", steps=5, eval_every=5, eval_questions=12)
+    page.wait_for_function("() => window.firstDrawn[3]", timeout=MOST_S * 1000)
+    ticks = page.locator(".jp-RenderedPlotly .xtick text").all_text_contents()
+    assert set(ticks) == {"1", "2", "3", "4", "5"}
+    texts = page.locator(".jp-RenderedPlotly .ytick text").all_text_contents()
+    assert texts and not any(re.search("[µμmkMGn]", text) for text in texts)
+    page.wait_for_function("() => window.firstDrawn[5]", timeout=MOST_S * 1000)
+    lags = page.evaluate(
+        "() => [1, 2, 3, 4, 5].map((k) => (window.firstDrawn[k] - window.firstSaid[k]) / 1000)"
+    )
+    print(f"\nchart behind the progress line, seconds per step: {[round(lag, 1) for lag in lags]}")
+    assert max(lags) < 20
+    await_end(page)
+    assert "finished" in await_line(page, "finished")
+    assert page.locator(".jp-RenderedPlotly img").get_attribute("src").startswith("data:image/png")
+    assert page.locator("button.sarlab-stop").count() == 0
+    assert len(read_metrics(root / "runs" / "five")) == 5
+    assert not page.errors
+
+
+STOPS = {  # when, as the progress line says it
+    "step-1-sampling": r"0 of 30 steps.*step 1: [1-9]\d* of",
+    "step-1-update": r"0 of 30 steps.*step 1: answers written",
+    "middle-sampling": r"3 of 30 steps.*step 4: [1-9]\d* of",
+    "middle-update": r"3 of 30 steps.*step 4: answers written",
+}
+
+
+@pytest.mark.parametrize("place", STOPS)
+def test_stop_ends_a_step_and_keeps_its_word(lab, place: str) -> None:
+    page, root = lab
+    start(page, place)
+    await_line(page, STOPS[place])
+    clicked = press(page, "Stop")
+    page.wait_for_function(
+        "() => document.querySelector('button.sarlab-stop').textContent.includes('Stopping')",
+        timeout=MOST_S * 1000,
+    )
+    said = time.monotonic() - clicked
+    seen = page.evaluate(LOOK)
+    words = seen["buttons"][0]
+    line = await_line(page, "stopped")
+    ended = time.monotonic() - clicked
+    print(f"\n{place}: {words!r} after {said:.1f} s, ended after {ended:.1f} s")
+    assert seen["news"] == "No held-out test follows; the run can be resumed."
+    await_end(page)
+    run = facts(root, place)
+    assert run["status"] == "stopped"
+    assert run["steps_done"] == steps_promised(words) == len(read_metrics(root / "runs" / place))
+    assert line.startswith(f"{run['steps_done']} of 30 steps · stopped")
+    assert not (root / "runs" / place / "summary.json").exists()
+    assert page.locator(".jp-OutputArea-output", has_text="before its held-out test").count() == 1
+
+
+def test_stop_ends_the_base_policys_test(lab) -> None:
+    page, root = lab
+    start(page, "base", eval_questions=300)
+    await_line(page, r"base policy: [1-9]\d* of 300")
+    clicked = press(page, "Stop")
+    await_line(page, "stopped")
+    print(f"\nbase test: ended after {time.monotonic() - clicked:.1f} s")
+    await_end(page)
+    assert facts(root, "base")["status"] == "stopped" and facts(root, "base")["steps_done"] == 0
+
+
+def test_stop_ends_the_last_test_which_a_resumed_run_makes_up_for(lab, tmp_path: Path) -> None:
+    page, root = lab
+    few = {"steps": 2, "eval_every": 2, "eval_questions": 300}
+    start(page, "last", **few)
+    await_line(page, r"2 of 2 steps.*held-out test: [1-9]\d* of 300")
+    clicked = press(page, "Stop")
+    await_line(page, "stopped")
+    print(f"\nlast test: ended after {time.monotonic() - clicked:.1f} s")
+    await_end(page)
+    assert facts(root, "last")["status"] == "stopped" and facts(root, "last")["steps_done"] == 2
+    assert not (root / "runs" / "last" / "summary.json").exists()
+    start(page, "last", **few, resume=True)
+    await_line(page, "finished")
+    await_end(page)
+    assert facts(root, "last")["status"] == "finished"
+    assert (root / "runs" / "last" / "summary.json").exists()
+
+
+def test_stop_and_test_judges_what_there_is(lab) -> None:
+    page, root = lab
+    start(page, "judged", eval_questions=12)
+    await_line(page, r"1 of 30 steps.*step 2: [1-9]\d* of")
+    press(page, "Stop and test")
+    page.wait_for_function(
+        "() => document.querySelectorAll('button.sarlab-stop')[1].textContent.includes('after')",
+        timeout=MOST_S * 1000,
+    )
+    words = page.evaluate(LOOK)["buttons"][1]
+    await_line(page, "stopped")
+    await_end(page)
+    run = facts(root, "judged")
+    assert run["status"] == "stopped" and run["steps_done"] == steps_promised(words)
+    summary = json.loads((root / "runs" / "judged" / "summary.json").read_text())
+    assert summary["steps"] == run["steps_done"] and summary["trained"]["questions"] == 12
+    assert page.locator(".jp-OutputArea-output", has_text="12 held-out questions").count() == 1
+
+
+def test_an_interrupt_of_the_kernel_is_a_stop(lab) -> None:
+    page, root = lab
+    start(page, "interrupted")
+    await_line(page, r"1 of 30 steps.*step 2: [1-9]\d* of")
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    asked = time.monotonic()
+    await_line(page, "stopped")
+    print(f"\ninterrupt: ended after {time.monotonic() - asked:.1f} s")
+    await_end(page)
+    run = facts(root, "interrupted")
+    assert run["status"] == "stopped"
+    assert run["steps_done"] == len(read_metrics(root / "runs" / "interrupted"))
+
+
+def test_every_control_has_a_name_and_can_be_read_in_both_themes(lab) -> None:
+    page, _ = lab
+    start(page, "named")
+    await_line(page, r"0 of 30 steps.*step 1: [1-9]\d* of")
+    for name in ("Stop", "Stop and test"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 1
+    assert page.get_by_role("progressbar", name="training steps").count() == 1
+    assert page.get_by_role("status").filter(has_text="held-out questions").count() == 1
+    for dark in (True, False):
+        set_theme(page, dark)
+        text, bar = page.evaluate(CONTRAST)
+        print(f"\n{'dark' if dark else 'light'}: text {text:.2f}, bar {bar:.2f}")
+        assert text >= 4.5 and bar >= 3
+    press(page, "Stop")
+    await_line(page, "stopped")
+    await_end(page)
+
+
+def test_make_lab_opens_on_a_notebook_without_popup_or_launcher(tmp_path: Path) -> None:
+    chromium_path()
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    installed = Path(sys.prefix) / ".installed"  # -o: as if it were there and new
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    server = subprocess.Popen(
+        [
+            *("make", "-C", str(REPOSITORY), "-o", str(installed), "lab", f"VENV={sys.prefix}"),
+            f"ARGS=--no-browser --port={port} --IdentityProvider.token={token}",
+        ],
+        env={**os.environ, **{name: str(tmp_path / name) for name in places}},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        await_server(server, f"http://127.0.0.1:{port}/api/status?token={token}")
+        with open_page(tmp_path, height=900) as page:
+            page.goto(f"http://127.0.0.1:{port}/?token={token}", timeout=MOST_S * 1000)
+            page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=MOST_S * 1000)
+            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+            page.wait_for_timeout(5000)  # JupyterLab's question came within the first seconds
+            tabs = page.locator("#jp-main-dock-panel .lm-TabBar-tabLabel").all_text_contents()
+            assert tabs == ["01_reward_inspection.ipynb"]
+            assert page.locator(".Toastify__toast").count() == 0
+            assert page.locator(".jp-Dialog").count() == 0
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def await_server(server: subprocess.Popen[bytes], url: str) -> None:
+    until = time.monotonic() + MOST_S
+    while time.monotonic() < until:
+        assert server.poll() is None, "the server ended at once"
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"no answer from {url.split('?', maxsplit=1)[0]}")

@@ -1,0 +1,319 @@
+"""What a reader once stumbled over in the workbench, each with the state that shows it mended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from policies import random_policy
+from test_widgets_views import six
+
+from sarlab.display.text import signed
+from sarlab.display.token_view import answer_view
+from sarlab.models import REPOSITORY
+from sarlab.widgets import InspectionSettings, Workbench, workbench_html
+from sarlab.widgets.audit import (
+    choose_questions,
+    has_tokens,
+    list_runs,
+    next_wider,
+    read_audit,
+    short_with_low_sar,
+)
+from sarlab.widgets.candidates import Candidate, Draft, judged, read_answers, score_candidates
+from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.figures import history_figure
+from sarlab.widgets.run_browser import RunBrowser
+from sarlab.widgets.stored import stored_example, stored_scores, write_scores
+
+QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
+STUDY = REPOSITORY / "data" / "study"
+
+
+@pytest.fixture
+def bench(frozen_tiny, tmp_path) -> Workbench:
+    drafts = [
+        Draft(QUESTION, "12 + 30 = 42.\nAnswer: 42", "42", "concise"),
+        Draft(QUESTION, "30 - 12 = 18.\nAnswer: 18", "42", "wrong"),
+    ]
+    made = Workbench(frozen_tiny, drafts, runs=tmp_path / "runs")
+    made.wait()
+    return made
+
+
+def upload(bench: Workbench, name: str, rows: list[dict]) -> str:
+    content = "\n".join(map(json.dumps, rows)).encode()
+    facts = {"type": "", "size": len(content), "last_modified": datetime.now(UTC)}
+    bench.source.upload.value = ({"name": name, "content": content, **facts},)
+    bench.wait()
+    return bench.source.message.value
+
+
+def test_a_loaded_answer_is_judged_by_the_right_answer_that_is_known(bench) -> None:
+    said = upload(bench, "mine.jsonl", [{"question": QUESTION, "answer": "So 42.\nAnswer: 42"}])
+    assert [c.correct for c in bench.answers] == [True, False, True]
+    assert "not judged" not in said
+
+
+def test_a_right_answer_that_comes_later_judges_what_was_there(bench) -> None:
+    other = "Bob has 7 apples and eats 2. How many are left?"
+    bench.add([Draft(other, "7 - 2 = 5.\nAnswer: 5")])
+    bench.open_question(other, wait=True)
+    assert [c.correct for c in bench.answers] == [None]
+    bench.source.right.value = "5"  # typed beside the question
+    assert [c.correct for c in bench.answers] == [True]
+    bench.add([Draft("x?", "Answer: 1")])
+    bench.add([Draft("x?", "Answer: 2", "2")])
+    bench.open_question("x?", wait=True)
+    assert [c.correct for c in bench.answers] == [False, True]
+
+
+def test_answers_that_nobody_judged_have_no_advantage(bench) -> None:
+    group = six("q")
+    mixed = [*group[:5], replace(group[5], correct=None, gold=None)]
+    with pytest.raises(ValueError, match="1 of 6 answers have no right answer"):
+        compare_designs(mixed, 0.2)
+    assert (
+        compare_designs(judged(mixed), 0.2)[0].advantages
+        == compare_designs([replace(c) for c in group[:5]], 0.2)[0].advantages
+    )
+    bench.open_question("What is 2 + 2?", gold="")
+    bench.add_answers(["Answer: 4", "Answer: 5"], wait=True)
+    assert "2 answers are left out: no right answer is known" in bench.designs.message.value
+    assert bench.designs.table.value == "" and bench.designs.figure.outputs == ()
+    bench.source.right.value = "4"
+    assert "+0.500" in bench.designs.table.value and "left out" not in bench.designs.message.value
+
+
+def test_an_emptied_box_shows_no_score(bench) -> None:
+    panel = bench.tokens.panel
+    assert panel.view["numbers"][-1] == ["answer", "✓ right"]
+    panel.draft = {"text": " \n", "seq": 1}
+    assert panel.view == {"seq": 1} and bench.opened is None and "empty" in panel.message
+    assert bench.tokens.keep.disabled and not bench.tokens.reset.disabled
+    panel.draft = {"text": "12 + 30 = 43.\nAnswer: 43", "seq": 2}
+    assert panel.view["numbers"][-1] == ["answer", "✗ wrong"] and panel.message == ""
+    bench.tokens.reset.click()
+    assert panel.view["numbers"][-1] == ["answer", "✓ right"]
+
+
+def test_a_file_keeps_labels_and_order_and_says_what_came_in(bench, tmp_path) -> None:
+    rows = [
+        {"question": "a?", "answer": "Answer: 1", "gold": "1", "label": "short"},
+        {"question": "a?", "answer": "Answer: 1", "gold": "1", "label": "short"},
+        {"question": "b?", "answer": "Answer: 2", "label": "long"},
+        {"question": "a?", "answer": "1.\nAnswer: 1", "label": "long"},
+    ]
+    said = upload(bench, "mine.jsonl", rows)
+    assert said.startswith("mine.jsonl: 3 answers to 2 questions (long 2, short 1)")
+    assert "1 duplicate left out" in said and "1 not judged" in said
+    assert bench.questions == (QUESTION, "a?", "b?")
+    assert bench.question == "a?" and [c.label for c in bench.answers] == ["short", "long"]
+    path = tmp_path / "k.jsonl"
+    path.write_text('{"question": "x", "answer": "y", "kind": "older name"}\n')
+    assert read_answers(path)[0].label == "older name"
+
+
+def test_an_error_names_the_readers_file(bench) -> None:
+    said = upload(bench, "my answers.jsonl", [{"question": "a?"}])
+    assert "my answers.jsonl, line 1: no field" in said and "/" not in said.split("<b>")[1][12:60]
+
+
+def test_pins_survive_a_file_another_question_and_another_model(bench) -> None:
+    bench.ranking.table.pinned = [0, 1]
+    upload(bench, "mine.jsonl", [{"question": "a?", "answer": "Answer: 1"}])
+    assert bench.question == "a?" and bench.pinned == (-1, -1)
+    bench.open_question(QUESTION)
+    assert bench.pinned == (0, 1)
+    upload(bench, "more.jsonl", [{"question": QUESTION, "answer": "Answer: 7"}])
+    assert bench.pinned == (0, 1) and len(bench.answers) == 3
+    labels = [c.label for c in bench.answers]
+    bench.policy = random_policy("llama")
+    bench.wait()
+    assert bench.pinned == (0, 1) and [c.label for c in bench.answers] == labels
+    assert bench.ranking.table.pinned == [0, 1]
+    assert bench.pair.views[0].view["numbers"][0][1] == signed(bench.answers[0].score.sar)
+
+
+def test_each_answer_is_scored_once(frozen_tiny, monkeypatch) -> None:
+    from sarlab.answers import Rescorer
+
+    scored = []
+    real = Rescorer.score
+    monkeypatch.setattr(
+        Rescorer, "score", lambda self, ids, **more: scored.append(tuple(ids)) or real(self, ids)
+    )
+    made = Workbench(
+        frozen_tiny,
+        [Draft(QUESTION, f"12 + 30 = {n}.\nAnswer: {n}", "42", "x") for n in (42, 43, 44)],
+    )
+    made.wait()
+    made.pinned = (0, 1)
+    for index in (1, 2, 0):
+        made.answer = index
+    made.wait()
+    assert len(scored) == len(set(scored)) == 3
+
+
+def test_a_long_edit_says_how_far_it_is(bench, monkeypatch) -> None:
+    panel = bench.tokens.panel
+    said = []
+    panel.observe(lambda change: said.append(change["new"]), "message")
+    panel.draft = {"text": "one two three " * 120 + "\nAnswer: 42", "seq": 3}
+    assert any("token 96 of" in words for words in said) and panel.message == ""
+    said.clear()
+    panel.draft = {"text": "short\nAnswer: 42", "seq": 4}
+    assert not [words for words in said if words]
+
+
+def test_foreign_text_is_said_to_be_foreign(bench) -> None:
+    foreign = replace(bench.opened, ppl_conditioned=14_072.0, ppl_standalone=14_014.0)
+    assert "mean" not in answer_view(bench.opened).warning
+    assert "not trained on such text" in answer_view(foreign).warning
+    bench.answers = tuple(Candidate(foreign, True, "42", "x") for _ in range(2))
+    assert "2 of 2 answers have perplexities in the thousands" in bench.ranking.note.value
+    assert "mean little" in bench.ranking.note.value
+
+
+def test_truncated_samples_are_marked(bench) -> None:
+    bench.sample(2, 5, seed=1, wait=True)
+    sampled = bench.answers[2:]
+    assert [c.truncated for c in sampled] == [
+        c.score.token_ids[-1] != bench.policy.end_id for c in sampled
+    ]
+    assert any(c.truncated for c in sampled)
+    index = next(i for i, c in enumerate(bench.answers) if c.truncated)
+    row = bench.ranking.table.content["keys"].index(index)
+    assert "truncated" in bench.ranking.table.content["rows"][row][6]
+    bench.answer = index
+    assert "truncated at the limit" in bench.tokens.panel.view["numbers"][-1][1]
+
+
+def test_the_export_names_the_model(bench) -> None:
+    assert "Scored by tiny" in workbench_html(bench)
+
+
+def test_the_run_browser_opens_on_a_run_with_tokens(frozen_tiny) -> None:
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    assert Path(browser.run).name == "sa_grpo_0.2-s0"
+    assert browser.tokens.score is not None and browser.note.value == ""
+    names = list_runs(sorted(STUDY.glob("*-s*")))
+    with_tokens = [name.path.name for name in names if name.has_tokens]
+    assert with_tokens == ["sa_grpo_0.2-s0", "grpo-s0"]
+    part = next((STUDY / "grpo-s0" / "rollouts.parquet").glob("*.parquet"))
+    logged = pq.read_table(part, columns=["logps_standalone"]).column(0).to_pylist()
+    assert has_tokens(STUDY / "grpo-s0") is any(logged)
+    browser.arm.value = "sar_alone"
+    assert {Path(value).name for _, value in browser.runs.options} == {
+        f"sar_alone-s{seed}" for seed in range(3)
+    }
+    assert "without the log-probs of each token" in browser.note.value
+    browser.mode.value = "audit"
+    assert "correct answers" in browser.message.value  # the note does not hide the count
+    browser.seed.value = "2"
+    assert Path(browser.run).name == "sar_alone-s2"
+
+
+def test_an_audit_that_finds_nothing_says_what_to_try(frozen_tiny) -> None:
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    browser.mode.value = "audit"
+    browser.length.value, browser.sar.value = 5, -0.9
+    right = sum(row.correct for row in browser.rows)
+    assert f"0 of {right} correct answers ({len(browser.rows)} logged)" in browser.message.value
+    assert "at most 5 tokens and a SAR of at most −0.90" in browser.message.value
+    wider = next_wider(browser.rows, 5, -0.9)
+    assert wider is not None and short_with_low_sar(browser.rows, *wider)
+    browser.wider.click()
+    assert (browser.max_length, browser.max_sar) == pytest.approx(wider)
+    assert browser.shown
+
+
+def test_the_next_wider_thresholds_by_hand() -> None:
+    rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:3]
+    facts = ((20, 0.12), (60, -0.2), (200, 0.9))
+    rows = [
+        replace(row, correct=True, truncated=False, length=n, sar=sar)
+        for row, (n, sar) in zip(rows, facts, strict=True)
+    ]
+    assert next_wider(rows, 30, 0.0) == (30, pytest.approx(0.15))  # 0.12, up to the slider's step
+    assert next_wider(rows, 30, 0.15) == (60, pytest.approx(0.15))
+    assert next_wider(rows, 200, 0.9) is None
+
+
+def test_questions_are_searched_filtered_and_sorted(frozen_tiny) -> None:
+    rows = read_audit(STUDY / "sa_grpo_0.2-s0")
+    everything = choose_questions(rows)
+    some = choose_questions(rows, search="STICKERS")
+    assert some and len(some) < len(everything)
+    assert all("stickers" in text.lower() for text in some.values())
+    ends = {
+        key: [
+            r
+            for r in rows
+            if r.question_id == key and r.step == max(x.step for x in rows if x.question_id == key)
+        ]
+        for key in list(some)
+    }
+    order = list(choose_questions(rows, search="stickers", order="longest"))
+    lengths = [sum(r.length for r in ends[key]) / len(ends[key]) for key in order]
+    assert lengths == sorted(lengths, reverse=True)
+    for key in choose_questions(rows, search="stickers", shown="wrong at the end"):
+        assert sum(r.correct for r in ends[key]) / len(ends[key]) < 0.5
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    browser.search.value = "no such words"
+    assert browser.shown == () and "No question" in browser.message.value
+
+
+def test_colours_of_sar_fit_the_answers_shown() -> None:
+    rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:4]
+    rows = [replace(row, sar=sar) for row, sar in zip(rows, (0.1, 0.16, 0.2, -0.03), strict=True)]
+    axis = history_figure(rows).layout.coloraxis
+    assert (axis.cmin, axis.cmax) == pytest.approx((-0.2, 0.2))
+    assert axis.colorbar.title.text == "SAR, ±0.20"
+
+
+def test_a_logged_answer_goes_to_the_workbench(frozen_tiny) -> None:
+    made = Workbench(frozen_tiny, runs=STUDY)
+    made.run_browser.to_bench.click()
+    made.wait()
+    row = made.run_browser.shown[0]
+    assert made.question == row.question and made.opened.answer == row.answer
+    assert made.answers[0].correct is row.correct and made.tabs.selected_index == 0
+
+
+def test_stored_scores_are_used_for_their_model_and_text_only(frozen_tiny, tmp_path) -> None:
+    drafts = [Draft("1 + 1?", "Answer: 2", "2", "a"), Draft("1 + 1?", "2", "2", "b")]
+    path = tmp_path / "scores.parquet"
+    fresh = score_candidates(frozen_tiny, drafts)
+    write_scores(frozen_tiny, fresh[:1], path)
+    first, second = stored_scores(frozen_tiny, drafts, path)
+    assert isinstance(second, Draft) and isinstance(first, Candidate)
+    assert first.score == fresh[0].score and first.correct and first.label == "a"
+    changed = [Draft("1 + 2?", "Answer: 2"), Draft("1 + 1?", "Answer: 3")]
+    assert stored_scores(frozen_tiny, changed, path) == changed
+    assert stored_scores(random_policy("llama"), drafts, path) == drafts
+    assert stored_scores(frozen_tiny, drafts, tmp_path / "none") == drafts
+    with pytest.raises(ValueError, match="score_examples"):
+        stored_example(Draft("1 + 1?", "other"), path)
+
+
+def test_a_changed_weight_makes_stored_scores_void(tiny, tmp_path) -> None:
+    drafts = [Draft("1 + 1?", "Answer: 2", "2", "a")]
+    write_scores(tiny, score_candidates(tiny, drafts), tmp_path / "s.parquet")
+    next(tiny.model.parameters()).data.view(-1)[0] += 1e-3
+    assert stored_scores(tiny, drafts, tmp_path / "s.parquet") == drafts
+
+
+def test_parameters_of_notebook_01_are_checked() -> None:
+    settings = InspectionSettings.from_parameters({"runs": "data/study", "questions": 2})
+    assert settings.run_folder == STUDY
+    with pytest.raises(ValueError, match="Unknown parameter 'modle'"):
+        InspectionSettings.from_parameters({"modle": "tiny"})
+    with pytest.raises(ValueError, match="questions is '3'"):
+        InspectionSettings.from_parameters({"questions": "3"})
+    with pytest.raises(ValueError, match="alpha is 2"):
+        InspectionSettings.from_parameters({"alpha": 2.0})

@@ -61,6 +61,7 @@ class TrainConfig:
     questions: int = _OF_ALGORITHM  # per step
     group_size: int = _OF_ALGORITHM  # answers per question
     max_answer_tokens: int = 256
+    length_budget: int = 0  # tokens that rewards with a budget aim at; 0: max_answer_tokens
     mini_batches: int = _OF_ALGORITHM  # optimiser updates per epoch
     epochs: int = 1  # passes over a step's answers
     learning_rate: float = _OF_ALGORITHM

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from sarlab.config import TrainConfig
-from sarlab.dependence import line_dependence
-from sarlab.diagnostics import bonus_diagnostics
 from sarlab.models import Policy
-from sarlab.prompts import conditioned_ids, standalone_ids
-from sarlab.rewards import alpha_at, copied_mask, reward_named
+from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
+from sarlab.rewards import alpha_at, answer_bonus, reward_named
+from sarlab.rewards.diagnostics import bonus_diagnostics
+from sarlab.rewards.needs import reward_extras
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, answer_logps, compute_prefixes
+from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
 from sarlab.tasks import Verdict, judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 
@@ -43,6 +43,7 @@ def collect(
     seed: str,
     group_size: int,
     progress: float = 0.0,
+    best_accuracy: float = 0.0,
     standalone: bool = True,
     greedy: bool = False,
     on_token: Callable[[int, int], None] | None = None,
@@ -81,8 +82,10 @@ def collect(
     clock.lap("score_conditioned")
     logps_standalone = standalone_logps(policy, rollouts, config) if standalone else None
     clock.lap("score_standalone")
-    extras = reward_extras(policy, config.reward, questions, prefixes, rollouts, logps_conditioned)
-    clock.lap("score_lines")
+    extras = reward_extras(
+        policy, config.reward, questions, prefixes, rollouts, logps_conditioned, verdicts
+    )
+    clock.lap("score_extras")
     inputs = RewardInputs(
         correct=torch.tensor([float(v.correct) for v in verdicts]),
         group_ids=rollouts.group_ids,
@@ -90,38 +93,41 @@ def collect(
         logps_conditioned=logps_conditioned,
         logps_standalone=logps_standalone,
         progress=progress,
+        budget=config.length_budget or config.max_answer_tokens,
+        best_accuracy=best_accuracy,
         **extras,
     )
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
 
 
-def reward_extras(
+def inputs_of_texts(
     policy: Policy,
+    question: Question,
+    texts: Sequence[str],
+    verdicts: Sequence[Verdict],
     reward: str,
-    questions: Sequence[Question],
-    prefixes: Sequence[Prefix],
-    rollouts: Rollouts,
-    logps_conditioned: Tensor,
-) -> dict[str, Tensor]:
-    """The optional fields of RewardInputs that the reward declares; {} for most."""
-    needs, found = reward_named(reward), {}
-    if needs.needs_copied:
-        ids = [policy.tokenizer(q.text, add_special_tokens=False).input_ids for q in questions]
-        found["copied"] = copied_mask(
-            ids, rollouts.group_ids, rollouts.answer_ids, rollouts.answer_mask
-        )
-    if needs.needs_lines:
-        with policy.folded():
-            lines = line_dependence(
-                policy,
-                prefixes,
-                rollouts.answer_ids,
-                rollouts.answer_mask,
-                logps_conditioned,
-                prefix_index=rollouts.group_ids,
-            )
-        found |= {"line_ids": lines.line_ids, "dependence": lines.nats}
-    return found
+    budget: int = 256,
+) -> RewardInputs:
+    """Typed answers to one question, scored and prepared as the reward needs them; one group."""
+    ids = [encode_answer(policy.tokenizer, text, policy.end_id) for text in texts]
+    block, mask = answer_block(ids)
+    prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, question.text, policy.prompt)))
+    alone = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
+    conditioned = answer_logps(policy, prefix, block, mask).cpu()
+    group = torch.zeros(len(texts), dtype=torch.long)
+    rollouts = Rollouts(block, mask, conditioned, group, group.bool(), tuple(texts))
+    standalone = None
+    if reward_named(reward).needs_standalone:
+        standalone = answer_logps(policy, alone, block, mask).cpu()
+    return RewardInputs(
+        correct=torch.tensor([float(v.correct) for v in verdicts]),
+        group_ids=group,
+        answer_mask=mask,
+        logps_conditioned=conditioned,
+        logps_standalone=standalone,
+        budget=budget,
+        **reward_extras(policy, reward, [question], [prefix], rollouts, conditioned, verdicts),
+    )
 
 
 def conditioned_logps(
@@ -182,7 +188,7 @@ def step_metrics(
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
         "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
         "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
-        **bonus_diagnostics(reward_named(config.reward).bonus(inputs), inputs, rewards),
+        **bonus_diagnostics(answer_bonus(inputs, config.reward), inputs, rewards),
     }
 
 

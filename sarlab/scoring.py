@@ -52,11 +52,13 @@ class ComputedPrefix(Prefix):
 class TokenReport(NamedTuple):
     """What the workbench shows per answer token, [B, T] each (nats; 0 on padding).
 
+    ``self_certainty`` is logsumexp(logits) − mean(logits).
     ``ranks`` count from 1, the likeliest token; ``top_ids`` and ``top_logps`` are [B, T, 5].
     """
 
     logps: Tensor
     entropy: Tensor
+    self_certainty: Tensor
     ranks: Tensor
     top_ids: Tensor
     top_logps: Tensor
@@ -129,10 +131,15 @@ def answer_states(
 
 
 def token_report(
-    policy: Policy, prefixes: Prefix | Sequence[Prefix], answer_ids: Tensor, answer_mask: Tensor
+    policy: Policy,
+    prefixes: Prefix | Sequence[Prefix],
+    answer_ids: Tensor,
+    answer_mask: Tensor,
+    *,
+    prefix_index: Tensor | None = None,
 ) -> TokenReport:
     """Log-probs, entropy, ranks and likeliest tokens of answers; see :func:`answer_logps`."""
-    answers = _checked(policy, prefixes, answer_ids, answer_mask, None)
+    answers = _checked(policy, prefixes, answer_ids, answer_mask, prefix_index)
     parts: list[tuple[Tensor, TokenReport]] = []
     with torch.no_grad():
         computed, attempts = _micro_batches(policy, answers, 0)
@@ -166,6 +173,7 @@ def report_of_states(
             TokenReport(
                 logps=targets_logps[:, 0],
                 entropy=-(logps.exp() * logps).sum(-1),
+                self_certainty=-logps.mean(-1),
                 ranks=(logps > targets_logps).sum(-1) + 1,
                 top_ids=top.indices,
                 top_logps=top.values,

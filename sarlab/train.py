@@ -29,7 +29,7 @@ from sarlab.losses import (
     share_without_signal,
     whiten,
 )
-from sarlab.rewards import reward_named, total_reward
+from sarlab.rewards import reward_named, token_credit, total_reward
 from sarlab.rollout import OnToken
 from sarlab.tasks import Task
 from sarlab.types import StepRecord
@@ -62,12 +62,15 @@ def grpo_steps(
             seed=f"{config.seed} {step} sample",
             group_size=config.group_size,
             progress=state.step / config.steps,
+            best_accuracy=state.best_accuracy,
             standalone=config.log_sar or reward_named(config.reward).needs_standalone,
             on_token=on_token,
         )
         group_ids = batch.rollouts.group_ids
         rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
         advantages = group_advantages(rewards, group_ids, divide_by_std=config.loss == "grpo")
+        credit = token_credit(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        token_advantages = advantages if credit is None else advantages[:, None] + credit
         clock = Clock()
         logps_reference = reference_logps(policy, batch, config)
         clock.lap("reference")
@@ -76,10 +79,13 @@ def grpo_steps(
         for _ in range(config.epochs):
             for rows in mini_batches(group_ids, config.mini_batches):
                 updates.append(
-                    update_policy(state, rate, batch, rows, advantages, logps_reference, config)
+                    update_policy(
+                        state, rate, batch, rows, token_advantages, logps_reference, config
+                    )
                 )
         clock.lap("update")
         state.step = step
+        state.best_accuracy = max(state.best_accuracy, float(batch.inputs.correct.mean()))
         metrics = {
             **step_metrics(step, batch, rewards, config),
             "no_signal_share": share_without_signal(rewards, group_ids),
@@ -105,6 +111,7 @@ def ppo_steps(
             seed=f"{config.seed} {step} sample",
             group_size=1,
             progress=state.step / config.steps,
+            best_accuracy=state.best_accuracy,
             standalone=config.log_sar or reward_named(config.reward).needs_standalone,
             on_token=on_token,
         )
@@ -116,6 +123,9 @@ def ppo_steps(
         values_old = critic_values(critic, batch, config)
         clock.lap("values")
         token_rewards = reward_on_last_token(rewards, mask)
+        credit = token_credit(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        if credit is not None:
+            token_rewards = token_rewards + credit / mask.sum(dim=1, keepdim=True)
         advantages, returns = gae(
             token_rewards, values_old, mask, gamma=config.gamma, lam=config.lam
         )
@@ -135,6 +145,7 @@ def ppo_steps(
                 clock.lap("update_critic")
                 updates.append(numbers)
         state.step = step
+        state.best_accuracy = max(state.best_accuracy, float(batch.inputs.correct.mean()))
         metrics = {
             **step_metrics(step, batch, rewards, config),
             "no_signal_share": float(rewards.std() < 1e-8),

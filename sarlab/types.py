@@ -88,10 +88,15 @@ class RewardInputs:
 
     ``correct`` [B] float 0 or 1, ``group_ids`` [B] equal for answers to one question,
     ``logps_conditioned`` and ``logps_standalone`` [B, T] nats, ``answer_mask`` [B, T],
-    ``progress`` in [0, 1]: the share of training done. The rest is None where the reward in use
-    does not declare that it needs it: ``logps_standalone``; ``copied`` [B, T], True on tokens of
-    n-grams copied from the question; ``line_ids`` [B, T], each token's line from 0, −1 on padding;
-    ``dependence`` [B, L], what the rest of the answer takes from each line, nats.
+    ``progress`` in [0, 1]: the share of training done, ``budget`` in tokens, ``best_accuracy`` of
+    the steps so far. The rest is None where the reward in use does not declare that it needs it:
+    ``logps_standalone``; ``copied`` [B, T], True on tokens of n-grams copied from the question;
+    ``line_ids`` [B, T], each token's line from 0, −1 on padding; ``dependence`` [B, L], what the
+    rest of the answer takes from each line, nats; ``entropy`` and ``self_certainty`` [B, T] of the
+    policy at each token, nats; ``gold_logps`` and ``gold_logps_without`` [B, G], the reference
+    answer's tokens after the reasoning and without it, with ``gold_mask``; ``answer_keys``, the
+    value that each answer gave, None where it gave none; ``texts`` and ``questions`` of the
+    answers, for a reward that reads them.
     """
 
     correct: Tensor
@@ -103,13 +108,33 @@ class RewardInputs:
     copied: Tensor | None = None
     line_ids: Tensor | None = None
     dependence: Tensor | None = None
+    entropy: Tensor | None = None
+    self_certainty: Tensor | None = None
+    gold_logps: Tensor | None = None
+    gold_logps_without: Tensor | None = None
+    gold_mask: Tensor | None = None
+    answer_keys: tuple[str | None, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    questions: tuple[Question, ...] | None = None
+    budget: int | None = None
+    best_accuracy: float = 0.0
 
     def __post_init__(self) -> None:
         rows, width = self.answer_mask.shape
         for name in ("correct", "group_ids"):
             _check(name, getattr(self, name), (rows,), "RewardInputs")
-        for name in ("logps_conditioned", "logps_standalone", "copied", "line_ids"):
+        for name in (
+            "logps_conditioned",
+            "logps_standalone",
+            "copied",
+            "line_ids",
+            "entropy",
+            "self_certainty",
+        ):
             _check(name, getattr(self, name), (rows, width), "RewardInputs")
+        if self.gold_mask is not None:
+            for name in ("gold_logps", "gold_logps_without"):
+                _check(name, getattr(self, name), tuple(self.gold_mask.shape), "RewardInputs")
         if not bool(self.answer_mask.any(dim=1).all()):
             empty = (~self.answer_mask.any(dim=1)).nonzero().flatten().tolist()
             raise ValueError(

@@ -10,6 +10,7 @@ after 12 batches, 2 MB beside the policy against 11); a head alone explains 0.07
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,11 +93,13 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     critic: Critic | None = None  # PPO's
+    best_accuracy: float = 0.0  # of a step's answers so far, which some rewards look at
 
     def save(self, folder: Path) -> None:
         """Write adapter (PEFT layout) and optimiser state, both as safetensors."""
         self.policy.model.save_pretrained(folder, selected_adapters=["default"])
         save_optimizer(self.optimizer, folder / "optimizer.safetensors")
+        (folder / "best_accuracy.json").write_text(json.dumps(self.best_accuracy))
         if self.critic is not None:
             self.critic.save(folder)
 
@@ -107,6 +110,8 @@ class TrainState:
         adapter = load_file(folder / "adapter_model.safetensors")
         set_peft_model_state_dict(self.policy.model, adapter)
         load_optimizer(self.optimizer, folder / "optimizer.safetensors")
+        best = folder / "best_accuracy.json"
+        self.best_accuracy = json.loads(best.read_text()) if best.exists() else 0.0
         if self.critic is not None:
             self.critic.load(folder)
         self.step = step

@@ -23,9 +23,10 @@ import torch
 from build_tiny import FILLER
 
 from sarlab.config import TrainConfig
-from sarlab.experience import Batch, collect, reward_extras
+from sarlab.experience import Batch, collect
 from sarlab.models import load_policy
 from sarlab.rewards import REWARDS
+from sarlab.rewards.needs import reward_extras
 from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator
 from sarlab.types import Question
@@ -38,6 +39,7 @@ FROM_TEXT = {
     "unneeded": re.compile(r"\d+ is not needed\."),
     "answer": re.compile(r"Answer:.*"),
 }
+COMPUTED = {"copied", "line_ids", "dependence"}  # of what a reward may need
 CHUNK = 50  # questions sampled at once
 
 
@@ -64,7 +66,7 @@ def answers(batch: Batch, first: int) -> Iterator[dict[str, Any]]:
     bonuses = {
         name: entry.bonus(inputs)
         for name, entry in REWARDS.items()
-        if name not in ("correct", "sar_alone")
+        if name not in ("correct", "sar_alone") and set(entry.needs) <= COMPUTED
     }
     for row, group in enumerate(inputs.group_ids.tolist()):
         question, own = batch.questions[group], inputs.answer_mask[row]
@@ -126,9 +128,8 @@ def main() -> None:
         part = asked[first : first + CHUNK]
         seed = f"base groups {first}"
         batch = collect(policy, part, config, seed=seed, group_size=args.group_size)
-        extras = reward_extras(
-            policy, "sar_masked", part, batch.prefixes, batch.rollouts, batch.rollouts.logps
-        )
+        sampled = (part, batch.prefixes, batch.rollouts, batch.rollouts.logps, batch.verdicts)
+        extras = reward_extras(policy, "sar_masked", *sampled)
         batch = replace(batch, inputs=replace(batch.inputs, copied=extras["copied"]))
         by_answer += answers(batch, first)
         by_line += lines(batch, first)

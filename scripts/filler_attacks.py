@@ -16,10 +16,10 @@ from collections.abc import Callable
 import torch
 from build_tiny import FILLER, column_sum
 
-from sarlab.dependence import line_dependence
 from sarlab.models import load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards import filler_share
+from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks.word_problems import WordProblem, draw_problem
 from sarlab.types import RewardInputs

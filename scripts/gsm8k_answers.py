@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from sarlab.audit.failures import ended
+from sarlab.audit.records import LabelledAnswer
 from sarlab.tasks import verify
 from sarlab.tasks.rows import read_rows, text_field
 from sarlab.types import Question
-from sarlab.validity.failures import ended
-from sarlab.validity.records import LabelledAnswer
 
 LABELS: dict[str, str] = {
     "solution": "the data set's own solution: concise and right",

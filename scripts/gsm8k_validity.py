@@ -25,6 +25,18 @@ from typing import Any, TypeVar
 from gsm8k_answers import gsm8k_answers, read_solutions
 from tqdm import tqdm
 
+from sarlab.audit.claims import claim_table, claims_for, group_table
+from sarlab.audit.failures import FAILURES, failure_answers, proof_answers
+from sarlab.audit.formatting import claims_text, groups_text, scores_text
+from sarlab.audit.records import LabelledAnswer, by_question
+from sarlab.audit.scoring import (
+    FACTS,
+    NUMBERS,
+    Rows,
+    read_scored,
+    score_question,
+    standalone_prefixes,
+)
 from sarlab.display.tables import aligned
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import DEFAULT_INSTRUCTION, conditioned_ids
@@ -33,18 +45,6 @@ from sarlab.runs.atomic import read_json, write_json, write_text
 from sarlab.scoring import Prefix
 from sarlab.tasks import judge_all, load_task
 from sarlab.types import Question
-from sarlab.validity.claims import claim_table, claims_for, group_table
-from sarlab.validity.failures import FAILURES, failure_answers, proof_answers
-from sarlab.validity.formatting import claims_text, groups_text, scores_text
-from sarlab.validity.records import LabelledAnswer, by_question
-from sarlab.validity.scoring import (
-    FACTS,
-    NUMBERS,
-    Rows,
-    read_scored,
-    score_question,
-    standalone_prefixes,
-)
 
 Item = TypeVar("Item")
 

@@ -19,9 +19,9 @@ from build_tiny import FILLER
 from scipy.stats import bootstrap
 
 from sarlab.config import TrainConfig
-from sarlab.diagnostics import bonus_diagnostics
 from sarlab.experience import collect
 from sarlab.models import load_policy
+from sarlab.rewards.diagnostics import bonus_diagnostics
 from sarlab.sar import self_aligned_reward
 from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator

@@ -16,13 +16,13 @@ from typing import Any
 
 import pandas as pd
 
+from sarlab.audit.claims import claim_table, claims_for, group_table, label_table, option_table
+from sarlab.audit.failures import FAILURES
+from sarlab.audit.scoring import read_scored
 from sarlab.evaluation.behaviours import behaviour_change
 from sarlab.evaluation.compare import arm_table, run_table
 from sarlab.evaluation.policies import recorded, token_texts
 from sarlab.models import DATA
-from sarlab.validity.claims import claim_table, claims_for, group_table, label_table, option_table
-from sarlab.validity.failures import FAILURES
-from sarlab.validity.scoring import read_scored
 
 RECORD = Path(__file__).with_suffix(".json")
 TOLERANCE = 1e-5

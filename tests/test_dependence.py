@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from sarlab.dependence import line_dependence, lines_of
 from sarlab.models import load_policy
 from sarlab.prompts import conditioned_ids, encode_answer
+from sarlab.rewards.dependence import line_dependence, lines_of
 from sarlab.scoring import Prefix, answer_block, answer_logps
 
 QUESTION = "Ada has 384 coins and gets 297 more. How many coins does Ada have now?"

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from sarlab.diagnostics import (
+from sarlab.rewards import REWARDS, Reward
+from sarlab.rewards.diagnostics import (
     bonus_diagnostics,
     length_share,
     matched_alpha,
     reward_inputs,
     slope_per_10_tokens,
 )
-from sarlab.rewards import REWARDS, Reward
 from sarlab.types import RewardInputs
 
 

@@ -7,8 +7,8 @@ import json
 import papermill
 import pytest
 
+from sarlab.audit.notebook import ValiditySettings, load_validity
 from sarlab.models import REPOSITORY
-from sarlab.validity.notebook import ValiditySettings, load_validity
 
 NOTEBOOK = REPOSITORY / "notebooks" / "04_reward_validity.ipynb"
 ROWS = [

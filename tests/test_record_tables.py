@@ -4,12 +4,12 @@ import json
 
 from record_tables import RECORD, differences, plain_numbers
 
+from sarlab.audit.claims import claim_table, claims_for, label_table
+from sarlab.audit.failures import FAILURES
+from sarlab.audit.scoring import read_scored
 from sarlab.evaluation.compare import arm_table
 from sarlab.evaluation.policies import recorded
 from sarlab.models import DATA
-from sarlab.validity.claims import claim_table, claims_for, label_table
-from sarlab.validity.failures import FAILURES
-from sarlab.validity.scoring import read_scored
 
 
 def test_the_shipped_study_gives_the_recorded_table():

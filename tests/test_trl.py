@@ -123,3 +123,25 @@ def test_one_update_is_sarlabs_own(token_budget: int, tiny, tmp_path: Path) -> N
     )
     assert logged["loss"] == pytest.approx(found["loss"], rel=1e-4)
     assert logged["grad_norm"] == pytest.approx(found["grad_norm"], rel=1e-4)
+
+
+def test_completions_that_trl_logs_open_as_rollouts(tiny, tmp_path: Path) -> None:
+    """TRL itself writes the file; lengths and rewards are those of its own batch."""
+    from sarlab.runs.rollouts import open_rollouts
+
+    questions = load_task("word_problems").train_batch(1, 2, 0)
+    config = replace(CONFIG, steps=1, alpha_schedule="constant")
+    trainer = SARTrainer(
+        tiny, questions, config, grpo_config(config, tmp_path, log_completions=True)
+    )
+    trainer.train()
+    frame = open_rollouts(tmp_path, tokenizer=tiny.tokenizer)
+    assert frame.attrs["format"] == "TRL completions"
+    assert len(frame) == 16 and frame["group_id"].nunique() == 4  # each of TRL's two updates
+    assert set(frame["question"]) == {q.text for q in questions}
+    mean = frame.groupby("group_id")[["correct", "o1_pruner"]].transform("mean")
+    advantage = (frame[["correct", "o1_pruner"]] - mean) @ [1.0, 0.2]  # as TRL weighs them
+    assert advantage.tolist() == pytest.approx(frame["advantage"].tolist(), abs=1e-6)
+    assert frame["reward"].tolist() == pytest.approx(
+        (frame["correct"] + frame["o1_pruner"]).tolist()
+    )

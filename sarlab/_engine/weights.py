@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
+REPOSITORY = next(p for p in (_PACKAGE / "_shipped", _PACKAGE.parent) if p.exists())
+"""The clone, or what a wheel brings of it."""
 DATA = Path(os.environ.get("SARLAB_DATA", REPOSITORY / "data"))
 EMBEDDED = ("tiny", "tiny-facts")
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -180,8 +180,8 @@ def contrast(one, other):
 
 
 def test_text_and_marks_stand_out_on_the_ground_of_figures(study):
+    from sarlab.audit.plots import _LOOKS
     from sarlab.evaluation.plots import _COLOURS
-    from sarlab.validity.plots import _LOOKS
 
     ground = plane_figure(arm_table(recorded(study))).layout.paper_bgcolor
     text = plane_figure(arm_table(recorded(study))).layout.font.color

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from sarlab.validity.claims import claim_table, claims_for, group_table, option_table, score_columns
+from sarlab.audit.claims import claim_table, claims_for, group_table, option_table, score_columns
 
 
 def rows(*answers):

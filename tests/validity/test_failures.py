@@ -4,9 +4,7 @@ from collections import Counter
 
 import pytest
 
-from sarlab.tasks import verify
-from sarlab.types import Question
-from sarlab.validity.failures import (
+from sarlab.audit.failures import (
     MODES,
     equations,
     failure_answers,
@@ -14,6 +12,8 @@ from sarlab.validity.failures import (
     rare_phrase,
     wrong_value,
 )
+from sarlab.tasks import verify
+from sarlab.types import Question
 
 ASKED = Question("Ada packs 3 crates of 4 pears and eats 2 pears.", "10")
 RIGHT = "The crates hold 3 * 4 = 12 pears. She is left with 12 - 2 = 10.\nAnswer: 10"

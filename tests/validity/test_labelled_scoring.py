@@ -7,11 +7,11 @@ import torch
 from gsm8k_validity import sample_groups, ship_scored, write_parts
 
 from sarlab import StandaloneContext, score_answers
+from sarlab.audit.claims import group_table, score_columns
+from sarlab.audit.records import LabelledAnswer
+from sarlab.audit.scoring import read_scored, score_question, scored_run, standalone_prefixes
 from sarlab.tasks import load_task
 from sarlab.types import Question
-from sarlab.validity.claims import group_table, score_columns
-from sarlab.validity.records import LabelledAnswer
-from sarlab.validity.scoring import read_scored, score_question, scored_run, standalone_prefixes
 
 ASKED = "Ada has 12 apples and buys 5 more. How many apples does she have?"
 TEXTS = ("12 + 5 = 17.\nAnswer: 17", "Answer: 17", "I do not know what this is about, at all.")

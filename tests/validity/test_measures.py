@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sarlab.audit.measures import contrast
 from sarlab.evaluation.statistics import mean_interval
-from sarlab.validity.measures import contrast
 
 
 def sides(better, worse):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sarlab.audit.measures import Contrast, Estimate, contrast
 from sarlab.evaluation.statistics import Array
-from sarlab.validity.measures import Contrast, Estimate, contrast
 
 SCORES: dict[str, str] = {
     "sar": "SAR",

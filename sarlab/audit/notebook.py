@@ -16,6 +16,32 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sarlab.answers import score_answers
+from sarlab.audit.claims import (
+    Claim,
+    claim_table,
+    claims_for,
+    group_table,
+    label_table,
+    option_table,
+    score_columns,
+)
+from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
+from sarlab.audit.formatting import (
+    claims_text,
+    groups_text,
+    labels_text,
+    options_text,
+    scores_text,
+)
+from sarlab.audit.plots import claims_figure, groups_figure
+from sarlab.audit.records import LabelledAnswer, by_question, judged, read_labelled
+from sarlab.audit.scoring import (
+    is_scored,
+    read_scored,
+    score_question,
+    scored_run,
+    standalone_prefixes,
+)
 from sarlab.config import refuse_unknown
 from sarlab.display.figures import show
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
@@ -25,32 +51,6 @@ from sarlab.models import DATA, REPOSITORY, Policy, load_policy
 from sarlab.prompts import StandaloneContext
 from sarlab.runs.parameters import check_types
 from sarlab.types import Question
-from sarlab.validity.claims import (
-    Claim,
-    claim_table,
-    claims_for,
-    group_table,
-    label_table,
-    option_table,
-    score_columns,
-)
-from sarlab.validity.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.validity.formatting import (
-    claims_text,
-    groups_text,
-    labels_text,
-    options_text,
-    scores_text,
-)
-from sarlab.validity.plots import claims_figure, groups_figure
-from sarlab.validity.records import LabelledAnswer, by_question, judged, read_labelled
-from sarlab.validity.scoring import (
-    is_scored,
-    read_scored,
-    score_question,
-    scored_run,
-    standalone_prefixes,
-)
 from sarlab.widgets.html import answer_html
 
 _SHIPPED = DATA / "validity"
@@ -105,7 +105,7 @@ class ValiditySettings:
 class Validity:
     """Scored answers, what is claimed of them, and how far it holds.
 
-    ``table``: rows of :func:`sarlab.validity.scoring.score_question`, those of the failure modes in
+    ``table``: rows of :func:`sarlab.audit.scoring.score_question`, those of the failure modes in
     ``failures``, those of sampled groups in ``groups``; ``measured`` is the claim table of the
     first model. ``policy`` is that model where it was loaded.
     """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from sarlab.audit.claims import SCORES
 from sarlab.display.tables import Column, text_table
-from sarlab.validity.claims import SCORES
 
 
 def labels_text(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`sarlab.validity.claims.label_table` as text."""
+    """A table of :func:`sarlab.audit.claims.label_table` as text."""
     shown = _words(table, "label").assign(log_ppl=-table["confidence"])
     return text_table(
         shown,
@@ -30,7 +30,7 @@ def labels_text(table: pd.DataFrame) -> pd.DataFrame:
 def claims_text(
     table: pd.DataFrame, score: str = "sar", *, equal_length: bool = False
 ) -> pd.DataFrame:
-    """How one score does on every claim, as text: of :func:`sarlab.validity.claims.claim_table`."""
+    """How one score does on every claim, as text: of :func:`sarlab.audit.claims.claim_table`."""
     prefix = "equal_" if equal_length else ""
     columns = [
         Column("claim", "claim"),
@@ -44,7 +44,7 @@ def claims_text(
 
 
 def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
-    """One measure of :func:`sarlab.validity.claims.claim_table` as text, one column per score.
+    """One measure of :func:`sarlab.audit.claims.claim_table` as text, one column per score.
 
     ``name``: share, auc or effect, or with ``equal_`` before one of the first two; shares in
     percent.
@@ -54,7 +54,7 @@ def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
 
 
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Right against wrong within groups, as text: of :func:`sarlab.validity.claims.group_table`."""
+    """Right against wrong within groups, as text: of :func:`sarlab.audit.claims.group_table`."""
     mixed = [f"{r['mixed_groups']} of {r['groups']}" for r in table.to_dict("records")]
     return text_table(
         table.assign(mixed=mixed, score=table["score"].map(SCORES)),
@@ -73,7 +73,7 @@ def groups_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def options_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Share in order (%) by option, as text: of :func:`sarlab.validity.claims.option_table`.
+    """Share in order (%) by option, as text: of :func:`sarlab.audit.claims.option_table`.
 
     The log form has one column, that of the defaults: empty turn, with end token.
     """

@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from sarlab.audit.claims import SCORES
 from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
-from sarlab.validity.claims import SCORES
 
 # Each score has a colour and a symbol; SAR is filled, what it is compared with is open.
 _LOOKS = {
@@ -25,7 +25,7 @@ _ROW = 46  # pixels per claim
 def claims_figure(table: pd.DataFrame) -> go.Figure:
     """Share of pairs in the claimed order by score: all pairs left, equal length right.
 
-    ``table``: of :func:`sarlab.validity.claims.claim_table`. Bars are 95% intervals; the line
+    ``table``: of :func:`sarlab.audit.claims.claim_table`. Bars are 95% intervals; the line
     at one half is a score that knows nothing.
     """
     claims = list(dict.fromkeys(table["claim"]))
@@ -42,7 +42,7 @@ def claims_figure(table: pd.DataFrame) -> go.Figure:
 def groups_figure(table: pd.DataFrame) -> go.Figure:
     """AUC of right against wrong answers within groups by policy and score, as the figure above.
 
-    ``table``: of :func:`sarlab.validity.claims.group_table`.
+    ``table``: of :func:`sarlab.audit.claims.group_table`.
     """
     models = list(dict.fromkeys(table["model"]))
     return _shares(

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sarlab.audit.records import LabelledAnswer, judged
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
 from sarlab.runs.atomic import read_json, read_jsonl
 from sarlab.runs.folder import read_rollouts
 from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
-from sarlab.validity.records import LabelledAnswer, judged
 
 Rows = list[dict[str, Any]]
 CONTEXTS = ("conditioned", *(context.value for context in StandaloneContext))

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from sarlab.audit.claims import Claim
+from sarlab.audit.records import LabelledAnswer
 from sarlab.tasks import verify
 from sarlab.types import Question
-from sarlab.validity.claims import Claim
-from sarlab.validity.records import LabelledAnswer
 
 FAILURES = "failure modes"
 """The group that answers of these modes belong to."""

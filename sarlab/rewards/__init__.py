@@ -14,11 +14,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from sarlab.rewards.published import (
+    alp,
+    cosine,
+    dast,
+    empo,
+    entropy,
+    grpo_lambda,
+    intuitor,
+    kimi,
+    l1_exact,
+    l1_max,
+    laser,
+    latro,
+    linear_length,
+    majority,
+    nover,
+    pmi,
+    rlpr,
+    short_rl,
+    shorter_better,
+    soft_overlong,
+    verifree,
+    vr_cli,
+)
 from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
 
@@ -27,15 +51,17 @@ AlphaSchedule = Literal["constant", "linear_up", "linear_down"]
 
 @dataclass(frozen=True)
 class Reward:
-    """A bonus beside (or instead of) correctness, and the inputs that it needs."""
+    """A bonus beside (or instead of) correctness, and what it needs to be computed.
+
+    ``bonus`` returns one value per answer [B], or one per token [B, T] (dense credit).
+    """
 
     bonus: Callable[[RewardInputs], Tensor]
     needs_standalone: bool
     about: str
     verifiable: bool = True  # False: the bonus alone, correctness not counted
     needs_group: bool = False  # compares answers to one question, so there must be several
-    needs_copied: bool = False  # RewardInputs.copied: tokens copied from the question
-    needs_lines: bool = False  # RewardInputs.line_ids and dependence: extra scoring passes
+    needs: tuple[str, ...] = ()  # the optional fields of RewardInputs that it reads besides
 
 
 def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
@@ -128,9 +154,7 @@ def sar_lambda(inputs: RewardInputs, weight: float = 0.5) -> Tensor:
 def sar_masked(inputs: RewardInputs) -> Tensor:
     """SAR with v = 0 on tokens copied from the question [B]: a copy of the question earns 0."""
     if inputs.copied is None:
-        raise ValueError(
-            "sar_masked needs RewardInputs.copied. Declare needs_copied=True in the entry."
-        )
+        raise ValueError("sar_masked needs RewardInputs.copied. Declare needs=('copied',).")
     standalone = torch.where(inputs.copied, inputs.logps_conditioned, _standalone(inputs))
     return self_aligned_reward(inputs.logps_conditioned, standalone, inputs.answer_mask)
 
@@ -149,8 +173,8 @@ def filler_share(inputs: RewardInputs) -> Tensor:
     """
     if inputs.line_ids is None or inputs.dependence is None:
         raise ValueError(
-            "filler_share needs RewardInputs.line_ids and dependence. Declare needs_lines=True "
-            "in the entry."
+            "filler_share needs RewardInputs.line_ids and dependence. Declare "
+            "needs=('line_ids', 'dependence')."
         )
     given = token_values(inputs.logps_conditioned, _standalone(inputs))
     place = inputs.line_ids.clamp(min=0)
@@ -203,6 +227,13 @@ def _standalone(inputs: RewardInputs) -> Tensor:
     return inputs.logps_standalone
 
 
+_GROUP: dict[str, Any] = {"needs_group": True}
+_ALONE: dict[str, Any] = {"verifiable": False}
+_BUDGET: dict[str, Any] = {"needs": ("budget",)}
+_GOLD: dict[str, Any] = {"needs": ("gold_logps", "gold_logps_without", "gold_mask")}
+_LINES: dict[str, Any] = {"needs": ("line_ids", "dependence")}
+_KEYS: dict[str, Any] = {"needs": ("answer_keys",), **_GROUP, **_ALONE}
+
 REWARDS: dict[str, Reward] = {
     "correct": Reward(no_bonus, False, "right or wrong, nothing else"),
     "sar": Reward(sar, True, "right, and what the question gives to the answer"),
@@ -215,12 +246,46 @@ REWARDS: dict[str, Reward] = {
     "length_only": Reward(length_only, False, "right, and short, by SAR's formula with constant V"),
     "sar_lambda": Reward(sar_lambda, True, "right, and half SAR, half confidence (λ = 0.5)"),
     "sar_masked": Reward(
-        sar_masked, True, "right, and SAR without what is copied", needs_copied=True
+        sar_masked, True, "right, and SAR without what is copied", needs=("copied",)
     ),
     "sar_right": Reward(sar_right, True, "right, and SAR for right answers only"),
     "filler_share": Reward(
-        filler_share, True, "right, and without lines that serve nothing", needs_lines=True
+        filler_share,
+        True,
+        "right, and without lines that serve nothing",
+        needs=("line_ids", "dependence"),
     ),
+    "kimi": Reward(kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
+    "shorter_better": Reward(
+        shorter_better, False, "right, and near the shortest right one", **_GROUP
+    ),
+    "short_rl": Reward(short_rl, False, "right, and short while accuracy holds", **_GROUP),
+    "laser": Reward(laser, False, "right, and within the budget", **_BUDGET),
+    "alp": Reward(alp, False, "right, and short where the question is easy", **_BUDGET),
+    "linear_length": Reward(linear_length, False, "right, and short (prime-rl)", **_GROUP),
+    "grpo_lambda": Reward(grpo_lambda, False, "right, and short where most are", **_GROUP),
+    "dast": Reward(dast, False, "right, and near a budget set by difficulty", **_BUDGET),
+    "cosine": Reward(cosine, False, "right and short, wrong and long", **_BUDGET, **_ALONE),
+    "soft_overlong": Reward(soft_overlong, False, "right, and not near the limit", **_BUDGET),
+    "l1_exact": Reward(l1_exact, False, "right, and as long as the budget", **_BUDGET),
+    "l1_max": Reward(l1_max, False, "right and below the budget", **_BUDGET, **_ALONE),
+    "entropy": Reward(entropy, False, "right, and sure at each token", needs=("entropy",)),
+    "intuitor": Reward(intuitor, False, "right, and far from uniform", needs=("self_certainty",)),
+    "pmi": Reward(pmi, True, "right, and what the question gives in all, in nats"),
+    "verifree": Reward(verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
+    "rlpr": Reward(rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
+    "nover": Reward(
+        nover,
+        False,
+        "the gold's rank in perplexity, and brevity",
+        **_GOLD,
+        **_ALONE,
+        **_GROUP,
+    ),
+    "vr_cli": Reward(vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
+    "latro": Reward(latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
+    "majority": Reward(majority, False, "agrees with most of the group", **_KEYS),
+    "empo": Reward(empo, False, "share of the group that agrees", **_KEYS),
 }
 
 
@@ -247,17 +312,40 @@ def alpha_at(alpha: float, schedule: AlphaSchedule, progress: float) -> float:
     )
 
 
+def answer_bonus(inputs: RewardInputs, name: str) -> Tensor:
+    """The bonus per answer [B]; a dense one [B, T] counts with its mean over the answer."""
+    bonus = reward_named(name).bonus(inputs)
+    if bonus.shape == inputs.answer_mask.shape and bonus.dim() == 2:
+        return mean_logp(bonus, inputs.answer_mask)
+    if bonus.shape != inputs.correct.shape:
+        raise ValueError(
+            f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
+            f"{len(inputs.correct)} answers. Return one value per answer [B] or per token [B, T]."
+        )
+    return bonus
+
+
 def total_reward(
     inputs: RewardInputs, name: str, alpha: float, schedule: AlphaSchedule = "constant"
 ) -> Tensor:
     """R = R_VR + α·bonus [B]; for a reward that is not verifiable the bonus alone."""
-    reward = reward_named(name)
-    bonus = reward.bonus(inputs)
-    if bonus.shape != inputs.correct.shape:
-        raise ValueError(
-            f"Reward {name!r} returned shape {tuple(bonus.shape)} for "
-            f"{len(inputs.correct)} answers. Return one value per answer."
-        )
-    if not reward.verifiable:
+    bonus = answer_bonus(inputs, name)
+    if not reward_named(name).verifiable:
         return bonus
     return inputs.correct + alpha_at(alpha, schedule, inputs.progress) * bonus
+
+
+def token_credit(
+    inputs: RewardInputs, name: str, alpha: float, schedule: AlphaSchedule = "constant"
+) -> Tensor | None:
+    """α·(b_t − the answer's mean b) [B, T] of a dense bonus, 0 on padding; None for any other.
+
+    Added to an answer's advantage it moves credit between the answer's tokens and leaves their
+    mean as it is.
+    """
+    bonus = reward_named(name).bonus(inputs)
+    if bonus.dim() != 2:
+        return None
+    weight = alpha_at(alpha, schedule, inputs.progress) if reward_named(name).verifiable else 1.0
+    apart = bonus - mean_logp(bonus, inputs.answer_mask)[:, None]
+    return weight * apart.masked_fill(~inputs.answer_mask, 0.0)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarlab.rewards import reward_named
+from sarlab.rewards import answer_bonus
 from sarlab.types import RewardInputs
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -130,7 +130,7 @@ def matched_alpha(
     """
     strengths = []
     for name in (like[0], reward):
-        found = bonus_diagnostics(reward_named(name).bonus(inputs), inputs)
+        found = bonus_diagnostics(answer_bonus(inputs, name), inputs)
         slope, sd = found["bonus_slope"], found["bonus_sd_within"]
         if by == "sd":
             strengths.append(sd or 0.0)
@@ -164,7 +164,9 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
 
     def block(column: str) -> Tensor:
         values = [x for row in rows for x in row[column]]
-        return torch.zeros(mask.shape).masked_scatter(mask, torch.tensor(values))
+        return torch.zeros(mask.shape).masked_scatter(
+            mask, torch.tensor(values, dtype=torch.float32)
+        )
 
     alone = all(row["logps_standalone"] is not None for row in rows)
     return RewardInputs(

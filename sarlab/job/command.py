@@ -1,0 +1,140 @@
+"""The ``sarlab`` command: look at rewards, train, and open other trainers' runs.
+
+Runs and copied notebooks go to the current folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+EXAMPLES = """examples:
+  sarlab score "Ada has 12 apples and buys 5. How many?" "12 + 5 = 17\\nAnswer: 17" "Answer: 17"
+  sarlab train -p steps 30 -p alpha 0.1 -p name first
+  sarlab inspect runs/first
+  sarlab lab
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0, or 2 with a message where the input is not right."""
+    parser = argparse.ArgumentParser(
+        prog="sarlab",
+        description="A workbench for self-aligned reward: look at it, train with it, judge it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (run, help_text, add_arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=run.__doc__)
+        add_arguments(command)
+        command.set_defaults(run=run)
+    given, rest = parser.parse_known_args(arguments)
+    if rest and given.command not in {"train", "lab"}:
+        parser.error(f"unknown: {' '.join(rest)}")
+    try:
+        return given.run(given, rest)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def lab(given: argparse.Namespace, rest: list[str]) -> int:
+    """Copy the notebooks into FOLDER (those already there stay) and open JupyterLab on them.
+
+    What follows FOLDER goes to JupyterLab, such as --no-browser or --port 8890.
+    """
+    from sarlab.models import REPOSITORY
+
+    folder = Path(given.folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for notebook in sorted((REPOSITORY / "notebooks").glob("*.ipynb")):
+        if not (folder / notebook.name).exists():
+            shutil.copy2(notebook, folder / notebook.name)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ip=127.0.0.1",
+        f"--ServerApp.root_dir={folder}",
+        "--LabApp.default_url=/lab/tree/01_reward_inspection.ipynb",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    return subprocess.run([*command, *rest], cwd=folder, check=False).returncode
+
+
+def train(given: argparse.Namespace, rest: list[str]) -> int:
+    """Train, then print base against trained. Parameters as papermill takes them: -p NAME VALUE.
+
+    Every field of sarlab.TrainConfig, and name, out (the folder of runs, ./runs) and resume.
+    """
+    from sarlab.job.training import run_training
+    from sarlab.runs.parameters import command_parameters, run_request
+    from sarlab.summary import summary_text
+
+    told = {"out": str(Path("runs").resolve()), **command_parameters(rest)}
+    config, folder, resume = run_request(told)
+    run_training(config, folder, resume=resume)
+    print(summary_text(folder))
+    return 0
+
+
+def score(given: argparse.Namespace, rest: list[str]) -> int:
+    r"""Score answers to one question with it and without it. \n in an answer is a new line."""
+    from sarlab.answers import score_answers
+    from sarlab.models import load_policy
+
+    answers = [answer.replace("\\n", "\n") for answer in given.answers]
+    print(f"{'SAR':>6}  {'ppl(a|q)':>9}  {'ppl(a)':>9}  {'V, nats':>8}  {'tokens':>6}  answer")
+    for answer, scored in zip(
+        answers, score_answers(load_policy(given.model), given.question, answers), strict=True
+    ):
+        nats = sum(scored.logps_conditioned) - sum(scored.logps_standalone)
+        print(
+            f"{scored.sar:+6.3f}  {scored.ppl_conditioned:9.3f}  {scored.ppl_standalone:9.3f}  "
+            f"{nats:8.2f}  {len(scored.token_ids):6d}  {' '.join(answer.split())[:60]}"
+        )
+    return 0
+
+
+def inspect(given: argparse.Namespace, rest: list[str]) -> int:
+    """Open the answers that TRL, verl, OpenRLHF, verifiers, prime-rl and others leave."""
+    from sarlab.inspect import main as inspect_main
+
+    return inspect_main([given.path, *(["--model", given.model] if given.model else [])])
+
+
+def _lab_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default=".", help="default: the current folder")
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("question")
+    parser.add_argument("answers", nargs="+", metavar="answer")
+    parser.add_argument("--model", default="tiny", help="tiny, smollm2-135m, a hub id or a folder")
+
+
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="a run folder or a file of answers")
+    parser.add_argument("--model", default="", help="scores the answers under both contexts")
+
+
+Command = Callable[[argparse.Namespace, list[str]], int]
+COMMANDS: dict[str, tuple[Command, str, Callable[[argparse.ArgumentParser], None]]] = {
+    "lab": (lab, "open JupyterLab on the notebooks", _lab_arguments),
+    "train": (train, "train a model with SA-GRPO, SA-PPO or another reward", lambda _: None),
+    "score": (score, "score answers to one question", _score_arguments),
+    "inspect": (inspect, "open the answers of any trainer's run", _inspect_arguments),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What a reward asks for beyond correctness and both log-probs, computed only where it asks.
+
+A reward names fields of :class:`RewardInputs` in ``Reward.needs``; :func:`reward_extras` makes
+them for sampled answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sarlab.models import Policy
+from sarlab.rewards import copied_mask, reward_named
+from sarlab.rewards.dependence import line_dependence
+from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
+from sarlab.tasks import Verdict
+from sarlab.types import Question, Rollouts
+
+MARKER = "Answer:"
+"""What stands between an answer's reasoning and its value."""
+
+
+def reward_extras(
+    policy: Policy,
+    reward: str,
+    questions: Sequence[Question],
+    prefixes: Sequence[Prefix],
+    rollouts: Rollouts,
+    logps_conditioned: Tensor,
+    verdicts: Sequence[Verdict],
+) -> dict[str, Any]:
+    """The optional fields of RewardInputs that a reward declares; {} for most rewards."""
+    needs = set(reward_named(reward).needs)
+    makers: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
+        ("copied",): lambda: _copied(policy, questions, rollouts),
+        ("line_ids", "dependence"): lambda: _lines(policy, prefixes, rollouts, logps_conditioned),
+        ("entropy", "self_certainty"): lambda: _statistics(policy, prefixes, rollouts),
+        ("gold_logps", "gold_logps_without", "gold_mask"): lambda: gold_logps(
+            policy, [questions[i] for i in rollouts.group_ids.tolist()], prefixes, rollouts
+        ),
+        ("answer_keys",): lambda: {"answer_keys": tuple(v.extracted for v in verdicts)},
+        ("questions", "texts"): lambda: {
+            "texts": tuple(rollouts.texts),
+            "questions": tuple(questions[i] for i in rollouts.group_ids.tolist()),
+        },
+    }
+    extras: dict[str, Any] = {}
+    with policy.folded():
+        for names, make in makers.items():
+            if needs.intersection(names):
+                extras |= make()
+    return extras
+
+
+def gold_logps(
+    policy: Policy, questions: Sequence[Question], prefixes: Sequence[Prefix], rollouts: Rollouts
+) -> dict[str, Any]:
+    """Log-probs of each answer's gold value after its reasoning and without it [B, G], nats.
+
+    The reasoning is everything before the last ``Answer:``, or all of an answer that has none. The
+    marker itself stands before the value in both contexts and is not counted: any text earns it.
+    """
+    marker = _ids(policy, MARKER)
+    golds, after, without = [], [], []
+    for row, question in enumerate(questions):
+        prefix = prefixes[int(rollouts.group_ids[row])].ids
+        whole = _ids(policy, f"{MARKER} {question.gold}")
+        same = whole[: len(marker)] == marker
+        golds.append(
+            [*(whole[len(marker) :] if same else _ids(policy, question.gold)), policy.end_id]
+        )
+        answer = rollouts.answer_ids[row, rollouts.answer_mask[row]].tolist()
+        after.append(Prefix((*prefix, *_reasoning(policy, answer), *marker)))
+        without.append(Prefix((*prefix, *marker)))
+    ids, mask = answer_block(golds)
+    rows = torch.arange(len(golds))
+    return {
+        "gold_logps": answer_logps(policy, after, ids, mask, prefix_index=rows).cpu(),
+        "gold_logps_without": answer_logps(policy, without, ids, mask, prefix_index=rows).cpu(),
+        "gold_mask": mask,
+    }
+
+
+def _reasoning(policy: Policy, answer: list[int]) -> list[int]:
+    """The ids before the token in which the last marker begins, without an end token."""
+    if answer and answer[-1] in policy.eos_ids:
+        answer = answer[:-1]
+    decode = policy.tokenizer.decode
+    start = decode(answer, skip_special_tokens=False).rfind(MARKER)
+    if start < 0:
+        return answer
+    low, high = 0, len(answer)
+    while low < high:  # the most tokens whose text ends before the marker
+        middle = (low + high + 1) // 2
+        if len(decode(answer[:middle], skip_special_tokens=False)) <= start:
+            low = middle
+        else:
+            high = middle - 1
+    return answer[:low]
+
+
+def _ids(policy: Policy, text: str) -> list[int]:
+    return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> dict[str, Any]:
+    ids = [_ids(policy, q.text) for q in questions]
+    mask = copied_mask(ids, rollouts.group_ids, rollouts.answer_ids, rollouts.answer_mask)
+    return {"copied": mask}
+
+
+def _lines(
+    policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts, logps: Tensor
+) -> dict[str, Any]:
+    lines = line_dependence(
+        policy,
+        prefixes,
+        rollouts.answer_ids,
+        rollouts.answer_mask,
+        logps,
+        prefix_index=rollouts.group_ids,
+    )
+    return {"line_ids": lines.line_ids, "dependence": lines.nats}
+
+
+def _statistics(policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts) -> dict[str, Any]:
+    report = token_report(
+        policy,
+        prefixes,
+        rollouts.answer_ids,
+        rollouts.answer_mask,
+        prefix_index=rollouts.group_ids,
+    )
+    return {"entropy": report.entropy.cpu(), "self_certainty": report.self_certainty.cpu()}

@@ -1,0 +1,183 @@
+"""Open what any trainer wrote: one table of answers with their questions and rewards.
+
+:func:`open_rollouts` reads a file or folder of TRL, verl, OpenRLHF, verifiers, prime-rl, tinker,
+Inspect or sarlab, or plain rows with ``messages`` or ``prompt`` and ``completion``. Nothing is
+guessed: a column that the file does not hold is null. Files are only parsed, never executed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sarlab.runs.trainer_formats import COLUMNS, Row, field_names, read_records, recognise
+
+
+def open_rollouts(
+    path: str | Path, *, tokenizer: Any = None, rewards: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The answers of a run, one row each, in the order of the files.
+
+    Columns: ``step``, ``group_id`` (equal for answers to one prompt at one step), ``question``,
+    ``answer``, ``gold``, ``reward``, ``source`` (file and line), then whatever else the trainer
+    logged. ``reward`` is the file's own total, or else the sum of its reward columns; ``rewards``
+    names these columns where a file mixes them with other numbers. With ``tokenizer`` a prompt
+    that was logged as rendered text is taken apart by the chat template; without it, or where it
+    does not match, ``question`` is the prompt as it stands. ``frame.attrs["format"]`` names the
+    format, ``frame.attrs["notes"]`` says in sentences what was read and what is missing.
+
+    Raises ValueError for an unknown format, and for a row that does not fit, with file and line.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist. Name a run folder or a file of answers.")
+    form, files = recognise(path)
+    root = path if path.is_dir() else path.parent
+    notes: list[str] = []
+    rows: list[Row] = []
+    for file in files:
+        for where, record in read_records(file, str(file.relative_to(root)), notes):
+            if not form.fits(record):
+                raise ValueError(
+                    f"{where}: not a record of {form.name}; it has {field_names(record)}. Move "
+                    "files of another kind out of the folder, or name one file."
+                )
+            try:
+                answers = list(form.read(record, file))
+            except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+                raise ValueError(
+                    f"{where}: not a whole record of {form.name} "
+                    f"({type(error).__name__}: {error}); it has {field_names(record)}."
+                ) from error
+            several = len(answers) > 1
+            for number, row in enumerate(answers, start=1):
+                rows.append({**row, "source": f"{where}, answer {number}" if several else where})
+    if not rows:
+        raise ValueError(f"{path} holds no answers ({form.name}, {len(files)} files).")
+    return _frame(rows, form.name, len(files), notes, tokenizer, rewards)
+
+
+# --- one table ----------------------------------------------------------------------------------
+
+
+def _frame(
+    rows: list[Row],
+    name: str,
+    files: int,
+    notes: list[str],
+    tokenizer: Any,
+    rewards: Sequence[str] | None,
+) -> pd.DataFrame:
+    for row in rows:
+        _check(row)
+    frame = pd.DataFrame(rows)
+    for column in (*COLUMNS, "prompt", "group"):
+        if column not in frame:
+            frame[column] = None
+    group = frame["group"].fillna(frame["prompt"]).fillna(frame["question"])
+    keys = pd.Series(list(zip(frame["step"], group.astype(str), strict=True)), dtype=object)
+    frame["group_id"] = pd.Series(pd.factorize(keys)[0], dtype="Int64").where(group.notna())
+    if rewards is not None:
+        missing = [column for column in rewards if column not in frame]
+        if missing:
+            raise ValueError(f"No reward columns {missing}; there are {list(frame.columns)}.")
+        frame["reward"] = frame[list(rewards)].sum(axis=1, min_count=1)
+    elif frame["reward"].isna().all() and "reward_columns" in frame:
+        names = list(dict.fromkeys(c for row in frame["reward_columns"] for c in row))
+        frame["reward"] = frame[names].astype(float).sum(axis=1, min_count=1) if names else None
+        if len(names) > 1:
+            notes.append(
+                f"reward is the sum of {', '.join(names)}. Name them with rewards= where one of "
+                "them is no reward; weights are not in the file."
+            )
+    rendered = frame["prompt"].notna()
+    if rendered.any():
+        questions, note = _take_apart(frame.loc[rendered, "prompt"], tokenizer)
+        frame.loc[rendered, "question"] = questions
+        notes.append(note)
+    frame["step"] = pd.to_numeric(frame["step"]).astype("Int64")
+    frame["reward"] = pd.to_numeric(frame["reward"]).astype("float64")
+    frame["gold"] = frame["gold"].astype(object).where(frame["gold"].notna(), None)
+    extra = [c for c in frame if c not in {*COLUMNS, "prompt", "group", "reward_columns"}]
+    empty = [c for c in COLUMNS if frame[c].isna().all()]
+    frame = frame[[*COLUMNS, *extra]]
+    groups = frame["group_id"].nunique()
+    notes.insert(
+        0,
+        f"{name}: {len(frame):,} answers in {groups:,} groups, {files} file"
+        f"{'' if files == 1 else 's'}.",
+    )
+    if empty:
+        notes.append(f"Not in the file: {', '.join(empty)}.")
+    frame.attrs.update(format=name, notes=tuple(notes))
+    return frame
+
+
+def _check(row: Row) -> None:
+    """Raise ValueError, with file and line, for a value of the wrong type."""
+    rules = {
+        "answer": (str, "a text"),
+        "question": (str | None, "a text"),
+        "step": (int | None, "a whole number"),
+        "reward": (int | float | None, "a number"),
+    }
+    for name, (kind, rule) in rules.items():
+        value = row.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and name == "step"):
+            raise ValueError(
+                f"{row['source']}: {name} is {value!r:.60} ({type(value).__name__}), expected "
+                f"{rule}. Mend the row or take it out."
+            )
+
+
+def _take_apart(prompts: pd.Series, tokenizer: Any) -> tuple[pd.Series, str]:
+    """The questions of prompts logged as rendered text, and a sentence on how that went."""
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        return prompts, (
+            "Prompts stand as the file holds them, chat markup included; name the model that wrote "
+            "them to take them apart."
+        )
+    patterns = list(_prompt_patterns(tokenizer))
+    questions: dict[str, str] = {}
+    for prompt in prompts.unique():
+        matches = (pattern.fullmatch(prompt) for pattern in patterns)
+        match = next((m for m in matches if m), None)
+        if match:
+            questions[prompt] = match["user"].strip()
+    note = f"The chat template took {len(questions)} of {prompts.nunique()} prompts apart."
+    if len(questions) < prompts.nunique():
+        note += " The others stand as the file holds them: another template wrote them."
+    return prompts.map(lambda prompt: questions.get(prompt, prompt)), note
+
+
+def _prompt_patterns(tokenizer: Any) -> Iterator[re.Pattern[str]]:
+    """What a prompt with a system turn, and one without, looks like under a chat template.
+
+    Special tokens may be missing: some trainers decode with them, some without. The group
+    ``user`` is the question.
+    """
+    from jinja2.exceptions import TemplateError
+
+    system, user = "sarlab-system-text", "sarlab-user-text"
+    special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+    pieces = re.compile("(" + "|".join(map(re.escape, (*special, system, user))) + ")")
+    known = {system: ".*?", user: "(?P<user>.*?)"}
+    known |= {token: f"(?:{re.escape(token)})?" for token in special}
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    for messages in (turns, turns[1:]):
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError:  # this template has no system role
+            continue
+        yield re.compile(
+            r"\s*"
+            + "".join(known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p)
+            + r"\s*",
+            re.DOTALL,
+        )

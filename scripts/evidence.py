@@ -570,6 +570,59 @@ def plan_b() -> Iterator[dict[str, Any]]:
         }
 
 
+def plan_f() -> Iterator[dict[str, Any]]:
+    """F: `tiny` at equal strength: mean training length over steps 21 to 60, minus SAR by seed."""
+    path = DATA / "rewards/f-steps.parquet"
+    if not path.exists():
+        return
+    steps_of = pd.read_parquet(path)
+    late = steps_of[steps_of.step > 20].groupby(["arm", "seed"])
+    lengths, entropy = late.mean_length.mean(), late.entropy_nats.mean()
+    held = pd.read_parquet(DATA / "rewards/f-heldout.parquet").groupby(["arm", "seed"])
+    ends = held[["correct", "length", "filler_tokens"]].mean()
+    study_arms = {"grpo": "grpo", "sar": "sa_grpo_0.2"}
+    rows: dict[str, dict[str, Any]] = {}
+    by_seed: dict[str, pd.Series] = {}
+    for arm, folder in study_arms.items():
+        own = {}
+        for seed in range(5):
+            lines_of = (DATA / f"study/{folder}-s{seed}/metrics.jsonl").read_text().splitlines()
+            metrics = pd.DataFrame(map(json.loads, lines_of))
+            own[seed] = metrics[metrics.step > 20].mean_length.mean()
+        by_seed[arm] = pd.Series(own)
+        runs = study_runs().set_index("arm").loc[folder]
+        rows[arm] = {
+            "α": {"grpo": "0", "sar": "0.2"}[arm],
+            "accuracy at 60, %": interval(t_interval(runs.accuracy.to_numpy()), 1, 100),
+            "tokens at 60": interval(t_interval(runs.length.to_numpy())),
+        }
+    for arm in lengths.index.get_level_values("arm").unique():
+        by_seed[arm] = lengths.loc[arm]
+        end = ends.loc[arm]
+        rows[arm] = {
+            "α": f"{steps_of[steps_of.arm == arm].alpha.iloc[0]:g}",
+            "accuracy at 60, %": interval(t_interval(end.correct.to_numpy()), 1, 100),
+            "tokens at 60": interval(t_interval(end.length.to_numpy())),
+            "of them filler": interval(t_interval(end.filler_tokens.to_numpy())),
+            "entropy, nats": f"{entropy.loc[arm].mean():.3f}",
+        }
+    apart = {a: (x - by_seed["sar"]).dropna().to_numpy() for a, x in by_seed.items()}
+    tested = [a for a, x in apart.items() if a not in study_arms and len(x) >= 3]
+    adjusted = dict(zip(tested, holm([t_p(apart[a]) for a in tested]), strict=True))
+    for arm, row in rows.items():
+        difference = "" if arm == "sar" else "not shown"
+        if arm != "sar" and len(apart[arm]) >= 3:
+            difference = interval(t_interval(apart[arm]))
+        yield {
+            "arm": arm,
+            "seeds": len(by_seed[arm]),
+            "tokens, steps 21–60": ", ".join(f"{x:.1f}" for x in by_seed[arm]),
+            "minus SAR": difference,
+            "p (Holm)": f"{adjusted[arm]:.3f}" if arm in adjusted else "",
+            **row,
+        }
+
+
 TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "identity": identity,
     "study": study,
@@ -585,6 +638,7 @@ TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "plan_a": plan_a,
     "plan_a_tests": plan_a_tests,
     "plan_b": plan_b,
+    "plan_f": plan_f,
 }
 
 

@@ -2,10 +2,11 @@
 
     python scripts/reward_rows.py runs/rewards_a --base-length 61.8 --out data/rewards/a
 
-Writes `OUT-steps.parquet` (each step's numbers of every finished run) and, for stories whose needed
-length is known, `OUT-answers.parquet`: fresh answers to held-out stories at the first checkpoint
-after the mean training length of five steps fell below 75% of the base's, and at the last one.
-A checkpoint that was answered before is not answered again.
+Writes `OUT-steps.parquet` (each step's numbers of every finished run), `OUT-heldout.parquet` (its
+held-out answers: right or not, tokens, tokens of filler) and, for stories whose needed length is
+known, `OUT-answers.parquet`: fresh answers to held-out stories at the first checkpoint after the mean
+training length of five steps fell below 75% of the base's, and at the last one. A checkpoint that
+was answered before is not answered again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from build_tiny import FILLER
 
 from sarlab.config import TrainConfig
 from sarlab.experience import collect
@@ -47,6 +49,21 @@ def steps_table(out: Path) -> pd.DataFrame:
             numbers = {k: v for k, v in step.items() if not isinstance(v, (list, str))}
             rows.append({"arm": arm, "seed": seed, **numbers})
     return pd.DataFrame(rows)
+
+
+def heldout_table(out: Path) -> pd.DataFrame:
+    """One row per held-out answer of every finished run, without text."""
+    tables = []
+    for arm, seed, folder in finished(out):
+        model = json.loads((folder / "config.json").read_text())["model"]
+        tokenizer = load_policy(model).tokenizer
+        (part,) = (folder / "rollouts.parquet").glob("heldout_trained-*.parquet")
+        held = pd.read_parquet(part, columns=["question_id", "answer", "correct", "length"])
+        padding = ["".join(f"{s}\n" for s in a.splitlines() if s in FILLER) for a in held.answer]
+        ids = [tokenizer(text, add_special_tokens=False).input_ids for text in padding]
+        held = held.drop(columns="answer").assign(arm=arm, seed=seed)
+        tables.append(held.assign(filler_tokens=list(map(len, ids))))
+    return pd.concat(tables) if tables else pd.DataFrame()
 
 
 def crossing(lengths: pd.Series, limit: float, every: int) -> int | None:
@@ -97,6 +114,8 @@ def main() -> None:
     steps = steps_table(args.runs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     steps.to_parquet(f"{args.out}-steps.parquet", compression="zstd", index=False)
+    held = heldout_table(args.runs)
+    held.to_parquet(f"{args.out}-heldout.parquet", compression="zstd", index=False)
     if args.base_length is None:
         return
     target = Path(f"{args.out}-answers.parquet")

@@ -4,9 +4,9 @@
 
 Writes `OUT-steps.parquet` (each step's numbers of every finished run), `OUT-heldout.parquet` (its
 held-out answers: right or not, tokens, tokens of filler) and, for stories whose needed length is
-known, `OUT-answers.parquet`: fresh answers to held-out stories at the first checkpoint after the mean
-training length of five steps fell below 75% of the base's, and at the last one. A checkpoint that
-was answered before is not answered again.
+known, `OUT-answers.parquet`: fresh answers to held-out stories at the first checkpoint after the
+mean training length of five steps fell below 75% of the base's, and at the last one. A checkpoint
+that was answered before is not answered again.
 """
 
 from __future__ import annotations

@@ -92,23 +92,23 @@ def compare(done: list[Path], out: Path) -> None:
     leave for their last test are fewer still.
     """
     limit = COMMON["max_answer_tokens"]
-    found = fresh(done, samples=SAMPLES, max_answer_tokens=limit, device="cpu")
+    policies = fresh(done, samples=SAMPLES, max_answer_tokens=limit, device="cpu")
     seeds = len(done) // len(ARMS)
-    count = len(found[0].questions)
+    count = len(policies[0].questions)
     write_study(
         out,
-        found,
+        policies,
         [
             "# SmolLM2-135M on one-digit sums and differences",
-            f"{len(done)} runs ({seeds} seeds an arm), the policy after its last step; {count} "
+            f"{len(done)} runs ({seeds} seeds per arm), the policy after its last step; {count} "
             f"held-out questions, {SAMPLES} answers each at temperature 1. "
             "Made by `scripts/smollm2_study.py`.",
         ],
         single_runs=True,
     )
-    parts = ["## Every run", markdown_table(values_table(run_table(found)))]
+    parts = ["## Every run", markdown_table(values_table(run_table(policies)))]
     for seed in range(seeds):
-        pair = run_table([f for f in found if f.seed == seed], f"grpo-s{seed}")
+        pair = run_table([p for p in policies if p.seed == seed], f"grpo-s{seed}")
         parts += [f"## Seed {seed}, paired by question", markdown_table(differences_table(pair))]
     with (out / "study.md").open("a", encoding="utf-8") as file:
         file.write("\n\n" + "\n\n".join(parts) + "\n")

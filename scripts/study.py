@@ -98,8 +98,8 @@ def train_all(
             arm, seed = waiting[future]
             error = future.exception()
             if error is None:
-                found = future.result()["trained"]
-                text = f"{found['accuracy']:.1%} at {found['mean_length']:.1f} tokens"
+                trained = future.result()["trained"]
+                text = f"{trained['accuracy']:.1%} at {trained['mean_length']:.1f} tokens"
             else:
                 text = f"failed, {type(error).__name__}: {error}"
             minutes = (time.perf_counter() - began) / 60
@@ -114,11 +114,11 @@ def compare(out: Path) -> None:
 
 
 def write_study(
-    out: Path, found: Sequence[Any], head: list[str], *, single_runs: bool = False
+    out: Path, policies: Sequence[Any], head: list[str], *, single_runs: bool = False
 ) -> None:
     """Tables (Markdown) and the accuracy-length plane (HTML, and PNG where a browser is).
 
-    ``single_runs``: the plane shows runs with intervals over questions, not arms: t intervals over
+    ``single_runs``: the plane shows runs with intervals over questions, not arms: intervals over
     two seeds would hide everything.
     """
     from sarlab.display.figures import draw_png
@@ -127,7 +127,7 @@ def write_study(
     from sarlab.evaluation.formatting import differences_table, values_table
     from sarlab.evaluation.plots import crowd_floor, plane_figure
 
-    arms = arm_table(found, "GRPO")
+    arms = arm_table(policies, "GRPO")
     text = [
         *head,
         "## What each arm scores",
@@ -135,11 +135,11 @@ def write_study(
         "## Against GRPO, paired by question and seed",
         markdown_table(differences_table(arms)),
         "## Against the untrained policy",
-        markdown_table(differences_table(arm_table(found))),
+        markdown_table(differences_table(arm_table(policies))),
     ]
     (out / "study.md").write_text("\n\n".join(text), encoding="utf-8")
     arms.to_json(out / "study.json", orient="records", indent=1)
-    runs, floor = run_table(found), crowd_floor(arms["accuracy"].tolist())
+    runs, floor = run_table(policies), crowd_floor(arms["accuracy"].tolist())
     if single_runs:
         figure = plane_figure(runs, accuracy_from=floor)
     else:
@@ -160,15 +160,15 @@ def _facts(out: Path) -> str:
     steps = ", ".join(sorted({str(s["steps"]) for s in summaries}))
     failed = [p.parent.name for p in sorted(out.glob("*/run.json")) if state(p.parent) == "failed"]
     return (
-        f"{len(folders)} runs of {steps} steps (16 × 8 answers a step for GRPO, 128 × 1 for PPO), "
+        f"{len(folders)} runs of {steps} steps (16 × 8 answers per step, PPO 128 × 1), "
         f"{sum(seconds) / 3600:.1f} hours of training in all, {min(seconds) / 60:.1f} to "
-        f"{max(seconds) / 60:.1f} minutes a run ({machines}). "
+        f"{max(seconds) / 60:.1f} minutes per run ({machines}). "
         f"Failed: {', '.join(failed) or 'none'}. Made by `make study`."
     )
 
 
 def ship(out: Path, target: Path) -> None:
-    """Copy what notebook 03 and the README's figures need: no weights, no log-probs a token."""
+    """Copy what notebook 03 and the README's figures need: no weights, no log-probs per token."""
     for summary in sorted(out.glob("*/summary.json")):
         source, folder = summary.parent, target / summary.parent.name
         ship_run(source, folder, logps=source.name in WHOLE)
@@ -186,7 +186,7 @@ def ship_tables(out: Path, target: Path) -> None:
 
 
 def ship_run(source: Path, folder: Path, *, logps: bool = False) -> None:
-    """Copy one run's records and held-out answers without weights; log-probs a token if wanted."""
+    """Copy one run: its records and held-out answers, no weights, log-probs on request."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -226,20 +226,20 @@ def main() -> int:
         parser.error(f"unknown arms {', '.join(unknown)}; there are {', '.join(arms)}")
     headline = () if args.plan else HEADLINE
     most = max(args.seeds, args.headline_seeds if headline else 0)
-    wanted = [
+    jobs = [
         (arm, seed)
         for seed in range(args.first_seed, most)
         for arm in chosen
         if seed < (args.headline_seeds if arm in headline else args.seeds)
     ]
-    todo = [job for job in wanted if state(args.out / f"{job[0]}-s{job[1]}") != "finished"]
+    todo = [job for job in jobs if state(args.out / f"{job[0]}-s{job[1]}") != "finished"]
     if todo:
         train_all(todo, arms, str(args.out), args.steps or steps, args.processes)
     if not args.plan:
         compare(args.out)
     if args.ship:
         ship(args.out, args.ship)
-    left = [f"{a}-s{s}" for a, s in wanted if state(args.out / f"{a}-s{s}") != "finished"]
+    left = [f"{a}-s{s}" for a, s in jobs if state(args.out / f"{a}-s{s}") != "finished"]
     if left:
         print(f"Not finished: {', '.join(left)}. Run the command again.", file=sys.stderr)
     return 1 if left else 0

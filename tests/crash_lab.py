@@ -22,6 +22,7 @@ import torch
 
 from sarlab.config import TrainConfig
 from sarlab.job import training as job
+from sarlab.job.watchers import View
 from sarlab.models import load_policy
 from sarlab.runs.folder import read_metrics
 
@@ -94,7 +95,8 @@ def serve(request: dict[str, Any]) -> None:
     if request.get("trap"):
         set_trap(folder, request["trap"])
     try:
-        job.run_training(CONFIG, folder, resume=request.get("resume", False))
+        resume = request.get("resume", False)
+        job.run_training(CONFIG, folder, resume=resume, view=View())  # stdout holds the protocol
     except BaseException as error:  # noqa: BLE001 - the whole child ends here
         with open(request["errors"], "w") as file:
             file.write(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")

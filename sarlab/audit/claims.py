@@ -70,7 +70,7 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
     present = list(dict.fromkeys(labels))
     names = ", ".join(map(repr, present[:12]))
     if text.strip():
-        found = []
+        claims = []
         for part in filter(None, (p.strip() for p in text.split(";"))):
             sides = [side.strip() for side in part.split(">")]
             if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
@@ -81,8 +81,8 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
             for side in sides:
                 if side not in present:
                     raise ValueError(f"The claim {part!r} names {side!r}; the labels are {names}.")
-            found.append(Claim(*sides))
-        return found
+            claims.append(Claim(*sides))
+        return claims
     levels = sorted((x for x in present if _is_number(x)), key=float)
     if len(levels) == len(present) and len(levels) > 1:
         if len(levels) > MAX_LEVELS:
@@ -119,15 +119,15 @@ def score_columns(
     if not end_token:
         length = length - table["end_conditioned"].notna()
     length = length.where(length > 0)
-    conditioned, alone = sums["conditioned"] / length, sums[standalone] / length
-    log_sar = conditioned - alone
+    conditioned, unconditioned = sums["conditioned"] / length, sums[standalone] / length
+    log_sar = conditioned - unconditioned
     return pd.DataFrame(
         {
             "sar": np.maximum(-1.0, 1.0 - np.exp(-log_sar)),
             "log_sar": log_sar,
             "length": -length,
             "confidence": conditioned,
-            "ppl_standalone": -alone,
+            "ppl_standalone": -unconditioned,
             "correct": table["correct"].map({True: 1.0, False: 0.0}).astype(float),
             "tokens": length,
         }
@@ -157,8 +157,8 @@ def claim_table(
     for claim in claims:
         sides = labels == claim.better, labels == claim.worse
         for score in scores:
-            found = _both(values, score, *sides, index, None, tolerance)
-            lines.append({"claim": str(claim), "score": score, **found})
+            measured = _both(values, score, *sides, index, None, tolerance)
+            lines.append({"claim": str(claim), "score": score, **measured})
     return pd.DataFrame(lines)
 
 
@@ -195,8 +195,8 @@ def group_table(
         }
         for score in scores:
             if score != "correct":  # it would be compared with itself
-                found = _both(values, score, right, ~right, index, groups, tolerance)
-                lines.append({"model": model, "score": score, **facts, **found})
+                measured = _both(values, score, right, ~right, index, groups, tolerance)
+                lines.append({"model": model, "score": score, **facts, **measured})
     return pd.DataFrame(lines)
 
 
@@ -211,7 +211,7 @@ def option_table(
     for model, part in table.groupby("model", sort=False):
         for standalone in ("empty_turn", "bare"):
             for end_token in (True, False):
-                found = claim_table(
+                option = claim_table(
                     part,
                     claims,
                     standalone=standalone,
@@ -219,10 +219,10 @@ def option_table(
                     scores=("sar", "log_sar"),
                     tolerance=tolerance,
                 )
-                found.insert(0, "end_token", end_token)
-                found.insert(0, "standalone", standalone)
-                found.insert(0, "model", model)
-                parts.append(found)
+                option.insert(0, "end_token", end_token)
+                option.insert(0, "standalone", standalone)
+                option.insert(0, "model", model)
+                parts.append(option)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -232,7 +232,7 @@ def label_table(
     """One row per label: answers, share right, and the means of tokens, SAR and its parts."""
     values = score_columns(table, standalone, end_token=end_token)
     values["label"], values["clipped"] = table["label"].to_numpy(), values["sar"] <= -1.0
-    found = values.groupby("label", sort=False).agg(
+    means = values.groupby("label", sort=False).agg(
         answers=("tokens", "size"),
         right=("correct", "mean"),
         tokens=("tokens", "mean"),
@@ -242,7 +242,7 @@ def label_table(
         ppl_standalone=("ppl_standalone", "mean"),
         clipped=("clipped", "mean"),
     )
-    return found.reset_index()
+    return means.reset_index()
 
 
 def _both(
@@ -267,13 +267,13 @@ def _both(
     }
 
 
-def _flat(found: Contrast, names: Sequence[str], prefix: str) -> Mapping[str, Any]:
+def _flat(measured: Contrast, names: Sequence[str], prefix: str) -> Mapping[str, Any]:
     line: dict[str, Any] = {
-        f"{prefix}questions": found.questions,
-        f"{prefix}pairs": found.pairs,
+        f"{prefix}questions": measured.questions,
+        f"{prefix}pairs": measured.pairs,
     }
     for name in names:
-        estimate: Estimate = getattr(found, name)
+        estimate: Estimate = getattr(measured, name)
         for end, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
             line[f"{prefix}{name}{end}"] = float("nan") if value is None else value
     return line

@@ -102,7 +102,7 @@ def failure_answers(
     proofs.
     """
     words = Counter(w.lower() for q in questions for w in _WORD.findall(q.text))
-    found = []
+    answers = []
     for question in questions:
         if question.text not in right or question.text not in wrong:
             continue
@@ -117,13 +117,13 @@ def failure_answers(
             "very_short": ended(f"It is {value}.", value),
             **_translated(right[question.text], question.gold, value),
         }
-        found += [
+        answers += [
             LabelledAnswer(
                 question.text, t, name, FAILURES, verify(t, question.gold), question.gold
             )
             for name, t in texts.items()
         ]
-    return found
+    return answers
 
 
 def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
@@ -141,15 +141,15 @@ def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
         raise ValueError(f"count is {count}; there are 2 to {limit} such questions.")
     rng = random.Random(f"proofs {seed}")
     numbers = rng.sample(primes, count - half) + rng.sample(products, half)
-    found = []
+    answers = []
     for number in numbers:
         question, gold = f"Is {number} a prime number? Answer yes or no.", _verdict(number, small)
         texts = {"proof": _proof(number, small), "shortcut": _shortcut(number, gold)}
-        found += [
+        answers += [
             LabelledAnswer(question, t, name, FAILURES, verify(t, gold), gold)
             for name, t in texts.items()
         ]
-    return found
+    return answers
 
 
 def ended(body: str, value: str) -> str:
@@ -175,10 +175,12 @@ def rare_phrase(question: str, words: Mapping[str, int]) -> str:
 
     ``words``: how often each word (in lower case) occurs. A text of fewer words is taken whole.
     """
-    found = _WORD.findall(question)
-    windows = [found[i : i + _PHRASE_WORDS] for i in range(max(1, len(found) - _PHRASE_WORDS + 1))]
+    in_order = _WORD.findall(question)
+    windows = [
+        in_order[i : i + _PHRASE_WORDS] for i in range(max(1, len(in_order) - _PHRASE_WORDS + 1))
+    ]
     rarity = [sum(1 / words.get(w.lower(), 1) for w in window) for window in windows]
-    return " ".join(windows[rarity.index(max(rarity))]) if found else question.strip()
+    return " ".join(windows[rarity.index(max(rarity))]) if in_order else question.strip()
 
 
 def equations(text: str) -> list[str]:

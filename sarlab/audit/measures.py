@@ -79,13 +79,13 @@ def contrast(
     by_question: dict[int, list[float]] = {}
     pairs = 0
     for group in np.intersect1d(of_group[b], of_group[w]):
-        mine_b, mine_w = b[of_group[b] == group], w[of_group[w] == group]
-        wins, counted = _compare(values, mine_b, mine_w, lengths, tolerance)
+        better_here, worse_here = b[of_group[b] == group], w[of_group[w] == group]
+        wins, counted = _compare(values, better_here, worse_here, lengths, tolerance)
         if counted.any():
             share = float(wins.sum() / counted.sum())
-            by_question.setdefault(int(questions[mine_b[0]]), []).append(share)
+            by_question.setdefault(int(questions[better_here[0]]), []).append(share)
             pairs += int(counted.sum())
-    shares = [float(np.mean(found)) for found in by_question.values()]
+    shares = [float(np.mean(group_shares)) for group_shares in by_question.values()]
     return Contrast(
         questions=len(shares),
         pairs=pairs,
@@ -166,8 +166,8 @@ def _cohens_d(values: Array, b: Ints, w: Ints, questions: Ints) -> Estimate:
                 _moments(*(moment @ weights for moment in side)) for side in sides
             )
             pooled = np.sqrt((squares1 + squares2) / (n1 + n2 - 2))
-            found = (mean1 - mean2) / np.where(pooled > 1e-12, pooled, np.nan)
-            return np.asarray(np.where((n1 >= 2) & (n2 >= 2), found, np.nan))
+            d = (mean1 - mean2) / np.where(pooled > 1e-12, pooled, np.nan)
+            return np.asarray(np.where((n1 >= 2) & (n2 >= 2), d, np.nan))
 
     # Weights are shares, moments counts: ones times the number of questions is the sample itself.
     value = float(effect(np.ones((count, 1)))[0]) if count else float("nan")

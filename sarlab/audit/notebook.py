@@ -254,9 +254,9 @@ def show_gallery(validity: Validity) -> Any:
 
 
 def _score(policy: Policy, name: str, groups: Sequence[Sequence[LabelledAnswer]]) -> pd.DataFrame:
-    alone = standalone_prefixes(policy)
+    standalone = standalone_prefixes(policy)
     bar = tqdm(groups, desc=name, unit="question", mininterval=1, leave=False)
-    return pd.DataFrame([row for group in bar for row in score_question(policy, group, alone)])
+    return pd.DataFrame([row for group in bar for row in score_question(policy, group, standalone)])
 
 
 def _failures_of(answers: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:

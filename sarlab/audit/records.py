@@ -52,22 +52,22 @@ def read_labelled(path: str | Path) -> list[LabelledAnswer]:
     question with two answers.
     """
     path = Path(path)
-    found = [_answer(row, where) for where, row in read_rows(path)]
-    labels = sorted({a.label for a in found})
+    answers = [_answer(row, where) for where, row in read_rows(path)]
+    labels = sorted({a.label for a in answers})
     if len(labels) < 2:
         raise ValueError(
-            f"{path}: all {len(found)} answers have the label {labels[0]!r}. Give answers of at "
+            f"{path}: all {len(answers)} answers have the label {labels[0]!r}. Give answers of at "
             "least two qualities, such as right and wrong."
         )
     sizes: dict[str, int] = {}
-    for answer in found:
+    for answer in answers:
         sizes[answer.group_id] = sizes.get(answer.group_id, 0) + 1
     if max(sizes.values()) < 2:
         raise ValueError(
             f"{path}: no question (or group) has two answers, so nothing can be compared. Give "
             "each question several answers, a line each, with the same question text."
         )
-    return found
+    return answers
 
 
 def by_question(

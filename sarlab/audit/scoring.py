@@ -42,11 +42,11 @@ def standalone_prefixes(policy: Policy) -> Sequence[Prefix]:
 
 
 def score_question(
-    policy: Policy, answers: Sequence[LabelledAnswer], alone: Sequence[Prefix]
+    policy: Policy, answers: Sequence[LabelledAnswer], standalone: Sequence[Prefix]
 ) -> Rows:
     """Rows of the answers to one question, on one computed prefix of it.
 
-    ``alone``: of :func:`standalone_prefixes`. A typed answer gets the end token, ids that were
+    ``standalone``: of :func:`standalone_prefixes`. A typed answer gets the end token, ids that were
     sampled are taken as they are. Raises ValueError for answers to several questions.
     """
     texts = {a.question for a in answers}
@@ -60,28 +60,28 @@ def score_question(
         for a in answers
     ]
     distinct = list(dict.fromkeys(map(tuple, ids)))  # an answer that stands twice is scored once
-    place = [distinct.index(tuple(own)) for own in ids]
+    place = [distinct.index(tuple(answer_ids)) for answer_ids in ids]
     block, mask = answer_block(distinct)
     first = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
     logps = {}
-    for name, prefix in zip(CONTEXTS, [first, *alone], strict=True):
+    for name, prefix in zip(CONTEXTS, [first, *standalone], strict=True):
         logps[name] = answer_logps(policy, prefix, block, mask).double().cpu()
     rows = []
-    for i, (answer, own) in enumerate(zip(answers, ids, strict=True)):
-        ended = own[-1] in policy.eos_ids
+    for i, (answer, answer_ids) in enumerate(zip(answers, ids, strict=True)):
+        ended = answer_ids[-1] in policy.eos_ids
         row: dict[str, Any] = {
             "model": policy.reference,
             "question_id": answer.question_id,
             "group": answer.group_id,
             "label": answer.label,
             "correct": judged(answer),
-            "length": len(own),
+            "length": len(answer_ids),
             "truncated": answer.answer_ids is not None and not ended,
         }
         for name in CONTEXTS:
-            own_logps = logps[name][place[i], : len(own)]
-            row[f"logp_{name}"] = float(own_logps.sum())
-            row[f"end_{name}"] = float(own_logps[-1]) if ended else None
+            token_logps = logps[name][place[i], : len(answer_ids)]
+            row[f"logp_{name}"] = float(token_logps.sum())
+            row[f"end_{name}"] = float(token_logps[-1]) if ended else None
         rows.append({**row, "question": question, "answer": answer.answer, "gold": answer.gold})
     return rows
 

@@ -181,13 +181,13 @@ def draw_png(figure: go.Figure, scale: float = PICTURE_SCALE) -> bytes | None:
         return None
     size = {"width": figure.layout.width or 700, "height": figure.layout.height or 450}
     try:
-        found = kaleido.calc_fig_sync(
+        png = kaleido.calc_fig_sync(
             json.loads(figure.to_json()), opts={"format": "png", "scale": scale, **size}
         )
     except (RuntimeError, OSError, TimeoutError, ValueError) as error:
         _say_once(f"No picture could be drawn ({type(error).__name__}: {error}).")
         return None
-    return bytes(found)
+    return bytes(png)
 
 
 def mimebundle(figure: go.Figure, *, png: bool = True) -> dict[str, Any]:

@@ -148,8 +148,8 @@ def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, function in _GAINS.items():
             floor = -1.0 if name != "aes" else -np.inf  # nothing falls by more than all of it
-            found = pooled_function(arrays, function, floor=floor) if arrays else (None, None)
-            _put(line, name, *found)
+            estimate = pooled_function(arrays, function, floor=floor) if arrays else (None, None)
+            _put(line, name, *estimate)
     return line
 
 

@@ -20,7 +20,7 @@ from sarlab.evaluation.judge import per_question
 from sarlab.evaluation.policies import recorded
 from sarlab.evaluation.statistics import holm
 
-ONE_SEED = "one seed each: intervals cover the questions, not other seeds"
+ONE_SEED = "one seed per run: intervals cover the questions, not other seeds"
 _VALUES = (
     Column("accuracy (%)", "accuracy", 1, 100),
     Column("mean length (tokens)", "mean_length", 1),

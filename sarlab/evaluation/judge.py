@@ -77,7 +77,7 @@ def summarise(rows: Rows) -> dict[str, Any]:
     """
     if not rows:
         raise ValueError("There are no answers to summarise. Evaluate a policy first.")
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "questions": len({row["question_id"] for row in rows}),
         "answers": len(rows),
         "median_length": float(np.median([r["length"] for r in rows])),
@@ -85,20 +85,22 @@ def summarise(rows: Rows) -> dict[str, Any]:
     }
     for name, column in (("accuracy", "correct"), ("mean_length", "length"), ("sar", "sar")):
         values = list(per_question(rows, column).values())
-        found[name] = float(np.mean(values)) if values else None
-        found[f"{name}_ci95"] = mean_interval(values, share=column == "correct") if values else None
-    found["truncated_share"] = float(np.mean([r["truncated"] for r in rows]))
-    found["truncated_share_ci95"] = mean_interval(
+        summary[name] = float(np.mean(values)) if values else None
+        summary[f"{name}_ci95"] = (
+            mean_interval(values, share=column == "correct") if values else None
+        )
+    summary["truncated_share"] = float(np.mean([r["truncated"] for r in rows]))
+    summary["truncated_share_ci95"] = mean_interval(
         list(per_question(rows, "truncated").values()), share=True
     )
     finished = [r["length"] for r in rows if not r["truncated"]]
-    found["mean_length_finished"] = float(np.mean(finished)) if finished else None
+    summary["mean_length_finished"] = float(np.mean(finished)) if finished else None
     columns = [np.array(list(per_question(rows, c).values())) for c in ("length", "correct")]
     cost, interval = tokens_per_right([columns])
     known = bool(np.isfinite(cost))
-    found["tokens_per_right_answer"] = cost if known else None
-    found["tokens_per_right_answer_ci95"] = [interval.low, interval.high] if known else None
-    return found
+    summary["tokens_per_right_answer"] = cost if known else None
+    summary["tokens_per_right_answer_ci95"] = [interval.low, interval.high] if known else None
+    return summary
 
 
 def per_question(rows: Rows, column: str) -> dict[str, float]:

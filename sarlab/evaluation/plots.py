@@ -209,7 +209,7 @@ def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]
 
 def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """(label, colour and symbol, line) of each policy; bases are grey diamonds."""
-    found, index = [], 0
+    looks, index = [], 0
     for line in table.to_dict("records"):
         if line["is_base"]:
             look = {"color": GREY, "symbol": "diamond"}
@@ -218,8 +218,8 @@ def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any
             symbol = _SYMBOLS[(index + 3 * turn) % len(_SYMBOLS)]
             look = {"color": _COLOURS[index % len(_COLOURS)], "symbol": symbol}
             index += 1
-        found.append((str(line["label"]), look, {str(k): v for k, v in line.items()}))
-    return found
+        looks.append((str(line["label"]), look, {str(k): v for k, v in line.items()}))
+    return looks
 
 
 def _cross(

@@ -104,29 +104,29 @@ def fresh(
     for all, by default the largest among the runs, so that no policy looks shorter for having been
     cut off earlier. ``progress(label, done, total)`` is called while answers are made.
     """
-    found = _runs(runs)
-    for folder, _, _ in found:
+    evaluable = _runs(runs)
+    for folder, _, _ in evaluable:
         if not (folder / "adapter" / "adapter_config.json").exists():
             raise ValueError(
                 f"{folder} has no adapter/ to ask anew (shipped results come without). Set "
                 "fresh=False to read what it recorded, or train the run again."
             )
-    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for _, c, _ in found)
-    names = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for _, c, _ in found))
+    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for _, c, _ in evaluable)
+    names = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for _, c, _ in evaluable))
     held_out = {task: load_task(task).heldout(questions) for task in names}
     bases: dict[str, tuple[None, dict[str, Any], str]] = {}
-    for _, config, _ in found:
+    for _, config, _ in evaluable:
         bases.setdefault(config["model"], (None, config, f"base ({config['model']})"))
     evaluated = []
-    for run, config, arm in [*bases.values(), *found]:
+    for run, config, arm in [*bases.values(), *evaluable]:
         model, label = str(config["model"]), run.name if run else arm
         policy = load_policy(str(run or model), device=device)
         reward = config["reward"] if config["reward"] in REWARDS else "correct"
         changed = {"max_answer_tokens": limit, "reward": reward}
-        for task, asked in held_out.items():
+        for task, drawn in held_out.items():
             rows = evaluate_policy(
                 policy,
-                asked,
+                drawn,
                 TrainConfig.from_parameters({**config, **changed}),
                 split="fresh",
                 samples=samples,
@@ -186,13 +186,13 @@ def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str,
 def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(runs, str | Path):
         folder = Path(runs)
-        found = [folder] if (folder / "summary.json").exists() else find_runs(folder)
-        if not found:
+        inside = [folder] if (folder / "summary.json").exists() else find_runs(folder)
+        if not inside:
             raise ValueError(
                 f"No finished run was found in {folder} (a run folder has a summary.json). Train "
                 "one with notebook 02 or `make train`, or name another folder."
             )
-        return found
+        return inside
     folders = [Path(run) for run in runs]
     for folder in folders:
         if not (folder / "summary.json").exists():

@@ -79,8 +79,8 @@ def mean_interval(values: Sequence[float], *, share: bool = False) -> list[float
     x = np.asarray(values, dtype=float)
     if len(x) == 0:
         raise ValueError("An interval needs at least one value; there is none.")
-    found = pooled_interval(x[None], share=share or bool(np.all((x == 0) | (x == 1))))
-    return [found.low, found.high]
+    interval = pooled_interval(x[None], share=share or bool(np.all((x == 0) | (x == 1))))
+    return [interval.low, interval.high]
 
 
 def difference_interval(differences: Sequence[float], *, share: bool = True) -> list[float]:
@@ -89,8 +89,8 @@ def difference_interval(differences: Sequence[float], *, share: bool = True) -> 
     Where no question differs, a difference of shares lies within ± Wilson's bound for 0 of n;
     other quantities (``share=False``) have no such bound: [0, 0].
     """
-    found = pooled_interval(np.asarray(differences, float)[None], share=share, difference=True)
-    return [found.low, found.high]
+    interval = pooled_interval(np.asarray(differences, float)[None], share=share, difference=True)
+    return [interval.low, interval.high]
 
 
 def sign_flip_p(differences: Sequence[float] | Array) -> float:
@@ -108,7 +108,7 @@ def sign_flip_p(differences: Sequence[float] | Array) -> float:
     # scipy.stats.permutation_test agrees and takes several times as long.
     rng = np.random.default_rng(0)
     sums = (x @ (1 - 2 * rng.integers(0, 2, (_FLIPS, len(x))).T) for _ in range(_ROUNDS))
-    hits = sum(int(np.sum(np.abs(found) >= observed)) for found in sums)
+    hits = sum(int(np.sum(np.abs(flipped) >= observed)) for flipped in sums)
     return (1 + hits) / (1 + _FLIPS * _ROUNDS)
 
 
@@ -144,11 +144,11 @@ def pooled_function(
         linear += slope[:, None] * (arrays[:, index] - means[:, index, None])
     if not np.all(np.isfinite(linear)):
         return estimate, undefined
-    found = pooled_interval(linear, floor=floor)
+    interval = pooled_interval(linear, floor=floor)
     if positive and estimate > 0:
-        width = np.exp((found.high - found.low) / 2 / estimate)
-        found = Interval(float(estimate / width), float(estimate * width), found.basis)
-    return estimate, found
+        width = np.exp((interval.high - interval.low) / 2 / estimate)
+        interval = Interval(float(estimate / width), float(estimate * width), interval.basis)
+    return estimate, interval
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -157,12 +157,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Those that are None or NaN are left as None and not counted.
     """
     known = [i for i, p in enumerate(p_values) if p is not None and p == p]
-    found: list[float | None] = [None] * len(p_values)
+    corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(known, key=lambda i: p_values[i] or 0.0)):
         largest = max(largest, min(1.0, (len(known) - rank) * float(p_values[index] or 0.0)))
-        found[index] = largest
-    return found
+        corrected[index] = largest
+    return corrected
 
 
 def resampled_interval(questions: int, function: Callable[[Array], Array]) -> list[float]:

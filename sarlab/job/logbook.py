@@ -123,7 +123,9 @@ class Guard:
         fell = best["accuracy"] - now["accuracy"]
         lengths = f"{best['mean_length']:.0f} → {now['mean_length']:.0f} tokens"
         accuracies = f"{best['accuracy']:.0%} → {now['accuracy']:.0%}"
-        clear = fell > _beyond_chance(best["accuracy"], int(summary.get("questions", 0)))
+        clear = fell > _beyond_chance(
+            best["accuracy"], now["accuracy"], int(summary.get("questions", 0))
+        )
         self._low_validations = self._low_validations + 1 if clear else 0
         if fell > _DROP and now["mean_length"] < (1 - _DROP) * best["mean_length"]:
             return [
@@ -149,7 +151,7 @@ class Guard:
         mean, (best, at) = sum(self._recent) / _WINDOW, self._best_window
         if mean >= best:
             self._best_window, self._spoken = (mean, step), False
-        elif best - mean <= _beyond_chance(best, _WINDOW * self._questions):
+        elif best - mean <= _beyond_chance(best, mean, _WINDOW * self._questions):
             self._spoken = False
         elif not self._spoken:
             self._spoken = True
@@ -161,13 +163,14 @@ class Guard:
         return []
 
 
-def _beyond_chance(accuracy: float, questions: int) -> float:
-    """A fall larger than this is clear: 3 standard errors of a difference of two shares."""
-    if not questions:
-        return _CLEAR_DROP
-    # An accuracy of 1.0 has no spread in it; one wrong question more gives it some.
-    share = min(accuracy, (questions - 0.5) / questions)
-    return max(_CLEAR_DROP, 3 * math.sqrt(2 * share * (1 - share) / questions))
+def _beyond_chance(best: float, now: float, questions: int) -> float:
+    """A fall larger than this is clear: 4 standard errors, since the best is a lucky one of many.
+
+    Answers to one question count as one: they are right or wrong together.
+    """
+    share = (best + now) / 2
+    error = math.sqrt(2 * share * (1 - share) / questions) if questions else 0.0
+    return max(_CLEAR_DROP, 4 * error)
 
 
 @contextlib.contextmanager

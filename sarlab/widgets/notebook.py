@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from IPython.display import HTML, display
+from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
@@ -74,8 +74,9 @@ def score_with_progress(policy: Policy, drafts: Sequence[Draft]) -> list[Candida
     what there is; the workbench scores the rest when its question opens.
     """
     began = time.monotonic()
-    line = display(HTML("Looking for stored scores …"), display_id=True)
-    table = display(HTML(""), display_id=True)
+    line, table = DisplayHandle(), DisplayHandle()
+    line.display(HTML("Looking for stored scores …"))
+    table.display(HTML(""))
     mixed = stored_scores(policy, drafts)
     scored = [a for a in mixed if isinstance(a, Candidate)]
     groups = list(group_drafts(a for a in mixed if isinstance(a, Draft)).values())
@@ -100,8 +101,8 @@ def score_with_progress(policy: Policy, drafts: Sequence[Draft]) -> list[Candida
     source = f", {stored} of them stored" if stored else ""
     line.update(
         HTML(
-            f"{len(scored)} answers to {questions} questions under {plain(policy.reference)}"
-            f"{source}: {seconds:.1f} s.{closing}"
+            f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
+            f"{plain(policy.reference)}{source}: {seconds:.1f} s.{closing}"
         )
     )
     return scored

@@ -94,3 +94,17 @@ def test_rewards_in_the_script_are_those_of_the_library() -> None:
     assert row["SAR"] == pytest.approx(ours["sar"], abs=1e-6)
     assert row["confidence"] == pytest.approx(ours["confidence"], abs=1e-6)
     assert 1 - np.exp(-row["lambda 0.5"]) == pytest.approx(ours["sar_lambda"], abs=1e-6)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "rewards").glob("*.json")))
+def test_every_planned_arm_is_a_run_that_can_be_made_and_stands_in_the_plan(path) -> None:
+    from study import read_plan
+
+    from sarlab.config import TrainConfig
+
+    plan = (REPOSITORY / "docs" / "PLAN.md").read_text(encoding="utf-8")
+    assert f"configs/rewards/{path.name}" in plan
+    arms, steps = read_plan(path)
+    for name, parameters in arms.items():
+        config = TrainConfig.from_parameters({**parameters, "steps": steps, "seed": 0})
+        assert f"`{name}`" in plan and (config.alpha == 0 or f"{config.alpha:g}" in plan)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import random
 
+from sarlab.models import load_policy
+from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
+from sarlab.rewards.dependence import line_dependence
+from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks import load_task, verify
 from sarlab.tasks.fact_stories import HIGH, LOW, account, draw_story, solution_lines
 
@@ -60,3 +64,23 @@ def test_the_task_carries_what_it_takes_to_count_steps() -> None:
     terms = tuple(question.metadata["terms"])
     text = "\n".join([*solution_lines(terms), f"Answer: {sum(terms)}"])
     assert verify(text, question.gold) and account(text, terms).missing_steps == 0
+
+
+def test_the_embedded_policy_reads_and_feeds_as_the_lines_are_made() -> None:
+    """A needed sum reads and feeds, the spare number is read and not used, filler does neither."""
+    policy = load_policy("tiny-facts")
+    question = (
+        "On Monday Ada sold 18 pens. On Friday Ada sold 21 pens. Ben is 25 years old. "
+        "On Sunday Ada sold 17 pens. How many pens did Ada sell?"
+    )
+    text = "18+21=39\nThere is no need to hurry at all.\n25 is not needed.\n39+17=56\nAnswer: 56"
+    block, mask = answer_block([encode_answer(policy.tokenizer, text, policy.end_id)])
+    prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
+    alone = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
+    logps = answer_logps(policy, prefix, block, mask)
+    v = (logps - answer_logps(policy, alone, block, mask))[0]
+    lines = line_dependence(policy, [prefix], block, mask, logps)
+    read = [v[lines.line_ids[0] == line].sum().item() for line in range(4)]
+    feed = lines.nats[0, :4].tolist()
+    assert [x > 2 for x in read] == [True, False, True, True]
+    assert [x > 5 for x in feed] == [True, False, False, True]

@@ -488,63 +488,6 @@ def ratio_interval(sums: pd.DataFrame) -> tuple[float, float, float]:
 # The planned runs
 
 
-def plan_a() -> Iterator[dict[str, Any]]:
-    """A: each arm at the first checkpoint below 75% of the base's length, and at the end."""
-    path = DATA / "rewards/a-answers.parquet"
-    if not path.exists():
-        return
-    answers = pd.read_parquet(path)
-    answers["hard"] = answers.terms >= 5
-    everything = answers[answers.story < 1000]
-    hard = answers[answers.hard].groupby(["at", "arm", "seed"]).correct.mean()
-    rest = everything.groupby(["at", "arm", "seed"])[
-        ["correct", "length", "excess_tokens", "missing_steps", "step"]
-    ].mean()
-    for at in ("crossing", "end"):
-        for arm in answers.arm.unique():
-            if (at, arm) not in {(a, b) for a, b, _ in rest.index}:
-                yield {"at": at, "arm": arm, "seeds": 0}
-                continue
-            own, primary = rest.loc[(at, arm)], hard.loc[(at, arm)]
-            yield {
-                "at": at,
-                "arm": arm,
-                "seeds": len(own),
-                "step": ", ".join(f"{x:.0f}" for x in own.step),
-                "accuracy, 5–6 terms, %": interval(t_interval(primary.to_numpy()), 1, 100),
-                "accuracy, all, %": interval(t_interval(own.correct.to_numpy()), 1, 100),
-                "tokens": interval(t_interval(own.length.to_numpy())),
-                "excess tokens": interval(t_interval(own.excess_tokens.to_numpy())),
-                "missing steps": interval(t_interval(own.missing_steps.to_numpy()), 2),
-            }
-
-
-def plan_a_tests() -> Iterator[dict[str, Any]]:
-    """A: each arm minus SAR at the primary quantity, paired by seed, Holm over the arms."""
-    path = DATA / "rewards/a-answers.parquet"
-    if not path.exists():
-        return
-    answers = pd.read_parquet(path)
-    rows = answers[(answers.terms >= 5) & (answers["at"] == "crossing")]
-    table = rows.groupby(["seed", "arm"]).correct.mean().unstack()
-    if "sar" not in table:
-        return
-    found = []
-    for arm in table.columns.drop("sar"):
-        apart = 100 * (table[arm] - table["sar"]).dropna().to_numpy()
-        found.append((arm, apart, t_p(apart) if len(apart) >= 3 else math.nan))
-    tested = [p for _, _, p in found if not math.isnan(p)]
-    adjusted = iter(holm(tested))
-    for arm, apart, p in found:
-        yield {
-            "arm − sar": arm,
-            "seeds": len(apart),
-            "points by seed": ", ".join(f"{x:+.1f}" for x in apart).replace("-", "−"),
-            "difference": interval(t_interval(apart)) if len(apart) >= 3 else "not shown",
-            "p (Holm)": f"{next(adjusted):.3f}" if not math.isnan(p) else "",
-        }
-
-
 def plan_b() -> Iterator[dict[str, Any]]:
     """B: mean training length over steps 21 to 100, SAR against length alone at equal strength."""
     path = DATA / "rewards/b-steps.parquet"
@@ -635,8 +578,6 @@ TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "line_kinds": line_kinds,
     "lines": lines,
     "first_order": first_order,
-    "plan_a": plan_a,
-    "plan_a_tests": plan_a_tests,
     "plan_b": plan_b,
     "plan_f": plan_f,
 }

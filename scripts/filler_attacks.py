@@ -4,7 +4,8 @@
 
 Each row pads the same right solutions of `tiny` in another way. "Padding" is the share of tokens
 that nobody needs, by construction; "found" the share that filler_share takes off. A trick works
-where the second is far below the first.
+where the second is far below the first. A second table, on `tiny-facts`: what SAR does when a right
+solution also mentions the number of the story that is not needed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from collections.abc import Callable
 import torch
 from build_tiny import FILLER, column_sum
 
-from sarlab.models import load_policy
+from sarlab.models import Policy, load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
-from sarlab.rewards import filler_share
+from sarlab.rewards import filler_share, sar
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
+from sarlab.tasks.fact_stories import draw_story, solution_lines
 from sarlab.tasks.word_problems import WordProblem, draw_problem
 from sarlab.types import RewardInputs
 
@@ -75,16 +77,31 @@ def password(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
 TRICKS: tuple[Pad, ...] = (plain, joined, twice, again, echo, copied, chain, password)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=int, default=40)
-    args = parser.parse_args()
-    policy, rng = load_policy("tiny"), random.Random("tricks")
+def scored(policy: Policy, question: str, texts: list[str]) -> RewardInputs:
+    """Typed answers to one question as rewards want them, lines included."""
+    block, mask = answer_block([encode_answer(policy.tokenizer, x, policy.end_id) for x in texts])
+    prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
     alone = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
-    problems = [draw_problem(rng) for _ in range(args.questions)]
+    logps = answer_logps(policy, prefix, block, mask)
+    parts = line_dependence(policy, [prefix], block, mask, logps)
+    return RewardInputs(
+        torch.ones(len(texts)),
+        torch.zeros(len(texts), dtype=torch.long),
+        mask,
+        logps,
+        answer_logps(policy, alone, block, mask),
+        line_ids=parts.line_ids,
+        dependence=parts.nats,
+    )
+
+
+def tricks(questions: int) -> None:
+    """Padding and what filler_share finds of it, by trick."""
+    policy, rng = load_policy("tiny"), random.Random("tricks")
+    problems = [draw_problem(rng) for _ in range(questions)]
     print("| trick | padding | found | needed taken for filler |\n| --- | --- | --- | --- |")
     for trick in TRICKS:
-        padding, found, lost = 0.0, 0.0, 0.0
+        padding = found = lost = 0.0
         for problem in problems:
             lines, total = [], problem.terms[0]
             for term in problem.terms[1:]:
@@ -92,30 +109,44 @@ def main() -> None:
                 total += term
             text = "\n".join([*trick(lines, problem, rng), f"Answer: {total}"])
             bare = "\n".join([*lines, f"Answer: {total}"])
-            block, mask = answer_block(
-                [encode_answer(policy.tokenizer, x, policy.end_id) for x in (text, bare)]
-            )
-            prefix = Prefix(
-                tuple(conditioned_ids(policy.tokenizer, problem.question, policy.prompt))
-            )
-            logps = answer_logps(policy, prefix, block, mask)
-            parts = line_dependence(policy, [prefix], block, mask, logps)
-            inputs = RewardInputs(
-                torch.ones(2),
-                torch.zeros(2, dtype=torch.long),
-                mask,
-                logps,
-                answer_logps(policy, alone, block, mask),
-                line_ids=parts.line_ids,
-                dependence=parts.nats,
-            )
+            inputs = scored(policy, problem.question, [text, bare])
             share, needed = (-filler_share(inputs)).tolist()
             n, m = inputs.lengths.tolist()
-            padding += (n - m) / n / len(problems)
-            found += share / len(problems)
-            lost += needed / len(problems)
+            padding += (n - m) / n / questions
+            found += share / questions
+            lost += needed / questions
         title = (trick.__doc__ or "").splitlines()[0]
         print(f"| {title} | {padding:.0%} | {found:.0%} | {lost:.0%} |", flush=True)
+
+
+def spare_number(questions: int) -> None:
+    """SAR of right solutions with the spare number mentioned, or with filler, against the bare."""
+    policy, rng = load_policy("tiny-facts"), random.Random("spare")
+    changes: dict[str, list[float]] = {"the spare number": [], "one sentence of filler": []}
+    while len(changes["the spare number"]) < questions:
+        story = draw_story(rng)
+        if story.unneeded is None:
+            continue
+        lines = [*solution_lines(story.terms), f"Answer: {story.answer}"]
+        place = rng.randrange(len(lines))
+        more = (f"{story.unneeded} is not needed.", rng.choice(FILLER))
+        texts = ["\n".join(lines), *("\n".join([*lines[:place], x, *lines[place:]]) for x in more)]
+        values = sar(scored(policy, story.question, texts)).tolist()
+        for name, value in zip(changes, values[1:], strict=True):
+            changes[name].append(value - values[0])
+    print("| a right solution and … | SAR rises in | mean change of SAR |\n| --- | --- | --- |")
+    for name, found in changes.items():
+        rises = sum(x > 0 for x in found) / len(found)
+        print(f"| {name} | {rises:.0%} | {sum(found) / len(found):+.3f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, default=20)
+    args = parser.parse_args()
+    tricks(args.questions)
+    print()
+    spare_number(5 * args.questions)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ OFFLINE := HF_HUB_OFFLINE="$(HF_HUB_OFFLINE)"
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev train lab test check lint types format notebooks bench \
-	bench-workbench study soak tiny lock audit sbom clean distclean
+	bench-workbench study soak page site tiny lock audit sbom clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -102,6 +102,12 @@ study: $(INSTALLED) ## train with and without SAR over several seeds and compare
 
 soak: $(INSTALLED) ## 500 steps with a kill -9 every 50, against the same run left alone (ARGS=)
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python scripts/soak.py $(ARGS)
+
+page: $(INSTALLED) ## build docs/index.html, the reward alive in one file (ARGS="--adapters runs/study")
+	$(OFFLINE) $(BIN)/python scripts/build_page.py $(ARGS)
+
+site: $(INSTALLED) ## the page, the notebooks and the documents as a static site in site/
+	$(BIN)/python scripts/build_site.py $(ARGS)
 
 tiny: $(INSTALLED) ## make the embedded model anew from its seed (ARGS="--out data/models/tiny")
 	$(BIN)/python scripts/build_tiny.py $(or $(ARGS),--out data/models/tiny)

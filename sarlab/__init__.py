@@ -6,6 +6,7 @@ which data flows through them (CONTRIBUTING.md has the map).
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
 __version__ = "0.1.0"
+
+# Threads of OpenMP wait for each other in a busy loop by default. Where another program wants a
+# core too, two threads are then 15 times slower than one; with short waits they are as fast
+# (benchmarks/threads.py). Read when torch is loaded, so it has to be set here.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 _MODULE_OF = {
     "plan": "plan",

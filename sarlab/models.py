@@ -296,7 +296,9 @@ class _Check:
             torch.randint(ids, (length + _SAMPLED,), generator=generator).tolist()
             for length in _PREFIXES
         ]
-        self.prefixes = [Prefix(tuple(r[:n])) for r, n in zip(self.rows, _PREFIXES, strict=True)]
+        self.prefixes: Sequence[Prefix] = [
+            Prefix(tuple(r[:n])) for r, n in zip(self.rows, _PREFIXES, strict=True)
+        ]
         self._plain: dict[tuple[int, ...], Tensor] = {}
 
     def plain(self, row: list[int]) -> Tensor:
@@ -328,7 +330,7 @@ class _Check:
 
     def whole(self) -> float:
         """Prefixes computed once, tokens sampled on them, then scored: the way of a step."""
-        self.prefixes = list[Prefix](compute_prefixes(self.policy, self.prefixes))
+        self.prefixes = compute_prefixes(self.policy, self.prefixes)
         difference = self.sampled()
         return max(difference, self.scored(range(len(self.rows))))
 

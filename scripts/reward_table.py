@@ -12,11 +12,12 @@ from sarlab.rewards import REWARDS
 HEAD = """# Rewards
 
 R = R_right + α·bonus, R_right = 1 for a right answer and 0 for any other; designs that *replace*
-correctness are R themselves. n is an answer's length in tokens, c 1 for a right answer, p the share of
-right answers in the group, V = log P(a|q) − log P(a). Numbers in brackets are arXiv identifiers. Checked in
-`tests/test_rewards.py` and `tests/test_reward_zoo.py`: groups worked by hand, and TRL's own code where it
-has the design. Strengths differ: `sarlab.rewards.diagnostics.matched_alpha` gives the α at which a design
-shortens as SAR does at 0.2. Made by `python scripts/reward_table.py`.
+correctness are R themselves. n is an answer's length in tokens, c 1 for a right answer, p the
+share of right answers in the group, V = log P(a|q) − log P(a). Numbers in brackets are arXiv
+identifiers. Checked in `tests/test_rewards.py` and `tests/test_reward_zoo.py`: groups worked by
+hand, and TRL's own code where it has the design. Strengths differ:
+`sarlab.rewards.diagnostics.matched_alpha` gives the α at which a design shortens as SAR does at
+0.2. Made by `python scripts/reward_table.py`.
 
 | name | bonus per answer | replaces correctness | needs beyond the sampling pass |
 | --- | --- | --- | --- |"""

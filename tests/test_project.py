@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -214,6 +215,25 @@ def test_importing_sarlab_loads_no_heavy_package():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_threads_wait_briefly_unless_the_user_says_otherwise():
+    code = "import os, sarlab; print(os.environ.get('GOMP_SPINCOUNT'))"
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    for settings, expected in (
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**plain, **settings},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == expected
 
 
 def test_every_public_name_is_there_and_the_one_of_its_module():

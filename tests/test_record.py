@@ -30,6 +30,7 @@ ANSWERS = 12
 
 _GRPO = {"questions": 6, "group_size": 4}
 _PPO = {"algorithm": "ppo", "questions": 16, "group_size": 1, "loss": "dapo", "beta": 0.0}
+_PPO["learning_rate"] = 1e-3
 RUNS = {
     "GRPO": {**_GRPO, "alpha": 0.0},
     "SA-GRPO": {**_GRPO, "alpha": 0.2},

@@ -205,3 +205,24 @@ def test_rows_hold_what_the_step_used(state) -> None:
         drop = (row["ppl_standalone"] - row["ppl_conditioned"]) / row["ppl_standalone"]
         assert row["sar"] == pytest.approx(max(-1, drop), abs=1e-4)
         assert row["reward"] == pytest.approx(row["correct"] + 0.2 * row["sar"], abs=1e-5)
+
+
+def test_the_gradient_of_shared_prefixes_is_the_same_bytes_on_two_threads() -> None:
+    """Several threads added up a gather's gradient at once: another last digit each time."""
+    policy = add_lora(random_policy("llama"), rank=4)
+    prefix = Prefix(tuple(5 + i % 90 for i in range(200)))
+    ids = torch.arange(64 * 6).view(64, 6) % 90 + 5
+    trainable = [p for p in policy.model.parameters() if p.requires_grad]
+
+    def gradient() -> bytes:
+        policy.model.zero_grad()
+        logps = answer_logps(policy, prefix, ids, torch.ones_like(ids, dtype=torch.bool), grad=True)
+        (logps * torch.linspace(-1, 1, 64)[:, None]).sum().backward()
+        return b"".join(p.grad.numpy().tobytes() for p in trainable)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len({gradient() for _ in range(8)}) == 1
+    finally:
+        torch.set_num_threads(threads)

@@ -22,7 +22,7 @@ from sarlab.runs.rollouts import open_rollouts
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 with a message where the input is not right."""
     parser = argparse.ArgumentParser(
-        prog="python -m sarlab.inspect",
+        prog="sarlab inspect",
         description="Open the answers that TRL, verl, OpenRLHF, verifiers, prime-rl, tinker, "
         "Inspect or sarlab left, or JSON lines, and see what each reward would have paid.",
     )

@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from build_tiny import FILLER
 from smollm2_study import SYSTEM
+from story_account import account
 
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, collect
@@ -36,7 +37,6 @@ from sarlab.prompts import PromptFormat
 from sarlab.rewards import REWARDS
 from sarlab.rewards.needs import reward_extras
 from sarlab.tasks import load_task
-from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator
 from sarlab.types import Question
 

@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 import torch
 from build_tiny import FILLER, column_sum
+from sarlab.tasks.fact_stories import draw_story, solution_lines
+from sarlab.tasks.word_problems import WordProblem, draw_problem
 
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards import filler_share, sar
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
-from sarlab.tasks.fact_stories import draw_story, solution_lines
-from sarlab.tasks.word_problems import WordProblem, draw_problem
 from sarlab.types import RewardInputs
 
 Pad = Callable[[list[str], WordProblem, random.Random], list[str]]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 
+from sarlab.tasks.fact_stories import HIGH, LOW, draw_story, solution_lines
+from story_account import account
+
 from sarlab.models import load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks import load_task, verify
-from sarlab.tasks.fact_stories import HIGH, LOW, account, draw_story, solution_lines
 
 
 def test_a_solution_reads_one_more_number_per_line() -> None:

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from machine import floor_of_scoring
 from torch import Tensor
 
 import sarlab.experience
@@ -138,7 +139,7 @@ def resident(field: str = "VmRSS") -> int:
 
 def floor(shape: plan.Shape, work: plan.Workload, machine: plan.Machine) -> dict[str, float]:
     """The floor of one forward over the answers' tokens: operations, bytes, and seconds of both."""
-    operations, moved = plan.floor_of_scoring(shape, work)
+    operations, moved = floor_of_scoring(shape, work)
     return {
         "operations": operations,
         "bytes": moved,

@@ -16,6 +16,7 @@ from typing import Any
 
 import common
 import torch
+from machine import measure_machine
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from sarlab import plan
@@ -165,7 +166,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=64)
     told = parser.parse_args()
     common.quiet()
-    machine = plan.measure_machine(clock=common.now)
+    machine = measure_machine(clock=common.now)
     by_length = [p for p in BY_LENGTH if p[1] <= told.longest]
     by_group = [p for p in BY_GROUP if p[0] <= told.largest]
     points = list(dict.fromkeys([*by_length, *by_group]))

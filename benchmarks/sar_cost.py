@@ -15,6 +15,7 @@ from typing import Any
 
 import common
 import torch
+from machine import measure_machine
 
 from sarlab import plan
 from sarlab.config import TrainConfig
@@ -78,7 +79,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         tokens,
         standalone_tokens=len(standalone_ids(policy.tokenizer, policy.prompt)),
     )
-    machine = plan.measure_machine(clock=common.now)
+    machine = measure_machine(clock=common.now)
     planned = plan.plan_step(shape, work, machine)
     added = [a - b for a, b in zip(seconds["sar"], seconds["grpo"], strict=True)]
     return {

@@ -15,6 +15,7 @@ from typing import Any
 
 import common
 import torch
+from machine import measure_machine
 from torch import Tensor
 
 from sarlab import plan
@@ -118,7 +119,7 @@ def main() -> None:
     work = plan.Workload(
         questions=2, group_size=ANSWERS, answer_tokens=ANSWER, dtype="float32"
     )  # both contexts
-    floor = common.floor(shape, work, plan.measure_machine(clock=common.now))
+    floor = common.floor(shape, work, measure_machine(clock=common.now))
     lines = [
         f"{told.model}: {ANSWERS} answers of {ANSWER} tokens, empty turn {EMPTY_TURN}; floor of "
         f"the answers' tokens {floor['operations'] / 1e9:.0f} GFLOP, {floor['bytes'] / 1e6:.0f} MB"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.prompts import StandaloneContext, conditioned_ids, encode_answer, standalone_ids
+from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.sar import leave_out, perplexity, self_aligned_reward, token_shares, token_values
 from sarlab.scoring import (
     ComputedPrefix,
@@ -20,6 +20,7 @@ from sarlab.scoring import (
     answer_logps,
     compute_prefixes,
     extend_prefixes,
+    prefix_of,
     report_of_states,
     token_report,
 )
@@ -107,18 +108,18 @@ def score_answers(
     ids = [_encode(policy, answer, append_eos) for answer in answers]
     block, mask = answer_block(ids)
     contexts = prefixes or question_prefixes(policy, question, standalone)
-    if not alternatives:
-        conditioned, alone = (answer_logps(policy, p, block, mask) for p in contexts)
-        return [
-            _answer_score(policy, question, answer, token_ids, conditioned[row], alone[row])
-            for row, (answer, token_ids) in enumerate(zip(answers, ids, strict=True))
-        ]
-    reports = [token_report(policy, p, block, mask) for p in contexts]
+    reports = [token_report(policy, p, block, mask) for p in contexts] if alternatives else []
+    logps = [r.logps for r in reports] or [answer_logps(policy, p, block, mask) for p in contexts]
     return [
-        _reported_score(
-            policy, question, answer, token_ids, *(_row(report, row) for report in reports)
+        _answer_score(
+            policy,
+            question,
+            answer,
+            ids[row],
+            [block[row] for block in logps],
+            [_row(report, row) for report in reports],
         )
-        for row, (answer, token_ids) in enumerate(zip(answers, ids, strict=True))
+        for row, answer in enumerate(answers)
     ]
 
 
@@ -128,10 +129,7 @@ def question_prefixes(
     standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
 ) -> tuple[Prefix, Prefix]:
     """The two prefixes of a question, conditioned and standalone, not computed yet."""
-    return (
-        Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt))),
-        Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt, standalone))),
-    )
+    return prefix_of(policy, question), prefix_of(policy, None, standalone)
 
 
 class Rescorer:
@@ -176,7 +174,7 @@ class Rescorer:
             )
         self._prefixes, self._report = self._extended(ids)
         self._ids = ids
-        return self._record(answer, ids, self._report)
+        return self._scored(answer, ids, self._report)
 
     def score_deleted(self, start: int, stop: int) -> AnswerScore:
         """The last answer with the tokens [start, stop) deleted and those after scored again.
@@ -186,7 +184,7 @@ class Rescorer:
         """
         _refuse_span(start, stop, len(self._ids))
         ids = (*self._ids[:start], *self._ids[stop:])
-        return self._record(ids, ids, self._extended(ids)[1])
+        return self._scored(ids, ids, self._extended(ids)[1])
 
     def _extended(self, ids: tuple[int, ...]) -> tuple[list[ComputedPrefix], TokenReport]:
         """Both contexts with the answer on top; the tokens it shares with the last are reused."""
@@ -215,11 +213,11 @@ class Rescorer:
             report = TokenReport(*(torch.cat(x, dim=1) for x in zip(before, report, strict=True)))
         return extended, report
 
-    def _record(
+    def _scored(
         self, answer: str | Sequence[int], ids: Sequence[int], report: TokenReport
     ) -> AnswerScore:
-        contexts = (_row(report, 0), _row(report, 1))
-        return _reported_score(self.policy, self.question, answer, ids, *contexts)
+        rows = [_row(report, 0), _row(report, 1)]
+        return _answer_score(self.policy, self.question, answer, ids, list(report.logps), rows)
 
 
 def _answer_score(
@@ -227,14 +225,13 @@ def _answer_score(
     question: str,
     answer: str | Sequence[int],
     ids: Sequence[int],
-    logps_conditioned: Tensor,
-    logps_standalone: Tensor,
-    alternatives: tuple[tuple[TokenAlternatives, ...], tuple[TokenAlternatives, ...]] = ((), ()),
+    logps: Sequence[Tensor],
+    reports: Sequence[TokenReport],
 ) -> AnswerScore:
-    """The record of one answer from its log-probs [T] under both contexts."""
-    conditioned = logps_conditioned[None, : len(ids)].cpu()
-    alone = logps_standalone[None, : len(ids)].cpu()
+    """The record of one answer from both contexts' log-probs [T], and their reports if any."""
+    conditioned, alone = (row[None, : len(ids)].cpu() for row in logps)
     mask = torch.ones(1, len(ids), dtype=torch.bool)
+    first, second = [_alternatives(policy, r, len(ids)) for r in reports] or [(), ()]
     return AnswerScore(
         question=question,
         answer=answer if isinstance(answer, str) else policy.text(list(ids)),
@@ -245,24 +242,9 @@ def _answer_score(
         sar=self_aligned_reward(conditioned, alone, mask).item(),
         ppl_conditioned=perplexity(conditioned, mask).item(),
         ppl_standalone=perplexity(alone, mask).item(),
-        alternatives_conditioned=alternatives[0],
-        alternatives_standalone=alternatives[1],
+        alternatives_conditioned=first,
+        alternatives_standalone=second,
     )
-
-
-def _reported_score(
-    policy: Policy,
-    question: str,
-    answer: str | Sequence[int],
-    ids: Sequence[int],
-    conditioned: TokenReport,
-    alone: TokenReport,
-) -> AnswerScore:
-    """The same with alternatives, from one row [T] of both contexts' reports."""
-    n = len(ids)
-    alternatives = (_alternatives(policy, conditioned, n), _alternatives(policy, alone, n))
-    logps = (conditioned.logps, alone.logps)
-    return _answer_score(policy, question, answer, ids, *logps, alternatives)
 
 
 def _row(report: TokenReport, row: int) -> TokenReport:

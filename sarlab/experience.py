@@ -12,13 +12,13 @@ from torch import Tensor
 
 from sarlab.config import TrainConfig
 from sarlab.models import Policy
-from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
+from sarlab.prompts import encode_answer
 from sarlab.rewards import alpha_at, answer_bonus, reward_named
 from sarlab.rewards.diagnostics import bonus_diagnostics
 from sarlab.rewards.needs import reward_extras
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
+from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes, prefix_of
 from sarlab.tasks import Verdict, judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 
@@ -54,9 +54,7 @@ def collect(
     With weights below float32 the two differ by rounding, so there they are scored again.
     """
     clock = Clock()
-    prefixes = [
-        Prefix(tuple(conditioned_ids(policy.tokenizer, q.text, policy.prompt))) for q in questions
-    ]
+    prefixes = [prefix_of(policy, question.text) for question in questions]
     with policy.folded():
         computed = compute_prefixes(policy, prefixes)
         rollouts = sample(
@@ -105,28 +103,32 @@ def inputs_of_texts(
     question: Question,
     texts: Sequence[str],
     verdicts: Sequence[Verdict],
-    reward: str,
-    budget: int = 256,
+    name: str,
+    *,
+    logps: bool = True,
 ) -> RewardInputs:
-    """Typed answers to one question, scored and prepared as the reward needs them; one group."""
+    """Typed answers to one question, scored and prepared as the reward ``name`` needs them.
+
+    Without ``logps`` the policy is not run, and log-probs are NaN: for a reward of texts alone.
+    """
+    prefix = prefix_of(policy, question.text)
     ids = [encode_answer(policy.tokenizer, text, policy.end_id) for text in texts]
     block, mask = answer_block(ids)
-    prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, question.text, policy.prompt)))
-    alone = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt)))
-    conditioned = answer_logps(policy, prefix, block, mask).cpu()
+    conditioned, standalone = torch.full(mask.shape, torch.nan), None
+    if logps:
+        conditioned = answer_logps(policy, prefix, block, mask).cpu()
+    if reward_named(name).needs_standalone:
+        standalone = answer_logps(policy, prefix_of(policy, None), block, mask).cpu()
     group = torch.zeros(len(texts), dtype=torch.long)
     rollouts = Rollouts(block, mask, conditioned, group, group.bool(), tuple(texts))
-    standalone = None
-    if reward_named(reward).needs_standalone:
-        standalone = answer_logps(policy, alone, block, mask).cpu()
     return RewardInputs(
         correct=torch.tensor([float(v.correct) for v in verdicts]),
         group_ids=group,
         answer_mask=mask,
         logps_conditioned=conditioned,
         logps_standalone=standalone,
-        budget=budget,
-        **reward_extras(policy, reward, [question], [prefix], rollouts, conditioned, verdicts),
+        budget=TrainConfig.max_answer_tokens,
+        **reward_extras(policy, name, [question], [prefix], rollouts, conditioned, verdicts),
     )
 
 
@@ -134,28 +136,19 @@ def conditioned_logps(
     policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts, config: TrainConfig
 ) -> Tensor:
     """Log-probs of the answers with their questions [B, T], nats."""
+    ids, mask, groups = rollouts.answer_ids, rollouts.answer_mask, rollouts.group_ids
+    budget = config.token_budget
     with policy.folded():
-        return answer_logps(
-            policy,
-            prefixes,
-            rollouts.answer_ids,
-            rollouts.answer_mask,
-            prefix_index=rollouts.group_ids,
-            token_budget=config.token_budget,
-        ).cpu()
+        logps = answer_logps(policy, prefixes, ids, mask, prefix_index=groups, token_budget=budget)
+    return logps.cpu()
 
 
 def standalone_logps(policy: Policy, rollouts: Rollouts, config: TrainConfig) -> Tensor:
     """Log-probs of the answers without a question [B, T], nats."""
-    prefix = Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt, config.standalone)))
+    ids, mask = rollouts.answer_ids, rollouts.answer_mask
+    prefix = prefix_of(policy, None, config.standalone)
     with policy.folded():
-        return answer_logps(
-            policy,
-            prefix,
-            rollouts.answer_ids,
-            rollouts.answer_mask,
-            token_budget=config.token_budget,
-        ).cpu()
+        return answer_logps(policy, prefix, ids, mask, token_budget=config.token_budget).cpu()
 
 
 def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor | None:
@@ -169,7 +162,7 @@ def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor
 def step_metrics(
     step: int, batch: Batch, rewards: Tensor, config: TrainConfig
 ) -> dict[str, float | int | None]:
-    """Numbers about one step's answers, before the update."""
+    """Numbers about one step's answers, and the seconds by phase so far."""
     inputs, rollouts = batch.inputs, batch.rollouts
     lengths = rollouts.lengths.float()
     scores = _answer_scores(inputs)
@@ -182,13 +175,14 @@ def step_metrics(
         "mean_length": lengths.mean().item(),
         "median_length": lengths.median().item(),
         "truncated_share": rollouts.truncated.float().mean().item(),
-        "sar": sar.mean().item() if (sar := scores["sar"]) is not None else None,
-        "ppl_conditioned": _median(scores["ppl_conditioned"]),
-        "ppl_standalone": _median(scores["ppl_standalone"]),
+        "sar": _number(torch.mean, scores["sar"]),
+        "ppl_conditioned": _number(torch.median, scores["ppl_conditioned"]),
+        "ppl_standalone": _number(torch.median, scores["ppl_standalone"]),
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
         "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
         "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
         **bonus_diagnostics(answer_bonus(inputs, config.reward), inputs, rewards),
+        **{f"seconds_{phase}": seconds for phase, seconds in batch.seconds.items()},
     }
 
 
@@ -242,26 +236,23 @@ def step_warnings(metrics: dict[str, Any]) -> Iterator[str]:
 
 def _answer_scores(inputs: RewardInputs) -> dict[str, Tensor | None]:
     """Both perplexities and SAR per answer [B]; None without the standalone pass."""
-    conditioned, mask = inputs.logps_conditioned, inputs.answer_mask
-    ppl = {"ppl_conditioned": perplexity(conditioned, mask)}
-    if inputs.logps_standalone is None:
-        return {**ppl, "ppl_standalone": None, "sar": None}
+    conditioned, alone, mask = inputs.logps_conditioned, inputs.logps_standalone, inputs.answer_mask
     return {
-        **ppl,
-        "ppl_standalone": perplexity(inputs.logps_standalone, mask),
-        "sar": self_aligned_reward(conditioned, inputs.logps_standalone, mask),
+        "ppl_conditioned": perplexity(conditioned, mask),
+        "ppl_standalone": None if alone is None else perplexity(alone, mask),
+        "sar": None if alone is None else self_aligned_reward(conditioned, alone, mask),
     }
 
 
-def _median(values: Tensor | None) -> float | None:
-    return None if values is None else values.median().item()
+def _number(statistic: Callable[[Tensor], Tensor], values: Tensor | None) -> float | None:
+    return None if values is None else statistic(values).item()
 
 
 class Clock:
-    """Seconds per phase."""
+    """Seconds per phase, added up in a dict."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds = {} if seconds is None else seconds
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:

@@ -22,7 +22,7 @@ from sarlab.runs.rollouts import open_rollouts
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 with a message where the input is not right."""
     parser = argparse.ArgumentParser(
-        prog="python -m sarlab.inspect",
+        prog="sarlab inspect",
         description="Open the answers that TRL, verl, OpenRLHF, verifiers, prime-rl, tinker, "
         "Inspect or sarlab left, or JSON lines, and see what each reward would have paid.",
     )
@@ -64,7 +64,7 @@ def _inspect(given: argparse.Namespace) -> None:
         scored = score_rollouts(frame, policy, store, on_progress=bar.update)
     table, _ = rewards_paid(scored, alpha=given.alpha)
     names = {
-        "bonus_sd": "SD in groups",
+        "bonus_sd_within": "SD in groups",
         "bonus_slope": "per 10 tokens",
         "bonus_length_share": "length share",
         "bonus_auc": "AUC right/wrong",

@@ -7,18 +7,19 @@ answer on it. The language-model head runs on answer positions only, with log-so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sarlab._engine.caches import Cache, run_trunk, stack_caches, without_padding
+from sarlab._engine.caches import Cache, cache_of_row, run_trunk, stack_caches
 from sarlab._engine.head import slice_rows, target_logps
-from sarlab._engine.micro_batches import Attempt, batch_attempts
+from sarlab._engine.micro_batches import batch_attempts
 from sarlab._engine.policy import Policy
+from sarlab.prompts import StandaloneContext, conditioned_ids, standalone_ids
 
 TOP = 5
 
@@ -45,7 +46,7 @@ class ComputedPrefix(Prefix):
         """The first ``length`` tokens of the prefix, without running anything."""
         if not 1 <= length <= len(self.ids):
             raise ValueError(f"A prefix of {len(self.ids)} tokens cannot be cut to {length}.")
-        cache = tuple((k[:, :, :length], v[:, :, :length]) for k, v in self.cache)
+        cache = cache_of_row(self.cache, 0, length)
         return ComputedPrefix(self.ids[:length], cache, self.hidden[:length], self.version)
 
 
@@ -62,6 +63,17 @@ class TokenReport(NamedTuple):
     ranks: Tensor
     top_ids: Tensor
     top_logps: Tensor
+
+
+def prefix_of(
+    policy: Policy,
+    question: str | None,
+    standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
+) -> Prefix:
+    """The prefix of a question, not computed yet; of None the standalone one."""
+    if question is None:
+        return Prefix(tuple(standalone_ids(policy.tokenizer, policy.prompt, standalone)))
+    return Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
 
 
 def answer_block(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -94,15 +106,10 @@ def answer_logps(
     if grad:
         states = _states_with_gradient(policy, answers)
         return logps_of_states(policy, states, answers.ids, answers.mask)
-    block = torch.zeros(answers.mask.shape, device=policy.device)
-    with torch.no_grad():
-        computed, attempts = _micro_batches(policy, answers, token_budget)
-        for attempt in attempts:
-            with attempt as rows:
-                part = computed.part(rows)
-                logps = logps_of_states(policy, _states(policy, part), part.ids, part.mask)
-                block[rows, : logps.shape[1]] = logps
-    return block
+    (logps,) = _in_micro_batches(
+        policy, answers, token_budget, lambda *part: (logps_of_states(policy, *part),)
+    )
+    return logps
 
 
 def answer_states(
@@ -119,15 +126,8 @@ def answer_states(
     answers = _checked(policy, prefixes, answer_ids, answer_mask, prefix_index)
     if grad:
         return _states_with_gradient(policy, answers)
-    size = policy.causal_lm.get_output_embeddings().weight.shape[1]
-    block = torch.zeros(*answers.mask.shape, size, dtype=policy.dtype, device=policy.device)
-    with torch.no_grad():
-        computed, attempts = _micro_batches(policy, answers, token_budget)
-        for attempt in attempts:
-            with attempt as rows:
-                part = computed.part(rows)
-                block[rows, : part.ids.shape[1]] = _states(policy, part)
-    return block
+    (states,) = _in_micro_batches(policy, answers, token_budget, lambda *part: part[:1])
+    return states
 
 
 def token_report(
@@ -140,20 +140,7 @@ def token_report(
 ) -> TokenReport:
     """Log-probs, entropy, ranks and likeliest tokens of answers; see :func:`answer_logps`."""
     answers = _checked(policy, prefixes, answer_ids, answer_mask, prefix_index)
-    parts: list[tuple[Tensor, TokenReport]] = []
-    with torch.no_grad():
-        computed, attempts = _micro_batches(policy, answers, 0)
-        for attempt in attempts:
-            with attempt as rows:
-                part = computed.part(rows)
-                report = report_of_states(policy, _states(policy, part), part.ids, part.mask)
-                parts.append((rows, report))
-    columns = []
-    for pieces in zip(*(report for _, report in parts), strict=True):
-        block = pieces[0].new_zeros(*answers.mask.shape, *pieces[0].shape[2:])
-        for (rows, _), piece in zip(parts, pieces, strict=True):
-            block[rows, : piece.shape[1]] = piece
-        columns.append(block)
+    columns = _in_micro_batches(policy, answers, 0, lambda *part: report_of_states(policy, *part))
     return TokenReport(*columns)
 
 
@@ -201,9 +188,7 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
             hidden, cache = _run_prefixes(policy, chosen)
             for row, ids in enumerate(chosen):
                 end = len(ids)
-                one = tuple(
-                    (k[row : row + 1, :, :end], v[row : row + 1, :, :end]) for k, v in cache
-                )
+                one = cache_of_row(cache, row, end)
                 computed[ids] = ComputedPrefix(ids, one, hidden[row, :end], policy.version)
     return [p if isinstance(p, ComputedPrefix) else computed[p.ids] for p in prefixes]
 
@@ -233,14 +218,8 @@ def extend_prefixes(
         hidden, grown = run_trunk(policy.trunk, block, mask, positions, cache)
         extended = []
         for row, (prefix, length) in enumerate(zip(computed, lengths, strict=True)):
-            one = tuple(
-                (
-                    without_padding(k[row : row + 1], length, width),
-                    without_padding(v[row : row + 1], length, width),
-                )
-                for k, v in grown
-            )
             states = torch.cat([prefix.hidden, hidden[row]])
+            one = cache_of_row(grown, row, length, width)
             extended.append(ComputedPrefix((*prefix.ids, *ids), one, states, policy.version))
     return extended
 
@@ -263,14 +242,11 @@ def default_token_budget(hidden_size: int, gpu: bool) -> int:
     return 4_096 if hidden_size <= 256 else 1_024
 
 
-AnyPrefix = TypeVar("AnyPrefix", bound=Prefix)
-
-
 @dataclass(frozen=True)
-class _Answers(Generic[AnyPrefix]):
+class _Answers:
     """Answers on their prefixes, checked and on the policy's device."""
 
-    prefixes: Sequence[AnyPrefix]
+    prefixes: Sequence[Any]  # Prefix, or ComputedPrefix once they have run
     index: Tensor  # [B], on the CPU: which prefix each answer stands on
     ids: Tensor  # [B, T]
     mask: Tensor  # [B, T]
@@ -279,7 +255,7 @@ class _Answers(Generic[AnyPrefix]):
     def prefix_lengths(self) -> Tensor:
         return torch.tensor([len(p.ids) for p in self.prefixes])[self.index]
 
-    def part(self, rows: Tensor) -> _Answers[AnyPrefix]:
+    def part(self, rows: Tensor) -> _Answers:
         """Some of the answers, without padding beyond the longest of them."""
         width = int(self.mask[rows].sum(dim=1).max())
         ids, mask = self.ids[rows, :width], self.mask[rows, :width]
@@ -292,7 +268,7 @@ def _checked(
     answer_ids: Tensor,
     answer_mask: Tensor,
     prefix_index: Tensor | None,
-) -> _Answers[Prefix]:
+) -> _Answers:
     prefixes = [prefixes] if isinstance(prefixes, Prefix) else list(prefixes)
     if prefix_index is None:
         prefix_index = torch.zeros(len(answer_ids), dtype=torch.long)
@@ -311,18 +287,27 @@ def _checked(
     return answers
 
 
-def _micro_batches(
-    policy: Policy, answers: _Answers[Prefix], token_budget: int
-) -> tuple[_Answers[ComputedPrefix], Iterator[Attempt[Tensor]]]:
-    """The answers with their prefixes computed, and the micro-batches to score them in."""
-    prefixes = compute_prefixes(policy, answers.prefixes)
+@torch.no_grad()
+def _in_micro_batches(
+    policy: Policy,
+    answers: _Answers,
+    token_budget: int,
+    measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+) -> list[Tensor]:
+    """Blocks [B, T, …] of what ``measure(states, ids, mask)`` gives for each micro-batch."""
+    computed = replace(answers, prefixes=compute_prefixes(policy, answers.prefixes))
     lengths = answers.mask.sum(dim=1).cpu() + answers.prefix_lengths
     groups = answers.prefix_lengths if policy.has_sliding_window else None
     budget = token_budget_for(policy, token_budget)
-    return (
-        _Answers(prefixes, answers.index, answers.ids, answers.mask),
-        batch_attempts(policy.device, lengths, budget, groups),
-    )
+    blocks: list[Tensor] = []
+    for attempt in batch_attempts(policy.device, lengths, budget, groups):
+        with attempt as rows:
+            part = computed.part(rows)
+            pieces = measure(_states(policy, part), part.ids, part.mask)
+            blocks = blocks or [x.new_zeros(*answers.mask.shape, *x.shape[2:]) for x in pieces]
+            for block, piece in zip(blocks, pieces, strict=True):
+                block[rows, : piece.shape[1]] = piece
+    return blocks
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -342,18 +327,16 @@ def _run_prefixes(policy: Policy, batch: Sequence[tuple[int, ...]]) -> tuple[Ten
     )
 
 
-def _states(policy: Policy, answers: _Answers[ComputedPrefix]) -> Tensor:
+def _states(policy: Policy, answers: _Answers) -> Tensor:
     """Hidden states [B, T, H] that predict each answer token, on computed prefixes."""
     used, index = torch.unique(answers.index, return_inverse=True)
     prefixes = [answers.prefixes[i] for i in used.tolist()]
-    width = max(len(p.ids) for p in prefixes)
-    cache = tuple(stack_caches([p.cache for p in prefixes], width))
-    return _states_on_cache(
-        policy, answers, index, torch.stack([p.hidden[-1] for p in prefixes]), cache
-    )
+    cache = tuple(stack_caches([p.cache for p in prefixes], max(len(p.ids) for p in prefixes)))
+    last = torch.stack([p.hidden[-1] for p in prefixes])
+    return _states_on_cache(policy, answers, index, last, cache)
 
 
-def _states_with_gradient(policy: Policy, answers: _Answers[Prefix]) -> Tensor:
+def _states_with_gradient(policy: Policy, answers: _Answers) -> Tensor:
     """The same with the prefixes run anew, gradients as the caller set them."""
     used, index = torch.unique(answers.index, return_inverse=True)
     prefixes = [answers.prefixes[i].ids for i in used.tolist()]
@@ -364,7 +347,7 @@ def _states_with_gradient(policy: Policy, answers: _Answers[Prefix]) -> Tensor:
 
 
 def _states_on_cache(
-    policy: Policy, answers: _Answers[AnyPrefix], index: Tensor, last: Tensor, cache: Cache
+    policy: Policy, answers: _Answers, index: Tensor, last: Tensor, cache: Cache
 ) -> Tensor:
     """States of answers whose prefix is row ``index`` [B] of ``cache``, with last states [P, H]."""
     device = policy.device

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from sarlab.config import TrainConfig
 from sarlab.experience import (
+    Batch,
     Clock,
     answer_rows,
     collect,
@@ -52,85 +53,62 @@ def grpo_steps(
     The state may be saved, evaluated or thrown away between two records. ``on_token`` is that of
     :func:`sarlab.rollout.sample`; where it raises, the state is that of the step before.
     """
-    policy = state.policy
     while state.step < config.steps:
-        step = state.step + 1
-        batch = collect(
-            policy,
-            task.train_batch(step, config.questions, config.seed),
-            config,
-            seed=f"{config.seed} {step} sample",
-            group_size=config.group_size,
-            progress=state.step / config.steps,
-            best_accuracy=state.best_accuracy,
-            standalone=config.log_sar or reward_named(config.reward).needs_standalone,
-            on_token=on_token,
-        )
+        batch = _collect(state, task, config, on_token)
         group_ids = batch.rollouts.group_ids
-        rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        reward = (config.reward, config.alpha, config.alpha_schedule)
+        rewards = total_reward(batch.inputs, *reward)
         advantages = group_advantages(rewards, group_ids, divide_by_std=config.loss == "grpo")
-        credit = token_credit(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        credit = token_credit(batch.inputs, *reward)
         token_advantages = advantages if credit is None else advantages[:, None] + credit
-        clock = Clock()
-        logps_reference = reference_logps(policy, batch, config)
+        clock = Clock(batch.seconds)
+        logps_reference = reference_logps(state.policy, batch, config)
         clock.lap("reference")
-        rate = learning_rate(config, step)
+        rate = learning_rate(config, state.step + 1)
         updates = []
         for _ in range(config.epochs):
             for rows in mini_batches(group_ids, config.mini_batches):
-                updates.append(
-                    update_policy(
-                        state, rate, batch, rows, token_advantages, logps_reference, config
-                    )
+                numbers = update_policy(
+                    state, rate, batch, rows, token_advantages, logps_reference, config
                 )
+                updates.append(numbers)
         clock.lap("update")
-        state.step = step
+        state.step += 1
         state.best_accuracy = max(state.best_accuracy, float(batch.inputs.correct.mean()))
         metrics = {
-            **step_metrics(step, batch, rewards, config),
+            **step_metrics(state.step, batch, rewards, config),
             "no_signal_share": share_without_signal(rewards, group_ids),
             "learning_rate": rate,
             **{k: sum(u[k] for u in updates) / len(updates) for k in updates[0]},
-            **{f"seconds_{k}": v for k, v in {**batch.seconds, **clock.seconds}.items()},
         }
-        table = tuple(answer_rows(step, "train", batch, rewards, advantages))
-        yield StepRecord(step, metrics, table, tuple(step_warnings(metrics)))
+        table = tuple(answer_rows(state.step, "train", batch, rewards, advantages))
+        yield StepRecord(state.step, metrics, table, tuple(step_warnings(metrics)))
 
 
 def ppo_steps(
     state: TrainState, task: Task, config: TrainConfig, on_token: OnToken | None = None
 ) -> Iterator[StepRecord]:
     """Run (SA-)PPO from ``state.step`` to ``config.steps``; as :func:`grpo_steps`."""
-    policy, critic = state.policy, critic_of(state)
+    critic = critic_of(state)
     while state.step < config.steps:
-        step = state.step + 1
-        batch = collect(
-            policy,
-            task.train_batch(step, config.questions, config.seed),
-            config,
-            seed=f"{config.seed} {step} sample",
-            group_size=1,
-            progress=state.step / config.steps,
-            best_accuracy=state.best_accuracy,
-            standalone=config.log_sar or reward_named(config.reward).needs_standalone,
-            on_token=on_token,
-        )
+        batch = _collect(state, task, config, on_token)
         mask = batch.rollouts.answer_mask
-        rewards = total_reward(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
-        clock = Clock()
-        logps_reference = reference_logps(policy, batch, config)
+        reward = (config.reward, config.alpha, config.alpha_schedule)
+        rewards = total_reward(batch.inputs, *reward)
+        clock = Clock(batch.seconds)
+        logps_reference = reference_logps(state.policy, batch, config)
         clock.lap("reference")
         values_old = critic_values(critic, batch, config)
         clock.lap("values")
         token_rewards = reward_on_last_token(rewards, mask)
-        credit = token_credit(batch.inputs, config.reward, config.alpha, config.alpha_schedule)
+        credit = token_credit(batch.inputs, *reward)
         if credit is not None:
             token_rewards = token_rewards + credit / mask.sum(dim=1, keepdim=True)
         advantages, returns = gae(
             token_rewards, values_old, mask, gamma=config.gamma, lam=config.lam
         )
         advantages = whiten(advantages, mask)
-        rate = learning_rate(config, step)
+        rate = learning_rate(config, state.step + 1)
         critic_rate = config.critic_learning_rate * rate / config.learning_rate
         updates = []
         for _ in range(config.epochs):
@@ -144,16 +122,30 @@ def ppo_steps(
                 )
                 clock.lap("update_critic")
                 updates.append(numbers)
-        state.step = step
+        answer_advantages = (advantages * mask).sum(dim=1) / mask.sum(dim=1)
+        state.step += 1
         state.best_accuracy = max(state.best_accuracy, float(batch.inputs.correct.mean()))
         metrics = {
-            **step_metrics(step, batch, rewards, config),
+            **step_metrics(state.step, batch, rewards, config),
             "no_signal_share": float(rewards.std() < 1e-8),
             "learning_rate": rate,
             "explained_variance": explained_variance(values_old[mask], returns[mask]),
             **{k: sum(u[k] for u in updates) / len(updates) for k in updates[0]},
-            **{f"seconds_{k}": v for k, v in {**batch.seconds, **clock.seconds}.items()},
         }
-        answer_advantages = (advantages * mask).sum(dim=1) / mask.sum(dim=1)
-        table = tuple(answer_rows(step, "train", batch, rewards, answer_advantages))
-        yield StepRecord(step, metrics, table, tuple(step_warnings(metrics)))
+        table = tuple(answer_rows(state.step, "train", batch, rewards, answer_advantages))
+        yield StepRecord(state.step, metrics, table, tuple(step_warnings(metrics)))
+
+
+def _collect(state: TrainState, task: Task, config: TrainConfig, on_token: OnToken | None) -> Batch:
+    step = state.step + 1
+    return collect(
+        state.policy,
+        task.train_batch(step, config.questions, config.seed),
+        config,
+        seed=f"{config.seed} {step} sample",
+        group_size=config.group_size,
+        progress=state.step / config.steps,
+        best_accuracy=state.best_accuracy,
+        standalone=config.log_sar or reward_named(config.reward).needs_standalone,
+        on_token=on_token,
+    )

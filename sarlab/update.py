@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarlab._engine.folded_lora import folded
-from sarlab._engine.micro_batches import Attempt, plan_attempts
+from sarlab._engine.micro_batches import plan_attempts
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss, value_loss
@@ -151,11 +151,9 @@ def start(policy: Policy, config: TrainConfig) -> TrainState:
 def add_critic(state: TrainState, config: TrainConfig) -> Critic:
     """Give the state's policy a critic: a second LoRA of the same rank and a head of zeros."""
     policy = state.policy
-    lora = lora_config(config.lora_rank, config.lora_alpha)
     with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         torch.manual_seed(seed_of(f"{config.seed} critic"))
-        policy.model.add_adapter(_CRITIC, lora)
-    policy.model.set_adapter(_CRITIC)
+        policy.model.add_adapter(_CRITIC, lora_config(config.lora_rank, config.lora_alpha))
     adapter = [p for n, p in policy.model.named_parameters() if f".{_CRITIC}." in n]
     policy.model.set_adapter("default")
     policy.model.eval()
@@ -202,90 +200,90 @@ def update_policy(
     ``advantages`` is [B] or [B, T], ``logps_reference`` [B, T] (None: no KL). Returns the numbers
     of the step. Raises TrainingError where they would ruin the adapter, which stays as it was.
     """
-    policy = state.policy
-    parts: list[dict[str, float]] = []
-    for attempt in _plan_attempts(policy, batch, rows, config, "update"):
-        with attempt as plan, folded(policy.model):
-            state.optimizer.zero_grad(set_to_none=True)
-            parts = []
-            for part in plan:
-                parts.append(
-                    policy_gradient(policy, batch, rows, part, advantages, logps_reference, config)
-                )
+    policy, step = state.policy, state.step + 1
+
+    def loss_of(part: MicroBatch) -> tuple[Tensor, dict[str, float]]:
+        return policy_loss(policy, part, advantages, logps_reference, config)
+
+    parts, norm = _gradients(policy, state.optimizer, batch, rows, config, loss_of)
     numbers = {name: sum(p[name] for p in parts) for name in ("loss", "kl", "clip_fraction")}
-    numbers["ratio_max"] = max(p["ratio_max"] for p in parts)
-    numbers["grad_norm"] = _clip_gradients(state.optimizer, config)
-    _refuse_broken(numbers, state.step + 1)
+    numbers |= {"ratio_max": max(p["ratio_max"] for p in parts), "grad_norm": norm}
+    if not math.isfinite(numbers["loss"] + norm):
+        raise TrainingError(
+            "not_finite",
+            f"Step {step}: loss {numbers['loss']} and gradient norm {norm} must be finite. The "
+            "adapter was not changed; go on from the last checkpoint with a lower learning_rate.",
+        )
+    if not numbers["ratio_max"] < MAX_RATIO:
+        raise TrainingError(
+            "exploding_ratio",
+            f"Step {step}: a token became {numbers['ratio_max']:.3g} times likelier within one "
+            f"step, the limit is {MAX_RATIO:g}. Lower learning_rate, epochs or mini_batches.",
+        )
     _step_optimizer(state.optimizer, rate)
     policy.version += 1
     return numbers
 
 
-def policy_gradient(
+def policy_loss(
     policy: Policy,
-    batch: Batch,
-    rows: Tensor,
-    part: Tensor,
+    part: MicroBatch,
     advantages: Tensor,
     logps_reference: Tensor | None,
     config: TrainConfig,
-) -> dict[str, float]:
-    """Add the gradient of the micro-batch ``part`` of the mini-batch ``rows``; its numbers."""
-    rollouts = batch.rollouts
-    width, total_tokens = int(rollouts.lengths[part].max()), int(rollouts.lengths[rows].sum())
-    logps = answer_logps(
-        policy,
-        batch.prefixes,
-        rollouts.answer_ids[part, :width],
-        rollouts.answer_mask[part, :width],
-        prefix_index=rollouts.group_ids[part],
-        grad=True,
-    )
-    mask = rollouts.answer_mask[part, :width].to(logps.device)
-    logps_old = batch.inputs.logps_conditioned[part, :width].to(logps.device)
-    advantages = advantages[part].to(logps.device)
-    if advantages.dim() == 2:
-        advantages = advantages[:, :width]
-
-    per_token = surrogate_loss(
-        logps,
-        logps_old,
-        advantages,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        dual_clip=config.dual_clip,
-    )
-    share, kl_mean = int(mask.sum()) / total_tokens, 0.0
+) -> tuple[Tensor, dict[str, float]]:
+    """A micro-batch's share of the loss, and of the numbers that are logged."""
+    mask, clips = part.mask, {"clip_low": config.clip_low, "clip_high": config.clip_high}
+    logps = part.run(answer_logps, policy)
+    logps_old = part.of(part.batch.inputs.logps_conditioned)
+    advantages = part.of(advantages)
+    per_token = surrogate_loss(logps, logps_old, advantages, dual_clip=config.dual_clip, **clips)
+    kl = torch.zeros_like(per_token)
     if logps_reference is not None:
-        logps_reference = logps_reference[part, :width].to(logps.device)
-        kl = kl_estimate(logps, logps_reference, config.kl)
+        kl = kl_estimate(logps, part.of(logps_reference), config.kl)
         per_token = per_token + config.beta * kl
-        kl_mean = kl.detach()[mask].mean().item()
-    loss = reduce_tokens(
-        per_token,
-        mask,
-        config.loss,
-        total_answers=len(rows),
-        total_tokens=total_tokens,
-        max_answer_tokens=config.max_answer_tokens,
-    )
-    loss.backward()
-
     with torch.no_grad():
-        clipped = clip_fraction(
-            logps,
-            logps_old,
-            advantages,
-            mask,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-        )
-        return {
-            "loss": loss.item(),
-            "kl": kl_mean * share,
-            "clip_fraction": clipped * share,
+        share = int(mask.sum()) / part.totals["total_tokens"]
+        numbers = {
+            "kl": kl[mask].mean().item() * share,
+            "clip_fraction": clip_fraction(logps, logps_old, advantages, mask, **clips) * share,
             "ratio_max": (logps - logps_old)[mask].max().exp().item(),
         }
+    return reduce_tokens(per_token, mask, config.loss, **part.totals), numbers
+
+
+def update_critic(
+    state: TrainState,
+    rate: float,
+    batch: Batch,
+    rows: Tensor,
+    values_old: Tensor,
+    returns: Tensor,
+    config: TrainConfig,
+) -> dict[str, float]:
+    """One optimiser step of the critic on the answers ``rows``: clipped value loss, token mean."""
+    critic = critic_of(state)
+
+    def loss_of(part: MicroBatch) -> tuple[Tensor, dict[str, float]]:
+        values = critic.values(part.run(answer_states, critic.policy))
+        per_token = value_loss(
+            values, part.of(values_old), part.of(returns), clip=config.value_clip
+        )
+        return reduce_tokens(per_token, part.mask, "dapo", **part.totals), {}
+
+    with critic.active():
+        parts, norm = _gradients(
+            critic.policy, critic.optimizer, batch, rows, config, loss_of, "critic update"
+        )
+    loss = sum(part["loss"] for part in parts)
+    if not math.isfinite(loss + norm):
+        raise TrainingError(
+            "not_finite",
+            f"Step {state.step + 1}: value loss {loss} and its gradient norm {norm} must be "
+            "finite. Lower critic_learning_rate.",
+        )
+    _step_optimizer(critic.optimizer, rate)
+    return {"value_loss": loss, "value_grad_norm": norm}
 
 
 def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
@@ -303,109 +301,74 @@ def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
         return critic.values(hidden).cpu() * rollouts.answer_mask
 
 
-def update_critic(
-    state: TrainState,
-    rate: float,
+@dataclass(frozen=True)
+class MicroBatch:
+    """The answers ``rows`` [b] of a step's batch, without padding beyond the longest of them.
+
+    ``totals``: answers and tokens of the whole mini-batch, as :func:`reduce_tokens` takes them.
+    """
+
+    batch: Batch
+    rows: Tensor
+    device: torch.device
+    totals: dict[str, int]
+
+    def of(self, block: Tensor) -> Tensor:
+        """Their rows of a block [B] or [B, T], on the policy's device."""
+        width = int(self.batch.rollouts.lengths[self.rows].max())
+        rows = block[self.rows].to(self.device)
+        return rows[:, :width] if rows.dim() > 1 else rows
+
+    @property
+    def mask(self) -> Tensor:
+        """True on answer tokens [b, t]."""
+        return self.of(self.batch.rollouts.answer_mask)
+
+    def run(self, score: Callable[..., Tensor], policy: Policy) -> Tensor:
+        """``answer_logps`` or ``answer_states`` of these answers, with gradients."""
+        rollouts, prefixes = self.batch.rollouts, self.batch.prefixes
+        ids, index = self.of(rollouts.answer_ids), rollouts.group_ids[self.rows]
+        return score(policy, prefixes, ids, self.mask, prefix_index=index, grad=True)
+
+
+def _gradients(
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
     batch: Batch,
     rows: Tensor,
-    values_old: Tensor,
-    returns: Tensor,
     config: TrainConfig,
-) -> dict[str, float]:
-    """One optimiser step of the critic on the answers ``rows``: clipped value loss, token mean."""
-    critic = critic_of(state)
-    total = 0.0
-    with critic.active():
-        for attempt in _plan_attempts(critic.policy, batch, rows, config, "critic update"):
-            with attempt as plan, folded(critic.policy.model):
-                critic.optimizer.zero_grad(set_to_none=True)
-                total = 0.0
-                for part in plan:
-                    total += critic_gradient(critic, batch, rows, part, values_old, returns, config)
-        norm = _clip_gradients(critic.optimizer, config)
-    if not math.isfinite(total + norm):
-        raise TrainingError(
-            "not_finite",
-            f"Step {state.step + 1}: value loss {total} and its gradient norm {norm} must be "
-            "finite. Lower critic_learning_rate.",
-        )
-    _step_optimizer(critic.optimizer, rate)
-    return {"value_loss": total, "value_grad_norm": norm}
+    loss_of: Callable[[MicroBatch], tuple[Tensor, dict[str, float]]],
+    kind: str = "update",
+) -> tuple[list[dict[str, float]], float]:
+    """Fill in the gradient of the mini-batch ``rows``: numbers per micro-batch, norm unclipped.
 
-
-def critic_gradient(
-    critic: Critic,
-    batch: Batch,
-    rows: Tensor,
-    part: Tensor,
-    values_old: Tensor,
-    returns: Tensor,
-    config: TrainConfig,
-) -> float:
-    """Add the gradient of the micro-batch ``part`` of the mini-batch ``rows``; its loss."""
-    rollouts = batch.rollouts
-    width, total_tokens = int(rollouts.lengths[part].max()), int(rollouts.lengths[rows].sum())
-    hidden = answer_states(
-        critic.policy,
-        batch.prefixes,
-        rollouts.answer_ids[part, :width],
-        rollouts.answer_mask[part, :width],
-        prefix_index=rollouts.group_ids[part],
-        grad=True,
-    )
-    per_token = value_loss(
-        critic.values(hidden),
-        values_old[part, :width].to(hidden.device),
-        returns[part, :width].to(hidden.device),
-        clip=config.value_clip,
-    )
-    loss = reduce_tokens(
-        per_token,
-        rollouts.answer_mask[part, :width].to(hidden.device),
-        "dapo",
-        total_answers=len(rows),
-        total_tokens=total_tokens,
-        max_answer_tokens=config.max_answer_tokens,
-    )
-    loss.backward()
-    return loss.item()
-
-
-def _plan_attempts(
-    policy: Policy, batch: Batch, rows: Tensor, config: TrainConfig, kind: str
-) -> Iterator[Attempt[list[Tensor]]]:
-    """Attempts at the micro-batches of ``rows``: a second one where memory ran out in the first."""
+    Where memory runs out, all begins anew in smaller micro-batches.
+    """
+    lengths = batch.rollouts.lengths[rows]
     prefixes = torch.tensor([len(p.ids) for p in batch.prefixes])[batch.rollouts.group_ids[rows]]
-    lengths = batch.rollouts.lengths[rows] + prefixes
-    groups = prefixes if policy.has_sliding_window else None
-    budget = token_budget_for(policy, config.token_budget)
-    return plan_attempts(policy.device, rows, lengths, budget, groups, kind=kind)
-
-
-def _clip_gradients(optimizer: torch.optim.Optimizer, config: TrainConfig) -> float:
-    """Clip the gradient's norm to ``grad_clip``; the norm before."""
+    totals = {"total_answers": len(rows), "total_tokens": int(lengths.sum())}
+    totals["max_answer_tokens"] = config.max_answer_tokens
+    parts: list[dict[str, float]] = []
+    for attempt in plan_attempts(
+        policy.device,
+        rows,
+        lengths + prefixes,
+        token_budget_for(policy, config.token_budget),
+        prefixes if policy.has_sliding_window else None,
+        kind=kind,
+    ):
+        with attempt as plan, folded(policy.model):
+            optimizer.zero_grad(set_to_none=True)
+            parts = []
+            for part in plan:
+                loss, numbers = loss_of(MicroBatch(batch, part, policy.device, totals))
+                loss.backward()
+                parts.append({"loss": loss.item(), **numbers})
     parameters = optimizer.param_groups[0]["params"]
-    return torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip).item()
+    return parts, torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip).item()
 
 
 def _step_optimizer(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
-
-
-def _refuse_broken(numbers: dict[str, float], step: int) -> None:
-    """Stop before the optimiser takes up numbers that would ruin the adapter."""
-    loss, norm, ratio_max = (numbers[name] for name in ("loss", "grad_norm", "ratio_max"))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(
-            "not_finite",
-            f"Step {step}: loss {loss} and gradient norm {norm} must be finite. The adapter was "
-            "not changed; go on from the last checkpoint with a lower learning_rate.",
-        )
-    if not ratio_max < MAX_RATIO:
-        raise TrainingError(
-            "exploding_ratio",
-            f"Step {step}: a token became {ratio_max:.3g} times likelier within one step, the "
-            f"limit is {MAX_RATIO:g}. Lower learning_rate, epochs or mini_batches.",
-        )

@@ -25,13 +25,15 @@ mkdir "$work/elsewhere"
 cd "$work/elsewhere"
 rm -rf "$work/source"
 sarlab="$work/venv/bin/sarlab"
-"$sarlab" --help | grep -q "sarlab train"
+"$sarlab" --help >help.txt
+grep -q "sarlab train" help.txt
 "$sarlab" score "Ada has 112 coins and gets 205 more. How many coins does Ada have now?" \
     '112+205=317\nAnswer: 317' 'Answer: 317'
 "$sarlab" train -p steps 2 -p questions 2 -p group_size 2 -p eval_questions 4 \
     -p validation_questions 4 -p name first
 test -s runs/first/summary.json
-"$sarlab" inspect runs/first | grep -q "^sarlab: "
+"$sarlab" inspect runs/first >inspect.txt
+grep -q "^sarlab: " inspect.txt
 
 "$sarlab" lab notebooks --no-browser --port 18765 --IdentityProvider.token=try >lab.log 2>&1 &
 lab=$!

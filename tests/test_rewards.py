@@ -11,11 +11,11 @@ from sarlab.rewards import (
     REWARDS,
     Reward,
     alpha_at,
-    copied_tokens,
     reward_named,
     sar_lambda,
     total_reward,
 )
+from sarlab.rewards.needs import copied_tokens
 from sarlab.types import RewardInputs
 
 

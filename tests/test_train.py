@@ -171,7 +171,9 @@ def test_no_signal_and_all_truncated_are_said(state, monkeypatch) -> None:
     import sarlab.experience as module
 
     monkeypatch.setattr(
-        module, "judge_all", lambda texts, _: [Verdict(False, None, "no marker")] * len(texts)
+        module,
+        "judge_all",
+        lambda texts, _, **options: [Verdict(False, None, "no marker")] * len(texts),
     )
     state.policy.eos_ids = (10_000,)  # never drawn: every answer runs into the limit
     config = replace(SMALL, reward="correct", steps=1)

@@ -45,11 +45,17 @@ def run_trunk(
     return out.last_hidden_state, tuple((layer.keys, layer.values) for layer in past.layers)
 
 
-def without_padding(block: Tensor, length: int, width: int) -> Tensor:
-    """Slots [0, length) and those from ``width`` on, of keys or values [1, heads, slots, dim]."""
-    if length == width:
-        return block
-    return torch.cat([block[:, :, :length], block[:, :, width:]], dim=2)
+def cache_of_row(cache: Cache, row: int, length: int, width: int | None = None) -> Cache:
+    """One row's slots [0, length), and those from ``width`` on where one is given."""
+
+    def cut(block: Tensor) -> Tensor:
+        one = block[row : row + 1]
+        if width == length:
+            return one
+        head = one[:, :, :length]
+        return head if width is None else torch.cat([head, one[:, :, width:]], dim=2)
+
+    return tuple((cut(keys), cut(values)) for keys, values in cache)
 
 
 def growing_cache(caches: Sequence[Cache], width: int) -> DynamicCache:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """examples:
   sarlab score "Ada has 12 apples and buys 5. How many?" "12 + 5 = 17\\nAnswer: 17" "Answer: 17"
@@ -19,6 +20,8 @@ EXAMPLES = """examples:
   sarlab inspect runs/first
   sarlab lab
 """
+
+Command = Callable[[argparse.Namespace, list[str]], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,13 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (run, help_text, add_arguments) in COMMANDS.items():
-        command = commands.add_parser(name, help=help_text, description=run.__doc__)
-        add_arguments(command)
-        command.set_defaults(run=run)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Command, text: str, **options: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, help=text, description=run.__doc__, **options)
+        added.set_defaults(run=run)
+        return added
+
+    lab_parser = command(lab, "open JupyterLab on the notebooks")
+    lab_parser.add_argument("folder", nargs="?", default=".", help="default: the current folder")
+    command(train, "train a model with SA-GRPO, SA-PPO or another reward")
+    score_parser = command(score, "score answers to one question")
+    score_parser.add_argument("question")
+    score_parser.add_argument("answers", nargs="+", metavar="answer")
+    score_parser.add_argument(
+        "--model", default="tiny", help="tiny, smollm2-135m, a hub id or a folder"
+    )
+    command(inspect, "open the answers of any trainer's run", add_help=False)
     given, rest = parser.parse_known_args(arguments)
-    if rest and given.command not in {"train", "lab"}:
+    if rest and given.run is score:
         parser.error(f"unknown: {' '.join(rest)}")
     try:
         return given.run(given, rest)
@@ -110,31 +125,8 @@ def inspect(given: argparse.Namespace, rest: list[str]) -> int:
     """Open the answers that TRL, verl, OpenRLHF, verifiers, prime-rl and others leave."""
     from sarlab.inspect import main as inspect_main
 
-    return inspect_main([given.path, *(["--model", given.model] if given.model else [])])
+    return inspect_main(rest)
 
-
-def _lab_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", default=".", help="default: the current folder")
-
-
-def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("question")
-    parser.add_argument("answers", nargs="+", metavar="answer")
-    parser.add_argument("--model", default="tiny", help="tiny, smollm2-135m, a hub id or a folder")
-
-
-def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="a run folder or a file of answers")
-    parser.add_argument("--model", default="", help="scores the answers under both contexts")
-
-
-Command = Callable[[argparse.Namespace, list[str]], int]
-COMMANDS: dict[str, tuple[Command, str, Callable[[argparse.ArgumentParser], None]]] = {
-    "lab": (lab, "open JupyterLab on the notebooks", _lab_arguments),
-    "train": (train, "train a model with SA-GRPO, SA-PPO or another reward", lambda _: None),
-    "score": (score, "score answers to one question", _score_arguments),
-    "inspect": (inspect, "open the answers of any trainer's run", _inspect_arguments),
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -60,6 +60,8 @@ from sarlab.types import Question, StepRecord
 from sarlab.update import TrainingError, learning_rate
 
 ENGINE_PREFIX = "trl_"
+_LOGGED = {name: name for name in ("loss", "kl", "grad_norm")}  # our columns, TRL's names
+_LOGGED["clip_fraction"] = "clip_ratio/region_mean"
 
 
 def train_distributed(
@@ -102,8 +104,7 @@ def train_distributed(
     run: Run | None = None
     if main:
         run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
-        engine = f"trl {version('trl')}"
-        run.update(engine=engine, processes=state.num_processes, engine_options=changes)
+        run.update(engine=_engine(), processes=state.num_processes, engine_options=changes)
         run.update(**origins(policy, config, [*heldout.test, *questions]))
     state.wait_for_everyone()
     job = _Job(run, config, heldout, view, tracker, state)
@@ -115,7 +116,7 @@ def train_distributed(
         return job.train(policy, questions, args, checkpoint)
 
 
-class _Job:
+class _Job(TrainerCallback):
     """One process's part of a run; ``run`` is there on the first process alone."""
 
     def __init__(
@@ -128,8 +129,11 @@ class _Job:
         state: PartialState,
     ) -> None:
         self.run, self.config, self.heldout, self.view = run, config, heldout, view
-        self.state, self.step = state, 0
+        self.state, self.step, self.updates = state, 0, updates_per_step(config)
         self.log = None if run is None else Logbook(run, config, view, tracker)
+        self.trainer: Any = None
+        self.logs: list[dict[str, float]] = []  # TRL's, of the updates of the present step
+        self.began = time.perf_counter()
 
     def train(
         self,
@@ -145,17 +149,17 @@ class _Job:
         self.step = checkpoint[0] if checkpoint else 0
         if _shared(run is not None and not run.part(0, "heldout_base").exists()):
             self.judge(policy, self.heldout.test, "heldout_base", 0)
-            if run is not None:
-                probe(run, policy, self.heldout.probes, self.config, 0)
+            if self.log is not None:
+                probe(self.log, policy, self.heldout.probes, 0)
         if _shared(run is not None and not run.part(0, "validation").exists()):
             self.judge(policy, self.heldout.validation, "validation", 0)
         began = time.perf_counter()
         self.view.begin(self.config, self.step)
         if self.log is not None:
             self.log.replay()
-        trainer = SARTrainer(policy, questions, self.config, args)
+        self.trainer = trainer = SARTrainer(policy, questions, self.config, args)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_RunFolder(self, trainer))
+        trainer.add_callback(self)
         if run is not None and not whole_weights(trainer):
             run.message(
                 self.step,
@@ -168,19 +172,15 @@ class _Job:
         folder = Path(args.output_dir).parent
         self._export(trainer, policy, folder)
         trainer.accelerator.free_memory()
+        self.trainer = None
         del trainer, policy
         # Loaded anew: that works however the weights were spread, and judges what was saved.
-        self.judge(
-            load_policy(folder, dtype=self.config.dtype),
-            self.heldout.test,
-            "heldout_trained",
-            self.step,
-        )
+        trained = load_policy(folder, dtype=self.config.dtype)
+        self.judge(trained, self.heldout.test, "heldout_trained", self.step)
         if run is None:
             return dict(_shared(None))
         summary = summarise_run(folder, self.config, self.step, seconds)
-        summary["engine"] = f"trl {version('trl')}"
-        summary["processes"] = self.state.num_processes
+        summary |= {"engine": _engine(), "processes": self.state.num_processes}
         if self.state.num_processes > 1:
             summary["hardware"] = f"{self.state.num_processes} processes, each {hardware()}"
         write_json(folder / "summary.json", summary)
@@ -220,21 +220,12 @@ class _Job:
             scratch.rmdir()
         self.state.wait_for_everyone()
 
-
-class _RunFolder(TrainerCallback):
-    """Writes a line and a part of the rollout table after each of sarlab's steps."""
-
-    def __init__(self, job: _Job, trainer: SARTrainer) -> None:
-        self.job, self.trainer = job, trainer
-        self.updates = updates_per_step(job.config)
-        self.logs: list[dict[str, float]] = []
-        self.began = time.perf_counter()
-
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.updates == 0:
             self.began, self.logs = time.perf_counter(), []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        """After each of sarlab's steps: a line of the log and its answers."""
         if "loss" not in logs:
             return  # the totals at the end of training
         self.logs.append(logs)
@@ -244,37 +235,15 @@ class _RunFolder(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Put TRL's checkpoint where resuming looks for one, whole and with checksums."""
-        self.job.state.wait_for_everyone()  # every process writes files of its own into it
-        if self.job.run is not None:
+        self.state.wait_for_everyone()  # every process writes files of its own into it
+        if self.run is not None:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self.job.run.save_checkpoint(
-                state.global_step // self.updates, lambda place: _move_all(written, place)
-            )
+            step = state.global_step // self.updates
+            self.run.save_checkpoint(step, lambda place: _move_all(written, place))
             written.rmdir()
 
     def _finish(self, step: int) -> None:
-        job, trainer = self.job, self.trainer
-        batch, rewards = trainer.batch, trainer.rewards
-        assert batch is not None and rewards is not None
-        self._refuse_broken(step)
-        seconds = time.perf_counter() - self.began
-        record = step_record(step, batch, rewards, self.logs, seconds, job.config)
-        job.step = step
-        config, found = job.config, None
-        live = _live_policy(trainer)
-        due = step % config.eval_every == 0 or step == config.steps
-        if due and whole_weights(trainer):
-            was_training = trainer.model.training
-            trainer.model.eval()
-            found = job.judge(live, job.heldout.validation, "validation", step)
-            if job.run is not None:
-                probe(job.run, live, job.heldout.probes, config, step)
-            trainer.model.train(was_training)
-        if job.log is not None:
-            written = job.log.step(record, found, lambda place: save_adapter(live, place))
-            job.view.step(written)
-
-    def _refuse_broken(self, step: int) -> None:
+        trainer, config = self.trainer, self.config
         for name in ("loss", "grad_norm"):
             values = [float(entry[name]) for entry in self.logs]
             if not all(map(math.isfinite, values)):
@@ -283,6 +252,22 @@ class _RunFolder(TrainerCallback):
                     f"Step {step}: {name} is {values}; it must be finite. Go on from the last "
                     "checkpoint with a lower learning_rate.",
                 )
+        seconds = time.perf_counter() - self.began
+        record = step_record(step, trainer.batch, trainer.rewards, self.logs, seconds, config)
+        self.step, validation = step, None
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        live = dataclasses.replace(trainer.policy, model=model, version=trainer.state.global_step)
+        if (step % config.eval_every == 0 or step == config.steps) and whole_weights(trainer):
+            was_training = trainer.model.training
+            trainer.model.eval()
+            validation = self.judge(live, self.heldout.validation, "validation", step)
+            if self.log is not None:
+                probe(self.log, live, self.heldout.probes, step)
+            trainer.model.train(was_training)
+        if self.log is not None:
+            self.view.step(
+                self.log.step(record, validation, lambda place: save_adapter(live, place))
+            )
 
 
 def step_record(
@@ -305,16 +290,10 @@ def step_record(
         "no_signal_share": share_without_signal(rewards, groups),
         "learning_rate": learning_rate(config, step),
     }
-    for ours, theirs in (
-        ("loss", "loss"),
-        ("kl", "kl"),
-        ("clip_fraction", "clip_ratio/region_mean"),
-        ("grad_norm", "grad_norm"),
-    ):
-        values = [entry[theirs] for entry in logs if entry.get(theirs) is not None]
+    for ours, theirs in _LOGGED.items():
+        values = [float(entry[theirs]) for entry in logs if entry.get(theirs) is not None]
         if values:
-            metrics[ours] = sum(map(float, values)) / len(values)
-    metrics |= {f"seconds_{phase}": value for phase, value in batch.seconds.items()}
+            metrics[ours] = sum(values) / len(values)
     metrics["seconds_engine"] = seconds - sum(batch.seconds.values())
     rows = tuple(answer_rows(step, "train", batch, rewards, advantages))
     return StepRecord(step, metrics, rows, tuple(step_warnings(metrics)))
@@ -328,10 +307,8 @@ def whole_weights(trainer: SARTrainer) -> bool:
     return accelerator.distributed_type != DistributedType.FSDP
 
 
-def _live_policy(trainer: SARTrainer) -> Policy:
-    """The policy as it is now, for sarlab's own sampling and scoring."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return dataclasses.replace(trainer.policy, model=model, version=trainer.state.global_step)
+def _engine() -> str:
+    return f"trl {version('trl')}"
 
 
 def _move_all(source: Path, target: Path) -> None:
@@ -358,11 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = os.environ.get("RANK", "0") == "0"
     try:
         told = command_parameters(sys.argv[1:] if arguments is None else arguments)
-        changes = {
-            key.removeprefix(ENGINE_PREFIX): told.pop(key)
-            for key in list(told)
-            if key.startswith(ENGINE_PREFIX)
-        }
+        prefixed = [key for key in told if key.startswith(ENGINE_PREFIX)]
+        changes = {key.removeprefix(ENGINE_PREFIX): told.pop(key) for key in prefixed}
         config, folder, resume = run_request(told)
     except ValueError as error:
         if first:
@@ -375,7 +349,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

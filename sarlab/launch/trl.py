@@ -1,14 +1,12 @@
 """SA-GRPO on TRL's trainer: the same tasks, rewards and contexts, for several GPUs.
 
-:class:`SARTrainer` is TRL's ``GRPOTrainer`` with two methods of its own: ``_calculate_rewards``
-scores the answers under both contexts and puts sarlab's reward beside TRL's other rewards, and
-``create_scheduler`` warms up as sarlab's own loop does. Sampling, reference, loss, gathering,
-vLLM, DeepSpeed and FSDP are TRL's.
+:class:`SARTrainer` is TRL's ``GRPOTrainer`` with two reward functions, correctness and the bonus,
+and the warm-up of sarlab's own loop. Sampling, reference, loss, gathering, vLLM, DeepSpeed and FSDP
+are TRL's.
 
-TRL hands ``_calculate_rewards`` neither prompt ids nor the log-probs that it has just computed for
-the old policy, so both scoring passes are paid for there: the standalone one, which any SAR needs,
-and the conditioned one, which sarlab's own loop has for free from sampling. docs/SCALE.md has
-what they cost.
+TRL hands a reward function neither prompt ids nor the log-probs of the old policy, so both scoring
+passes are paid for: the standalone one, which any SAR needs, and the conditioned one, which
+sarlab's own loop has for free from sampling. docs/SCALE.md has what they cost.
 
 Needs the extra: ``pip install sarlab[trl]``.
 """
@@ -16,7 +14,7 @@ Needs the extra: ``pip install sarlab[trl]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +29,16 @@ from trl.trainer.utils import pad
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock
 from sarlab.models import Policy, check_left_padding, lora_config
-from sarlab.prompts import (
-    chat_turns,
-    conditioned_ids,
-    control_tokens,
-    standalone_ids,
-)
+from sarlab.prompts import chat_turns, conditioned_ids, control_tokens, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
-from sarlab.sar import self_aligned_reward
 from sarlab.tasks import judge_all, opens_thought
 from sarlab.types import Question, RewardInputs, Rollouts
 from sarlab.update import learning_rate
 
 PROMPT_TOKENS = 1024  # longest prompt that micro-batches are planned for, as in the paper
 TOKEN_BUDGET = 16_384  # tokens in one micro-batch, where the run names none
-# What `contexts` writes for a tokenizer without a chat template, as one that TRL can apply.
+# What `prompts` writes for a tokenizer without a chat template, as one that TRL can apply.
 PLAIN_TEMPLATE = (
     "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ 'User: ' }}{% endif %}{{ message['content'] + '\n\n' }}"
@@ -91,16 +83,15 @@ def grpo_config(
             "same share of an update."
         )
     share = answers // shares  # answers of one process in one update
-    largest = max(
-        1, (config.token_budget or TOKEN_BUDGET) // (prompt_tokens + config.max_answer_tokens)
-    )
+    budget = config.token_budget or TOKEN_BUDGET
+    largest = max(1, budget // (prompt_tokens + config.max_answer_tokens))
     rows = max(d for d in range(1, min(share, largest) + 1) if share % d == 0)
     on_gpu = torch.cuda.is_available()
     rough = config.dtype == "bfloat16" or (config.dtype == "auto" and on_gpu)
     updates = updates_per_step(config)
     told: dict[str, Any] = {
+        **{name: getattr(config, name) for name in ("seed", "beta", "learning_rate")},
         "output_dir": str(output_dir),
-        "seed": config.seed,
         "max_steps": config.steps * updates,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": share // rows,
@@ -117,9 +108,7 @@ def grpo_config(
         "epsilon": config.clip_low,
         "epsilon_high": config.clip_high,
         "delta": config.dual_clip,
-        "beta": config.beta,
         "use_bias_correction_kl": False,
-        "learning_rate": config.learning_rate,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.grad_clip,
         "disable_dropout": True,
@@ -158,7 +147,7 @@ class SARTrainer(GRPOTrainer):
     """TRL's GRPO with any reward of :data:`sarlab.rewards.REWARDS`, on sarlab's own prompts.
 
     ``policy``: freshly loaded, without an adapter; it gets the LoRA that sarlab's own loop would
-    give it. ``questions``: those of all steps in order, ``config.questions`` a step. After each
+    give it. ``questions``: those of all steps in order, ``config.questions`` per step. After each
     batch ``batch`` and ``rewards`` hold what every process sampled and earned, in TRL's order.
     """
 
@@ -173,20 +162,25 @@ class SARTrainer(GRPOTrainer):
         check_left_padding(policy)
         _refuse_control_tokens(policy, questions)
         self.policy, self.questions, self.config = policy, list(questions), config
-        self.bonus = reward_named(config.reward)
+        self.reward = reward_named(config.reward)
         self.batch: Batch | None = None
         self.rewards: Tensor | None = None
         tokenizer = _with_template(policy)
         policy.model.generation_config.eos_token_id = list(policy.eos_ids)
-        self._alone = standalone_ids(tokenizer, policy.prompt, config.standalone)
         prompts = [
             chat_turns(tokenizer, policy.prompt.user_turn(q.text), policy.prompt.system)
             for q in self.questions
         ]
         columns = {"prompt": prompts, "question_index": list(range(len(prompts)))}
+
+        def bonus(**columns: Any) -> list[float]:
+            assert self.batch is not None  # of `correct`, which TRL calls first
+            return self._mine(self.reward.bonus(self.batch.inputs))
+
+        bonus.__name__ = config.reward  # the column's name in TRL's log
         super().__init__(
             model=policy.model,
-            reward_funcs=[_column("correct"), _column(config.reward, "bonus")],
+            reward_funcs=[self.correct, bonus],
             args=args,
             train_dataset=Dataset.from_dict(columns),
             processing_class=tokenizer,
@@ -212,62 +206,43 @@ class SARTrainer(GRPOTrainer):
             self.lr_scheduler, self._created_lr_scheduler = scheduler, True
         return scheduler
 
-    def _calculate_rewards(
-        self,
-        inputs: list[dict[str, Any]],
-        prompts: list[Any],
-        completions: list[Any],
-        completion_ids_list: list[list[int]],
-    ) -> Tensor:
-        """Score and judge this process's answers, gather all, then let TRL do its own."""
-        self.batch = self._look(inputs, completion_ids_list)
-        found = self.batch.inputs
-        weight = alpha_at(self.config.alpha, self.config.alpha_schedule, found.progress)
-        self.reward_weights = torch.tensor(
-            [1.0, weight] if self.bonus.verifiable else [0.0, 1.0], dtype=torch.float32
-        )
-        self.rewards = total_reward(
-            found, self.config.reward, self.config.alpha, self.config.alpha_schedule
-        )
-        columns: dict[str, Tensor | None] = {
-            "correct": found.correct,
-            "bonus": self.bonus.bonus(found),
-            "sar": None
-            if found.logps_standalone is None
-            else self_aligned_reward(
-                found.logps_conditioned, found.logps_standalone, found.answer_mask
-            ),
-        }
-        first = self.accelerator.process_index * len(inputs)
-        for name, column in columns.items():
-            for row, entry in enumerate(inputs):
-                entry[name] = None if column is None else column[first + row].item()
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+    def correct(
+        self, completion_ids: Sequence[list[int]], question_index: Sequence[int], **_: Any
+    ) -> list[float]:
+        """TRL's first reward: score and judge this process's answers, then gather all."""
+        config = self.config
+        self.batch = self._collected(completion_ids, question_index)
+        inputs = self.batch.inputs
+        weight = alpha_at(config.alpha, config.alpha_schedule, inputs.progress)
+        weights = [1.0, weight] if self.reward.verifiable else [0.0, 1.0]
+        self.reward_weights = torch.tensor(weights, dtype=torch.float32)
+        self.rewards = total_reward(inputs, config.reward, config.alpha, config.alpha_schedule)
+        return self._mine(inputs.correct)
 
-    def _look(self, inputs: Sequence[Mapping[str, Any]], answers: Sequence[list[int]]) -> Batch:
+    def _mine(self, values: Tensor) -> list[float]:
+        """This process's rows of a column of all."""
+        each = len(values) // self.accelerator.num_processes
+        return values[self.accelerator.process_index * each :][:each].tolist()
+
+    def _collected(self, answers: Sequence[list[int]], index: Sequence[int]) -> Batch:
         """All processes' answers with their scores and verdicts, on each process."""
-        clock = Clock()
-        config, policy = self.config, self.policy
-        index = [int(entry["question_index"]) for entry in inputs]
-        asked = [self.questions[i] for i in index]
+        clock, config, policy = Clock(), self.config, self.policy
+        questions = [self.questions[i] for i in index]
+        alone = standalone_ids(policy.tokenizer, policy.prompt, config.standalone)
+        in_thought = opens_thought(policy.tokenizer.decode(alone[-8:]))
         texts = [policy.text(ids) for ids in answers]
-        in_thought = opens_thought(policy.tokenizer.decode(self._alone[-8:]))
-        verdicts = judge_all(texts, asked, in_thought=in_thought)
+        verdicts = gather_object(judge_all(texts, questions, in_thought=in_thought))
         clock.lap("verify")
-        prompts = [conditioned_ids(policy.tokenizer, q.text, policy.prompt) for q in asked]
+        prompts = [conditioned_ids(policy.tokenizer, q.text, policy.prompt) for q in questions]
         conditioned = self._score(prompts, answers)
         clock.lap("score_conditioned")
-        alone = None
-        if config.log_sar or self.bonus.needs_standalone:
-            alone = self._score([self._alone] * len(answers), answers)
+        standalone = None
+        if config.log_sar or self.reward.needs_standalone:
+            standalone = self._score([alone] * len(answers), answers)
         clock.lap("score_standalone")
-        lengths = torch.tensor([len(ids) for ids in answers])
-        ids = pad([torch.tensor(ids) for ids in answers], padding_side="right")
-        ids, lengths = self._gathered(ids), self._gathered(lengths)
+        ids = self._gathered(pad([torch.tensor(ids) for ids in answers], padding_side="right"))
+        lengths = self._gathered(torch.tensor([len(ids) for ids in answers]))
         order = self._gathered(torch.tensor(index))
-        conditioned = self._gathered(conditioned)
-        alone = None if alone is None else self._gathered(alone)
-        verdicts = gather_object(verdicts)
         groups = torch.arange(len(ids)) // config.group_size
         heads = order[:: config.group_size]
         if not torch.equal(heads[groups], order):
@@ -283,57 +258,47 @@ class SARTrainer(GRPOTrainer):
             logps=conditioned,
             group_ids=groups,
             truncated=~torch.isin(last, torch.tensor(policy.eos_ids)),
-            texts=tuple(
-                policy.text(row[:n].tolist()) for row, n in zip(ids, lengths.tolist(), strict=True)
-            ),
+            texts=tuple(gather_object(texts)),
         )
-        step = self.state.global_step // updates_per_step(config)
-        found = RewardInputs(
+        inputs = RewardInputs(
             correct=torch.tensor([float(v.correct) for v in verdicts]),
             group_ids=groups,
             answer_mask=mask,
             logps_conditioned=conditioned,
-            logps_standalone=alone,
-            progress=step / config.steps,
+            logps_standalone=standalone,
+            budget=config.length_budget or config.max_answer_tokens,
+            progress=self.state.global_step // updates_per_step(config) / config.steps,
         )
-        questions = [self.questions[i] for i in heads.tolist()]
         clock.lap("gather")
-        return Batch(questions, (), rollouts, verdicts, found, clock.seconds)
+        asked = [self.questions[i] for i in heads.tolist()]
+        return Batch(asked, (), rollouts, verdicts, inputs, clock.seconds)
 
     def _score(self, prefixes: Sequence[list[int]], answers: Sequence[list[int]]) -> Tensor:
-        """Log-probs of the answers [B, T] in TRL's own forward: dropout off, no gradient.
+        """All processes' log-probs [B, T] in TRL's own forward: dropout off, no gradient.
 
         Every process makes the same number of forwards, as ZeRO-3 and FSDP require.
         """
-        device = self.accelerator.device
-        before = [torch.tensor(ids) for ids in prefixes]
-        after = [torch.tensor(ids) for ids in answers]
-        fill = self._tokenizer.pad_token_id
-        ids = torch.cat(
-            [pad(before, fill, padding_side="left"), pad(after, fill, padding_side="right")], dim=1
-        )
-        mask = torch.cat(
-            [
-                pad([torch.ones_like(x) for x in before], 0, padding_side="left"),
-                pad([torch.ones_like(x) for x in after], 0, padding_side="right"),
-            ],
-            dim=1,
-        )
+        before, after = ([torch.tensor(ids) for ids in rows] for rows in (prefixes, answers))
+        device, fill = self.accelerator.device, self._tokenizer.pad_token_id
+
+        def block(before: list[Tensor], after: list[Tensor], fill: int) -> Tensor:
+            sides = pad(before, fill, padding_side="left"), pad(after, fill, padding_side="right")
+            return torch.cat(sides, dim=1).to(device)
+
+        ids = block(before, after, fill)
+        mask = block([torch.ones_like(x) for x in before], [torch.ones_like(x) for x in after], 0)
         width = max(map(len, answers))
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.no_grad():
+                size = self.args.per_device_train_batch_size
                 logps, _, _ = self._get_per_token_logps_and_entropies(
-                    self.model,
-                    ids.to(device),
-                    mask.to(device),
-                    width,
-                    batch_size=self.args.per_device_train_batch_size,
+                    self.model, ids, mask, width, batch_size=size
                 )
         finally:
             self.model.train(was_training)
-        return logps.float().masked_fill(mask[:, -width:].to(device) == 0, 0.0).cpu()
+        return self._gathered(logps.float().masked_fill(mask[:, -width:] == 0, 0.0))
 
     def _gathered(self, block: Tensor) -> Tensor:
         """Rows of all processes in their order, padded with 0 to one width, on the CPU."""
@@ -355,24 +320,13 @@ class _SeedEachStep(TrainerCallback):
             torch.manual_seed(seed_of(f"{self.config.seed} {step + 1} sample {self.process}"))
 
 
-def _column(name: str, source: str = "") -> Any:
-    """A reward function of TRL's form that hands out what stands in a column already."""
-
-    def reward(**columns: Any) -> list[float]:
-        return columns[source or name]
-
-    reward.__name__ = name
-    return reward
-
-
 def _with_template(policy: Policy) -> Any:
     """The tokenizer, with a template that writes sarlab's plain prompt where it has none."""
     tokenizer = policy.tokenizer
     if not tokenizer.chat_template:
-        asked = "1 + 1 = ?"
-        wanted = conditioned_ids(tokenizer, asked, policy.prompt)
+        plain = conditioned_ids(tokenizer, "1 + 1 = ?", policy.prompt)
         tokenizer.chat_template = PLAIN_TEMPLATE
-        if conditioned_ids(tokenizer, asked, policy.prompt) != wanted:
+        if conditioned_ids(tokenizer, "1 + 1 = ?", policy.prompt) != plain:
             raise ValueError(
                 f"The tokenizer of {policy.reference!r} has no chat template, and splits the plain "
                 "prompt otherwise when it comes from one. Give it a chat template of its own."
@@ -395,12 +349,12 @@ def _refuse_control_tokens(policy: Policy, questions: Sequence[Question]) -> Non
 def _check_prompts(trainer: SARTrainer, policy: Policy, questions: Sequence[Question]) -> None:
     """Raise where TRL would ask other token ids than sarlab does."""
     turns = trainer.train_dataset[: len(questions)]["prompt"]
-    asked, _, _ = trainer._tokenize_prompts(turns)
-    for question, ids in zip(questions, asked, strict=True):
-        wanted = conditioned_ids(policy.tokenizer, question.text, policy.prompt)
-        if list(ids) != wanted:
+    prompts, _, _ = trainer._tokenize_prompts(turns)
+    for question, ids in zip(questions, prompts, strict=True):
+        own = conditioned_ids(policy.tokenizer, question.text, policy.prompt)
+        if list(ids) != own:
             raise ValueError(
                 f"TRL's prompt for {question.text[:60]!r}… has other tokens than sarlab's "
-                f"({list(ids)[:12]}… against {wanted[:12]}…). The tokenizer's chat template is "
+                f"({list(ids)[:12]}… against {own[:12]}…). The tokenizer's chat template is "
                 "read in two ways; give it one that renders the same without options."
             )

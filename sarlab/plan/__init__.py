@@ -5,27 +5,20 @@
     work = plan.Workload(questions=128, group_size=6, prompt_tokens=150, answer_tokens=750)
     print(plan.plan_step("Qwen3-1.7B", work, plan.MACHINES["H100"].times(8)))
 
-The arithmetic is a roofline. A forward pass over n tokens takes 2·n operations a weight, a backward
-pass through frozen weights as many again, through trained ones twice as many. Matrix products
-take the longer of operations / (operations a second) and weights read / (bytes a second); what
-happens between them (norms, activations, attention's keys and values, log-softmax) is bound by
-bytes and comes on top, and so does what a layer costs however little there is to compute.
-Everything here is pure but :func:`measure_machine`. `make bench` sets them beside
-measured ones; for GPUs they rest on data sheets and nobody has checked them.
+The arithmetic is a roofline. A forward pass over n tokens takes 2·n operations per weight, a
+backward pass through frozen weights as many again. Matrix products take the longer of operations
+and weights read; what happens between them (norms, activations, attention's keys and values,
+log-softmax) is bound by bytes and comes on top, and so does what a layer costs however little there
+is to compute. All of it is pure. `make bench` compares it with measurements on a CPU; for GPUs it
+rests on data sheets and nobody has checked it.
 """
 
-from sarlab.plan.machines import MACHINES, Machine, data_sheet, measure_machine
+from sarlab.plan.machines import MACHINES, Machine, data_sheet
 from sarlab.plan.shapes import SHAPES, Shape, shape_of
-from sarlab.plan.step import (
-    StepPlan,
-    Workload,
-    fitting_budget,
-    floor_of_scoring,
-    pass_seconds,
-    plan_step,
-)
+from sarlab.plan.step import BYTES, StepPlan, Workload, fitting_budget, pass_seconds, plan_step
 
 __all__ = [
+    "BYTES",
     "MACHINES",
     "SHAPES",
     "Machine",
@@ -34,8 +27,6 @@ __all__ = [
     "Workload",
     "data_sheet",
     "fitting_budget",
-    "floor_of_scoring",
-    "measure_machine",
     "pass_seconds",
     "plan_step",
     "shape_of",

@@ -8,6 +8,8 @@ order of the sums in a matrix product depends on its shape.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sarlab.answers import question_prefixes
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.rollout import sample
 from sarlab.sar import self_aligned_reward
-from sarlab.scoring import Prefix, answer_block, answer_logps
+from sarlab.scoring import Prefix, answer_block, answer_logps, prefix_of
 from sarlab.types import Question
 
 LIMIT = 0.01  # a SAR that moves further than this is warned about
@@ -47,17 +48,17 @@ class Calibration:
 
     @property
     def text(self) -> str:
-        """The finding in two sentences."""
-        lines = [
+        """The finding in one or two sentences."""
+        text = (
             f"With {self.dtype} weights on {self.device} the batch moves SAR by at most "
             f"{self.batch_largest:.2g} (mean {self.batch_mean:.2g}, {self.answers} answers)."
-        ]
-        if self.weights_largest is not None and self.weights_mean is not None:
-            lines.append(
-                f"bfloat16 weights give a SAR that lies up to {self.weights_largest:.2g} from that "
-                f"of float32 weights (mean {self.weights_mean:.2g})."
+        )
+        if self.weights_largest is not None:
+            text += (
+                f" bfloat16 weights give a SAR that lies up to {self.weights_largest:.2g} from "
+                f"that of float32 weights (mean {self.weights_mean:.2g})."
             )
-        return " ".join(lines)
+        return text
 
 
 def check_calibration(
@@ -86,54 +87,44 @@ def check_calibration(
             f"{len(texts)} questions and {given} answers were given. Give at least one question, "
             "and one answer to each or no answers at all."
         )
-    pairs = [question_prefixes(policy, text, standalone) for text in texts]
-    prefixes, alone = [asked for asked, _ in pairs], pairs[0][1]
+    prefixes, alone = [prefix_of(policy, t) for t in texts], prefix_of(policy, None, standalone)
     if answers is None:
-        found = sample(
-            policy,
-            prefixes,
-            group_size=samples,
-            max_answer_tokens=max_answer_tokens,
-            seed="calibration",
+        length = max_answer_tokens
+        drawn = sample(
+            policy, prefixes, group_size=samples, max_answer_tokens=length, seed="calibration"
         )
-        lengths = found.lengths.tolist()
-        ids = [row[:n].tolist() for row, n in zip(found.answer_ids, lengths, strict=True)]
-        index = found.group_ids.tolist()
-    else:
-        ids = [
-            encode_answer(policy.tokenizer, a, policy.end_id)
-            if isinstance(a, str)
-            else [int(i) for i in a]
-            for a in answers
+        prefixes = [prefixes[group] for group in drawn.group_ids.tolist()]
+        answers = [
+            ids[mask].tolist()
+            for ids, mask in zip(drawn.answer_ids, drawn.answer_mask, strict=True)
         ]
-        index = list(range(len(ids)))
-    asked = [prefixes[i] for i in index]
-
-    single = [_score(policy, asked, alone, ids, [row]) for row in range(len(ids))]
+    ids = [
+        encode_answer(policy.tokenizer, a, policy.end_id) if isinstance(a, str) else list(a)
+        for a in answers
+    ]
+    scored = list(zip(prefixes, ids, strict=True))
+    single = [_scores(policy, alone, [one])[0] for one in scored]
     by_size = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     unlike = [[a, b] for a, b in zip(by_size, reversed(by_size), strict=True) if a != b]
-    groups = [list(range(len(ids))), *unlike]
-    sar_moves, logp_moves = [], []
-    for rows in groups:
-        for row, (sar, logps) in zip(rows, _scores(policy, asked, alone, ids, rows), strict=True):
+    sar_moves, logp_moves, weights = [], [], []
+    for rows in [list(range(len(ids))), *unlike]:
+        batch = _scores(policy, alone, [scored[row] for row in rows])
+        for row, (sar, logps) in zip(rows, batch, strict=True):
             sar_moves.append(abs(sar - single[row][0]))
             logp_moves.append((logps - single[row][1]).abs().max().item())
-    weights: list[float] = []
     if compare_weights:
         other = _in_other_type(policy)
-        weights = [
-            abs(_score(other, asked, alone, ids, [row])[0] - single[row][0])
-            for row in range(len(ids))
-        ]
+        for one, (sar, _) in zip(scored, single, strict=True):
+            weights.append(abs(_scores(other, alone, [one])[0][0] - sar))
     result = Calibration(
         dtype=str(policy.dtype).removeprefix("torch."),
         device=str(policy.device),
         answers=len(ids),
         batch_largest=max(sar_moves),
-        batch_mean=sum(sar_moves) / len(sar_moves),
+        batch_mean=statistics.fmean(sar_moves),
         batch_logp=max(logp_moves),
         weights_largest=max(weights) if weights else None,
-        weights_mean=sum(weights) / len(weights) if weights else None,
+        weights_mean=statistics.fmean(weights) if weights else None,
     )
     if result.batch_largest > limit:
         warnings.warn(
@@ -141,7 +132,7 @@ def check_calibration(
             'Load the policy with dtype="float32" where its reward matters to the second digit.',
             stacklevel=2,
         )
-    if result.weights_largest is not None and result.weights_largest > limit:
+    if max(weights, default=0.0) > limit:
         warnings.warn(
             f"SAR under bfloat16 weights lies up to {result.weights_largest:.2g} from that under "
             f"float32 weights, more than {limit:g}. Compare runs of one type only.",
@@ -150,55 +141,27 @@ def check_calibration(
     return result
 
 
-def _score(
-    policy: Policy,
-    asked: Sequence[Prefix],
-    alone: Prefix,
-    ids: Sequence[Sequence[int]],
-    rows: Sequence[int],
-) -> tuple[float, Tensor]:
-    return _scores(policy, asked, alone, ids, rows)[0]
-
-
 def _scores(
-    policy: Policy,
-    asked: Sequence[Prefix],
-    alone: Prefix,
-    ids: Sequence[Sequence[int]],
-    rows: Sequence[int],
+    policy: Policy, alone: Prefix, answers: Sequence[tuple[Prefix, list[int]]]
 ) -> list[tuple[float, Tensor]]:
-    """SAR and both contexts' log-probs [2, n] of some answers, scored as one batch."""
-    block, mask = answer_block([ids[row] for row in rows])
-    with_question = answer_logps(
-        policy,
-        [asked[row] for row in rows],
-        block,
-        mask,
-        prefix_index=torch.arange(len(rows)),
-        token_budget=_ALL_AT_ONCE,
-    ).cpu()
-    without = answer_logps(policy, alone, block, mask, token_budget=_ALL_AT_ONCE).cpu()
-    sar = self_aligned_reward(with_question, without, mask).tolist()
-    return [
-        (sar[place], torch.stack([with_question[place], without[place]])[:, : len(ids[row])])
-        for place, row in enumerate(rows)
-    ]
+    """SAR and both contexts' log-probs [2, n] of answers on their prefixes, as one batch."""
+    prefixes, ids = zip(*answers, strict=True)
+    block, mask = answer_block(ids)
+    index, budget = torch.arange(len(ids)), _ALL_AT_ONCE
+    asked = answer_logps(policy, prefixes, block, mask, prefix_index=index, token_budget=budget)
+    standalone = answer_logps(policy, alone, block, mask, token_budget=budget)
+    both = torch.stack([asked, standalone], dim=1).cpu()
+    sar = self_aligned_reward(both[:, 0], both[:, 1], mask).tolist()
+    return [(sar[row], both[row, :, : len(own)]) for row, own in enumerate(ids)]
 
 
 def _in_other_type(policy: Policy) -> Policy:
     """A copy whose weights are bfloat16 where these are float32, and float32 where they are not."""
-    wanted = torch.bfloat16 if policy.dtype == torch.float32 else torch.float32
+    other = torch.bfloat16 if policy.dtype == torch.float32 else torch.float32
     model = copy.deepcopy(policy.model).eval()
     # As loading does: weights only. Rotary frequencies rounded to bfloat16 would be another model,
     # and an adapter stays in float32.
     for name, parameter in model.named_parameters():
         if "lora_" not in name:
-            parameter.data = parameter.data.to(wanted)
-    return Policy(
-        model=model,
-        tokenizer=policy.tokenizer,
-        reference=policy.reference,
-        prompt=policy.prompt,
-        eos_ids=policy.eos_ids,
-        end_id=policy.end_id,
-    )
+            parameter.data = parameter.data.to(other)
+    return dataclasses.replace(policy, model=model, _float_head=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from sarlab.plan.machines import Machine
 from sarlab.plan.shapes import Shape, shape_of
 from sarlab.scoring import default_token_budget
 
-_BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "bfloat16": 2}
 _SLICE_BYTES = 3 * 32 * 2**20  # logits, log-probs and one temporary of the head's slice
 
 # What is resident over what is kept for the backward pass, with glibc's allocator: what was freed
@@ -23,10 +24,9 @@ _HOLES = 1.75
 class Workload:
     """One training step. Lengths in tokens are means; ``longest_answer`` 0 is the mean again.
 
-    ``lora_rank`` 0 trains all weights (this library trains a LoRA). ``token_budget`` 0 is the
-    library's own for the device; ``sampling_slots`` is the cache slots of one batch of sampling,
-    rows × (prompt + longest answer). ``sar`` False leaves the standalone pass out, ``reference``
-    False the pass of the KL term (as in the presets of PPO, whose β is 0).
+    ``token_budget`` 0 is the library's own for the device; ``sampling_slots`` is the cache slots of
+    one batch of sampling, rows × (prompt + longest answer). ``sar`` False leaves the standalone
+    pass out, ``reference`` False the pass of the KL term (as in PPO's presets, whose β is 0).
     """
 
     questions: int = 16
@@ -46,16 +46,12 @@ class Workload:
     sampling_slots: int = 65_536
 
     def __post_init__(self) -> None:
-        least = {"longest_answer": 0, "lora_rank": 0, "token_budget": 0}
         for name, value in vars(self).items():
-            if (
-                isinstance(value, int)
-                and value < least.get(name, 1)
-                and not isinstance(value, bool)
-            ):
-                raise ValueError(f"{name} is {value}; it must be at least {least.get(name, 1)}.")
-        if self.dtype not in _BYTES:
-            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(_BYTES)}.")
+            least = 0 if name in ("longest_answer", "token_budget") else 1
+            if type(value) is int and value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if self.dtype not in BYTES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(BYTES)}.")
         if self.algorithm not in ("grpo", "ppo"):
             raise ValueError(f"algorithm is {self.algorithm!r}; choose grpo or ppo.")
 
@@ -64,17 +60,10 @@ class Workload:
         cls, config: TrainConfig, prompt_tokens: int, answer_tokens: int, **more: Any
     ) -> Workload:
         """A configuration's step with answers of this mean length; ``more`` fields on top."""
-        told: dict[str, Any] = {
-            "questions": config.questions,
-            "group_size": config.group_size,
-            "dtype": "bfloat16" if config.dtype == "bfloat16" else "float32",
-            "lora_rank": config.lora_rank,
-            "algorithm": config.algorithm,
-            "mini_batches": config.mini_batches,
-            "epochs": config.epochs,
-            "reference": config.beta > 0,
-            "token_budget": config.token_budget,
-        }
+        same = ("questions", "group_size", "lora_rank", "algorithm", "mini_batches", "epochs")
+        told: dict[str, Any] = {name: getattr(config, name) for name in (*same, "token_budget")}
+        told["dtype"] = "bfloat16" if config.dtype == "bfloat16" else "float32"
+        told["reference"] = config.beta > 0
         lengths = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
         return cls(**{**told, **lengths, **more})
 
@@ -121,12 +110,11 @@ class StepPlan:
 
     def __str__(self) -> str:
         many = f"{self.machine.devices} × " if self.machine.devices > 1 else ""
-        kind = f"LoRA {self.work.lora_rank}" if self.work.lora_rank else "all weights"
         lines = [
-            f"{self.shape.name} ({self.shape.parameters / 1e9:.2f}B, {kind}, {self.work.dtype}) on "
-            f"{many}{self.machine.name}",
+            f"{self.shape.name} ({self.shape.parameters / 1e9:.2f}B, LoRA {self.work.lora_rank}, "
+            f"{self.work.dtype}) on {many}{self.machine.name}",
             *(f"  {name:24} {value:10.2f} s" for name, value in self.seconds.items()),
-            f"  {'a step':24} {self.total_seconds:10.2f} s   (SAR: × {self.sar_ratio:.3f})",
+            f"  {'one step':24} {self.total_seconds:10.2f} s   (SAR: × {self.sar_ratio:.3f})",
             *(f"  {name:24} {value / 2**30:10.2f} GiB" for name, value in self.memory.items()),
             f"  {'peak of a device':24} {self.peak_bytes / 2**30:10.2f} GiB"
             + ("" if self.fits else "   does not fit"),
@@ -160,8 +148,7 @@ def fitting_budget(model: Any, work: Workload, machine: Machine) -> int:
     found = plan_step(model, replace(work, token_budget=1), machine)
     raise ValueError(
         f"{found.shape.name} needs {found.peak_bytes / 2**30:.0f} GiB on {machine.name} for one "
-        "row at a time. Train a LoRA, shorten the answers, lower sampling_slots, or take a larger "
-        "device."
+        "row at a time. Shorten the answers, lower sampling_slots, or take a larger device."
     )
 
 
@@ -169,11 +156,11 @@ def pass_seconds(
     shape: Shape,
     work: Workload,
     machine: Machine,
-    *,
     tokens: float,
     context: float,
     scored: float,
     calls: float,
+    *,
     backward: bool = False,
 ) -> float:
     """Seconds of ``calls`` passes over ``tokens`` tokens in all, each seeing ``context`` tokens.
@@ -181,40 +168,26 @@ def pass_seconds(
     ``scored`` tokens go through the language-model head and its log-softmax as well. With
     ``backward`` the gradient's way back is included.
     """
-    width = _BYTES[work.dtype]
+    width = BYTES[work.dtype]
     flops = machine.flops if work.dtype == "float32" else machine.flops_bf16
-    back = 0 if not backward else 1 if work.lora_rank else 2
+    calls, ways = math.ceil(calls), 2 if backward else 1  # the way back is through frozen weights
     attention = 4 * shape.layers * shape.heads * shape.head_dim * context
-    trunk = tokens * (2 * shape.trunk_parameters * (1 + back) + attention * (3 if backward else 1))
+    trunk = tokens * (2 * shape.trunk_parameters * ways + attention * (3 if backward else 1))
     adapter = 6 * tokens * shape.adapter_parameters(work.lora_rank) if backward else 0
-    head = scored * 2 * shape.head_parameters * (2 if backward else 1)
+    head = scored * 2 * shape.head_parameters * ways
     head_flops = flops if work.dtype == "float32" else machine.flops  # the head is always float32
-    read = calls * shape.trunk_parameters * width * (1 + back)
-    head_read = (calls if scored else 0) * shape.head_parameters * 4 * (2 if backward else 1)
+    read = calls * shape.trunk_parameters * width * ways
+    head_read = (calls if scored else 0) * shape.head_parameters * 4 * ways
     between = 2 * tokens * shape.activation_floats * width * (3 if backward else 1)
-    law = scored * shape.vocabulary * 4 * (6 if backward else 4)
+    probs = scored * shape.vocabulary * 4 * (6 if backward else 4)
     # A GPU computes while it reads; a CPU's product first rearranges the weights that it has read.
     both = max if machine.gpu else lambda computing, reading: computing + reading
     return (
         both((trunk + adapter) / flops, read / machine.bandwidth)
         + both(head / head_flops, head_read / machine.bandwidth)
-        + (between + law) / machine.bandwidth
+        + (between + probs) / machine.bandwidth
         + calls * shape.layers * machine.layer_seconds * (3 if backward else 1)
     )
-
-
-def floor_of_scoring(shape: Shape, work: Workload) -> tuple[float, float]:
-    """Operations and bytes of one forward pass over the answers' tokens, trunk and head, no prefix.
-
-    What any second perplexity must at least do: the weights are read once, the answers' keys and
-    values written once.
-    """
-    tokens = work.questions * work.group_size * work.answer_tokens
-    width = _BYTES[work.dtype]
-    attention = 4 * shape.layers * shape.heads * shape.head_dim * work.answer_tokens / 2
-    operations = tokens * (2 * (shape.trunk_parameters + shape.head_parameters) + attention)
-    read = (shape.trunk_parameters + shape.head_parameters) * width
-    return operations, read + tokens * shape.kv_floats * width
 
 
 def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
@@ -225,20 +198,7 @@ def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]
     budget = work.token_budget or default_token_budget(shape.hidden, machine.gpu)
     together = max(1, budget // sequence)  # rows of a micro-batch
 
-    def run(
-        tokens: float, context: float, scored: float, calls: float, back: bool = False
-    ) -> float:
-        return pass_seconds(
-            shape,
-            work,
-            machine,
-            tokens=tokens,
-            context=context,
-            scored=scored,
-            calls=math.ceil(calls),
-            backward=back,
-        )
-
+    run = functools.partial(pass_seconds, shape, work, machine)
     questions = run(prompts, work.prompt_tokens / 2, 0, prompts / 8_192)
     over = work.prompt_tokens + work.answer_tokens / 2  # what an answer token sees in the mean
     answers_seen = run(answers, over, answers, rows / together)
@@ -246,23 +206,19 @@ def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]
     if work.dtype != "float32":
         seconds["score_conditioned"] = answers_seen
     if work.sar:
-        alone = work.standalone_tokens + work.answer_tokens
-        seconds["score_standalone"] = run(
-            work.standalone_tokens, work.standalone_tokens / 2, 0, 1
-        ) + run(
-            answers,
-            work.standalone_tokens + work.answer_tokens / 2,
-            answers,
-            rows / max(1, budget // alone),
+        alone, together_alone = work.standalone_tokens, work.standalone_tokens + work.answer_tokens
+        passes = rows / max(1, budget // together_alone)
+        seconds["score_standalone"] = run(alone, alone / 2, 0, 1) + run(
+            answers, alone + work.answer_tokens / 2, answers, passes
         )
     if work.reference:
         seconds["reference"] = questions + answers_seen
     batches = work.mini_batches * math.ceil(rows / work.mini_batches / together)
     # A micro-batch runs each of its prompts once; their gradients belong to the update.
     prefixes = batches * math.ceil(min(together, rows) / work.group_size) * work.prompt_tokens
-    update = run(answers + prefixes, over, answers, batches, back=True)
-    trained = shape.adapter_parameters(work.lora_rank) or shape.parameters
-    # AdamW reads weight, gradient and two states and writes three of them: 28 bytes a weight.
+    update = run(answers + prefixes, over, answers, batches, backward=True)
+    trained = shape.adapter_parameters(work.lora_rank)
+    # AdamW reads weight, gradient and two states and writes three of them: 28 bytes per weight.
     optimiser = work.mini_batches * trained * 28 / machine.devices / machine.bandwidth
     exchange = 0.0
     if machine.devices > 1:
@@ -271,7 +227,7 @@ def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]
     seconds["update"] = work.epochs * (update + optimiser + exchange)
     if work.algorithm == "ppo":
         seconds["values"] = questions + run(answers, over, 0, rows / together)
-        critic = run(answers + prefixes, over, 0, batches, back=True)
+        critic = run(answers + prefixes, over, 0, batches, backward=True)
         seconds["update_critic"] = work.epochs * (critic + optimiser + exchange)
     return seconds
 
@@ -283,40 +239,26 @@ def _decode_seconds(shape: Shape, work: Workload, machine: Machine, rows: int) -
     over = work.prompt_tokens + work.answer_tokens / 2
     tokens = rows * work.answer_tokens
     calls = math.ceil(rows / batch) * longest
-    kept = tokens * over * shape.kv_floats * _BYTES[work.dtype] / machine.bandwidth
+    kept = tokens * over * shape.kv_floats * BYTES[work.dtype] / machine.bandwidth
     # Drawing a token passes over the vocabulary in float64 (see rollout).
     drawn = tokens * shape.vocabulary * 8 / machine.bandwidth
-    return (
-        kept
-        + drawn
-        + pass_seconds(
-            shape, work, machine, tokens=tokens, context=over, scored=tokens, calls=calls
-        )
-    )
+    return kept + drawn + pass_seconds(shape, work, machine, tokens, over, tokens, calls)
 
 
 def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
-    width = _BYTES[work.dtype]
+    width = BYTES[work.dtype]
     rows = work.questions * work.group_size
     longest = max(work.longest_answer, work.answer_tokens)
     sequence = work.prompt_tokens + longest
     budget = work.token_budget or default_token_budget(shape.hidden, machine.gpu)
-    adapter = shape.adapter_parameters(work.lora_rank)
-    trained = adapter or shape.parameters
-    copies = 2 if work.algorithm == "ppo" else 1  # the critic's adapter or its own model
+    # The policy's adapter, and the critic's: each with its gradient and AdamW's two states.
+    adapters = shape.adapter_parameters(work.lora_rank) * (2 if work.algorithm == "ppo" else 1)
     memory: dict[str, float] = {"weights": shape.parameters * width}
     if work.dtype != "float32":
         memory["float32 head"] = shape.head_parameters * 4
-    if work.lora_rank:
-        memory["adapter"] = copies * adapter * 4
-    elif copies == 2:
-        memory["weights of the critic"] = shape.parameters * width
-    if not work.lora_rank and work.reference:
-        memory["weights of the reference"] = shape.parameters * width
-    # Trained weights below float32 keep a float32 copy to add small steps to.
-    master = 4 if not work.lora_rank and width < 4 else 0
-    memory["gradients, optimiser"] = copies * trained * (4 + 8 + master) / machine.devices
-    folded = shape.trunk_parameters * 4 if work.lora_rank and width == 4 else 0
+    memory["adapter"] = adapters * 4
+    memory["gradients, optimiser"] = adapters * (4 + 8) / machine.devices
+    folded = shape.trunk_parameters * 4 if width == 4 else 0
     batch = min(rows, max(1, work.sampling_slots // sequence))
     logits = batch * shape.vocabulary * (4 + 4 + 8)
     memory["while sampling"] = folded + batch * (sequence + 64) * shape.kv_floats * width + logits

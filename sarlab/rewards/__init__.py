@@ -12,7 +12,7 @@ all rewards. To add one, write a function and an entry:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ from sarlab.rewards.published import (
     dast,
     empo,
     entropy,
+    given,
+    group_reduce,
     grpo_lambda,
     intuitor,
     kimi,
@@ -66,18 +68,13 @@ class Reward:
 
 def group_mean(values: Tensor, group_ids: Tensor) -> Tensor:
     """Each answer's group mean [B]; a group is the answers to one question."""
-    _, index = torch.unique(group_ids, return_inverse=True)
-    size = int(index.max()) + 1
-    sums = values.new_zeros(size).index_add_(0, index, values)
-    counts = values.new_zeros(size).index_add_(0, index, torch.ones_like(values))
-    return (sums / counts)[index]
+    return group_reduce(values, group_ids, "mean")
 
 
 def group_std(values: Tensor, group_ids: Tensor) -> Tensor:
     """Unbiased standard deviation of each answer's group [B]; 0 for a group of one."""
     squares = (values - group_mean(values, group_ids)).square()
-    _, index, counts = torch.unique(group_ids, return_inverse=True, return_counts=True)
-    n = counts[index].to(values.dtype)
+    n = group_reduce(torch.ones_like(values), group_ids, "sum")
     return (group_mean(squares, group_ids) * n / (n - 1).clamp(min=1)).sqrt()
 
 
@@ -88,12 +85,8 @@ def no_bonus(inputs: RewardInputs) -> Tensor:
 
 def sar(inputs: RewardInputs) -> Tensor:
     """Self-aligned reward in [−1, 1) [B]: the relative drop in perplexity due to the question."""
-    if inputs.logps_standalone is None:
-        raise ValueError(
-            "SAR needs logps_standalone. Declare needs_standalone=True in the reward's entry."
-        )
     return self_aligned_reward(
-        inputs.logps_conditioned, inputs.logps_standalone, inputs.answer_mask
+        inputs.logps_conditioned, given(inputs, "logps_standalone"), inputs.answer_mask
     )
 
 
@@ -147,15 +140,14 @@ def sar_lambda(inputs: RewardInputs, weight: float = 0.5) -> Tensor:
     λ = 1 is SAR; λ = 0 is 1 − ppl(a|q), confidence in another form.
     """
     conditioned = mean_logp(inputs.logps_conditioned, inputs.answer_mask)
-    standalone = mean_logp(_standalone(inputs), inputs.answer_mask)
+    standalone = mean_logp(given(inputs, "logps_standalone"), inputs.answer_mask)
     return (1.0 - torch.exp(weight * standalone - conditioned)).clamp(min=-1.0)
 
 
 def sar_masked(inputs: RewardInputs) -> Tensor:
     """SAR with v = 0 on tokens copied from the question [B]: a copy of the question earns 0."""
-    if inputs.copied is None:
-        raise ValueError("sar_masked needs RewardInputs.copied. Declare needs=('copied',).")
-    standalone = torch.where(inputs.copied, inputs.logps_conditioned, _standalone(inputs))
+    standalone = given(inputs, "logps_standalone")
+    standalone = torch.where(given(inputs, "copied"), inputs.logps_conditioned, standalone)
     return self_aligned_reward(inputs.logps_conditioned, standalone, inputs.answer_mask)
 
 
@@ -171,60 +163,16 @@ def filler_share(inputs: RewardInputs) -> Tensor:
     ``READ_NATS``) nor feeds the lines after it (d below ``FEED_NATS``). The last line, which
     nothing follows, is never filler.
     """
-    if inputs.line_ids is None or inputs.dependence is None:
-        raise ValueError(
-            "filler_share needs RewardInputs.line_ids and dependence. Declare "
-            "needs=('line_ids', 'dependence')."
-        )
-    given = token_values(inputs.logps_conditioned, _standalone(inputs))
-    place = inputs.line_ids.clamp(min=0)
-    empty = inputs.dependence.new_zeros(inputs.dependence.shape)
-    read = empty.scatter_add(1, place, given.masked_fill(~inputs.answer_mask, 0.0))
+    line_ids, dependence = given(inputs, "line_ids"), given(inputs, "dependence")
+    values = token_values(inputs.logps_conditioned, given(inputs, "logps_standalone"))
+    place = line_ids.clamp(min=0)
+    empty = dependence.new_zeros(dependence.shape)
+    read = empty.scatter_add(1, place, values.masked_fill(~inputs.answer_mask, 0.0))
     tokens = empty.scatter_add(1, place, inputs.answer_mask.to(empty.dtype))
-    last = inputs.line_ids.max(dim=1, keepdim=True).values
+    last = line_ids.max(dim=1, keepdim=True).values
     is_last = torch.arange(empty.shape[1], device=empty.device)[None] == last
-    filler = (read < READ_NATS) & (inputs.dependence < FEED_NATS) & ~is_last
+    filler = (read < READ_NATS) & (dependence < FEED_NATS) & ~is_last
     return -(tokens * filler).sum(dim=1) / inputs.lengths
-
-
-def copied_tokens(
-    question_ids: Sequence[int], answer_ids: Sequence[int], length: int = 5
-) -> list[bool]:
-    """Which tokens of an answer lie in an n-gram of ``length`` tokens that the question holds.
-
-    Where the question is shorter than that, the whole of it counts as the n-gram.
-    """
-    length = min(length, len(question_ids))
-    if length == 0:
-        return [False] * len(answer_ids)
-    grams = {tuple(question_ids[i : i + length]) for i in range(len(question_ids) - length + 1)}
-    copied = [False] * len(answer_ids)
-    for i in range(len(answer_ids) - length + 1):
-        if tuple(answer_ids[i : i + length]) in grams:
-            copied[i : i + length] = [True] * length
-    return copied
-
-
-def copied_mask(
-    question_ids: Sequence[Sequence[int]],
-    group_ids: Tensor,
-    answer_ids: Tensor,
-    answer_mask: Tensor,
-) -> Tensor:
-    """:func:`copied_tokens` of B answers [B, T], each against the question of its group."""
-    copied = torch.zeros_like(answer_mask)
-    for row, length in enumerate(answer_mask.sum(dim=1).tolist()):
-        own = answer_ids[row, :length].tolist()
-        copied[row, :length] = torch.tensor(copied_tokens(question_ids[int(group_ids[row])], own))
-    return copied
-
-
-def _standalone(inputs: RewardInputs) -> Tensor:
-    if inputs.logps_standalone is None:
-        raise ValueError(
-            "This reward needs logps_standalone. Declare needs_standalone=True in its entry."
-        )
-    return inputs.logps_standalone
 
 
 _GROUP: dict[str, Any] = {"needs_group": True}
@@ -237,28 +185,17 @@ _KEYS: dict[str, Any] = {"needs": ("answer_keys",), **_GROUP, **_ALONE}
 REWARDS: dict[str, Reward] = {
     "correct": Reward(no_bonus, False, "right or wrong, nothing else"),
     "sar": Reward(sar, True, "right, and what the question gives to the answer"),
-    "o1_pruner": Reward(o1_pruner, False, "right, and shorter than its siblings", needs_group=True),
-    "er": Reward(
-        efficient_reasoning, False, "right, and short among the right ones", needs_group=True
-    ),
+    "o1_pruner": Reward(o1_pruner, False, "right, and shorter than its siblings", **_GROUP),
+    "er": Reward(efficient_reasoning, False, "right, and short among the right", **_GROUP),
     "confidence": Reward(confidence, False, "right, and likely (entropy minimisation)"),
     "sar_alone": Reward(sar, True, "the bonus alone; collapses in training", verifiable=False),
     "length_only": Reward(length_only, False, "right, and short, by SAR's formula with constant V"),
     "sar_lambda": Reward(sar_lambda, True, "right, and half SAR, half confidence (λ = 0.5)"),
-    "sar_masked": Reward(
-        sar_masked, True, "right, and SAR without what is copied", needs=("copied",)
-    ),
+    "sar_masked": Reward(sar_masked, True, "right, and SAR without copies", needs=("copied",)),
     "sar_right": Reward(sar_right, True, "right, and SAR for right answers only"),
-    "filler_share": Reward(
-        filler_share,
-        True,
-        "right, and without lines that serve nothing",
-        needs=("line_ids", "dependence"),
-    ),
+    "filler_share": Reward(filler_share, True, "right, and no lines that serve nothing", **_LINES),
     "kimi": Reward(kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
-    "shorter_better": Reward(
-        shorter_better, False, "right, and near the shortest right one", **_GROUP
-    ),
+    "shorter_better": Reward(shorter_better, False, "right, and near the shortest one", **_GROUP),
     "short_rl": Reward(short_rl, False, "right, and short while accuracy holds", **_GROUP),
     "laser": Reward(laser, False, "right, and within the budget", **_BUDGET),
     "alp": Reward(alp, False, "right, and short where the question is easy", **_BUDGET),
@@ -274,14 +211,7 @@ REWARDS: dict[str, Reward] = {
     "pmi": Reward(pmi, True, "right, and what the question gives in all, in nats"),
     "verifree": Reward(verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
     "rlpr": Reward(rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
-    "nover": Reward(
-        nover,
-        False,
-        "the gold's rank in perplexity, and brevity",
-        **_GOLD,
-        **_ALONE,
-        **_GROUP,
-    ),
+    "nover": Reward(nover, False, "the gold's rank, and brevity", **_GOLD, **_ALONE, **_GROUP),
     "vr_cli": Reward(vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
     "latro": Reward(latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
     "majority": Reward(majority, False, "agrees with most of the group", **_KEYS),

@@ -7,7 +7,7 @@ the rest. Filler does neither; a copy of the question reads and feeds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def lines_of(tokenizer: Any, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
     lines = torch.full(answer_ids.shape, -1, dtype=torch.long)
     for row in range(len(lines)):
         line, open_break = 0, False
-        for position, token in enumerate(_ids(answer_ids, answer_mask, row)):
+        for position, token in enumerate(answer_ids[row][answer_mask[row]].tolist()):
             piece = pieces[token]
             if open_break and piece.strip():
                 line += 1
@@ -78,56 +78,32 @@ def line_dependence(
     """
     index = torch.zeros(len(answer_ids), dtype=torch.long) if prefix_index is None else prefix_index
     lines = lines_of(policy.tokenizer, answer_ids, answer_mask)
-    found = torch.zeros(len(lines), int(lines.max()) + 1)
-    rest_tokens = torch.zeros(found.shape, dtype=torch.long)
-    for rows in _chunks(answer_mask, prefixes, index):
-        jobs = [job for row in rows for job in _jobs(row, lines[row])]
+    nats = torch.zeros(len(lines), int(lines.max()) + 1)
+    rest_tokens = torch.zeros(nats.shape, dtype=torch.long)
+    answers = [ids[mask].tolist() for ids, mask in zip(answer_ids, answer_mask, strict=True)]
+    whole = [(*prefixes[int(place)].ids, *ids) for place, ids in zip(index, answers, strict=True)]
+    together = max(1, _CACHED_TOKENS // max(map(len, whole)))
+    for first in range(0, len(answers), together):
+        rows = range(first, min(first + together, len(answers)))
+        # (row, line, first token, first token after it) of every line that another one follows
+        jobs = [
+            (row, line, int(at[0]), int(at[-1]) + 1)
+            for row in rows
+            for line in range(int(lines[row].max()))
+            for at in (lines[row] == line).nonzero(as_tuple=True)
+        ]
         if not jobs:  # every answer is a single line
             continue
-        whole = {
-            row: Prefix((*prefixes[int(index[row])].ids, *_ids(answer_ids, answer_mask, row)))
-            for row in rows
-        }
-        computed = compute_prefixes(policy, list(whole.values()))
-        by_row = dict(zip(whole, computed, strict=True))
-        starts = [len(prefixes[int(index[row])].ids) + start for row, _, start, _ in jobs]
-        cut = [by_row[job[0]].cut(s) for job, s in zip(jobs, starts, strict=True)]
-        rests = [_ids(answer_ids, answer_mask, row)[stop:] for row, _, _, stop in jobs]
-        block, mask = answer_block(rests)
+        computed = compute_prefixes(policy, [Prefix(whole[row]) for row in rows])
+        before = [len(whole[row]) - len(answers[row]) for row, *_ in jobs]
+        cut = [computed[j[0] - first].cut(n + j[2]) for j, n in zip(jobs, before, strict=True)]
+        block, mask = answer_block([answers[row][stop:] for row, _, _, stop in jobs])
         places = torch.arange(len(jobs))
         without = answer_logps(
             policy, cut, block, mask, prefix_index=places, token_budget=token_budget
         )
         sums = without.cpu().masked_fill(~mask, 0.0).sum(dim=1)
         for (row, line, _, stop), lost in zip(jobs, sums, strict=True):
-            rest = int(answer_mask[row].sum()) - stop
-            found[row, line] = logps[row, stop : stop + rest].sum() - lost
-            rest_tokens[row, line] = rest
-    return LineDependence(lines, found, rest_tokens)
-
-
-def _jobs(row: int, lines: Tensor) -> Iterable[tuple[int, int, int, int]]:
-    """(row, line, first token, first token after it) of every line that another one follows."""
-    for line in range(int(lines.max())):
-        (places,) = (lines == line).nonzero(as_tuple=True)
-        yield row, line, int(places[0]), int(places[-1]) + 1
-
-
-def _ids(answer_ids: Tensor, answer_mask: Tensor, row: int) -> list[int]:
-    ids: list[int] = answer_ids[row][answer_mask[row]].tolist()
-    return ids
-
-
-def _chunks(answer_mask: Tensor, prefixes: Sequence[Prefix], index: Tensor) -> Iterable[list[int]]:
-    """Rows a few at a time, so that their keys and values fit into memory."""
-    rows: list[int] = []
-    tokens = 0
-    for row in range(len(answer_mask)):
-        own = int(answer_mask[row].sum()) + len(prefixes[int(index[row])].ids)
-        if rows and tokens + own > _CACHED_TOKENS:
-            yield rows
-            rows, tokens = [], 0
-        rows.append(row)
-        tokens += own
-    if rows:
-        yield rows
+            nats[row, line] = logps[row, stop : len(answers[row])].sum() - lost
+            rest_tokens[row, line] = len(answers[row]) - stop
+    return LineDependence(lines, nats, rest_tokens)

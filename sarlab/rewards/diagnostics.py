@@ -6,7 +6,7 @@ Right answers of one question compete with each other, so all numbers are within
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sarlab.rewards import answer_bonus
+from sarlab.sar import token_values
 from sarlab.types import RewardInputs
 
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -26,7 +27,7 @@ def bonus_diagnostics(
 ) -> dict[str, float | None]:
     """What a bonus [B] pays for in these groups; None where the groups cannot say.
 
-    - ``bonus_sd``: standard deviation within groups (pooled, unbiased).
+    - ``bonus_sd_within``: standard deviation within groups (pooled, unbiased).
     - ``bonus_slope``: change per 10 tokens among the right answers of a group.
     - ``bonus_length_share``: R² within groups of the bonus on its best monotone function of length
       (:func:`length_share`): 1 for a function of length, about 0 for a bonus that ignores it.
@@ -36,29 +37,30 @@ def bonus_diagnostics(
       share of groups with a signal.
     - ``information_nats``: mean of V = log P(a|q) − log P(a).
     """
-    paid = rewards if rewards is not None else bonus
-    columns = [t.detach().double().cpu().numpy() for t in (bonus, inputs.correct, inputs.lengths)]
-    groups = list(_groups(inputs.group_ids, [*columns, paid.detach().double().cpu().numpy()]))
-    several = [g for g in groups if len(g[0]) > 1]
-    found: dict[str, float | None] = {
-        "bonus_sd": _sd([b for b, _, _, _ in several]),
+    paid = bonus if rewards is None else rewards
+    ids = inputs.group_ids.cpu().numpy()
+    columns = [
+        t.detach().double().cpu().numpy() for t in (bonus, inputs.correct, inputs.lengths, paid)
+    ]
+    groups = [[column[ids == group] for column in columns] for group in np.unique(ids)]
+    several = [(b, c, n, r) for b, c, n, r in groups if len(b) > 1]
+    alone, information = inputs.logps_standalone, None
+    if alone is not None:
+        values = token_values(inputs.logps_conditioned, alone)
+        information = values.masked_fill(~inputs.answer_mask, 0.0).sum(dim=1).mean().item()
+    signals: dict[str, list[bool]] = {"mixed": [], "all_right": [], "all_wrong": []}
+    for _, c, _, r in several:
+        kind = "all_wrong" if (c == 0).all() else "all_right" if (c > 0).all() else "mixed"
+        for name, moved in signals.items():
+            moved.append(name == kind and bool(np.ptp(r) > _NOTHING))
+    return {
+        "bonus_sd_within": _sd([b for b, _, _, _ in several]),
         "bonus_slope": slope_per_10_tokens([(b[c > 0], n[c > 0]) for b, c, n, _ in several]),
         "bonus_length_share": length_share([(b, n) for b, _, n, _ in several]),
         "bonus_auc": _auc([(b, c) for b, c, _, _ in several]),
+        **{f"signal_{k}": float(np.mean(v)) if v else None for k, v in signals.items()},
+        "information_nats": information,
     }
-    for name, has_wrong, has_right in _KINDS:
-        moved = [
-            bool(
-                np.ptp(r) > _NOTHING and (c == 0).any() == has_wrong and (c > 0).any() == has_right
-            )
-            for _, c, _, r in several
-        ]
-        found[f"signal_{name}"] = float(np.mean(moved)) if moved else None
-    found["information_nats"] = _information(inputs)
-    return found
-
-
-_KINDS = (("mixed", True, True), ("all_right", False, True), ("all_wrong", True, False))
 
 
 def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
@@ -94,15 +96,11 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
         weights = np.square(stretch).clip(min=1e-12)
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)
         fitted = isotonic_regression(aims[order], weights=weights[order], increasing=False).x
-        curve = _tied(fitted, lengths[order])[np.argsort(order, kind="stable")]
+        # One value per length: the mean of those that equal lengths were given.
+        _, place, counts = np.unique(lengths[order], return_inverse=True, return_counts=True)
+        means = np.bincount(place, fitted) / counts
+        curve = means[place][np.argsort(order, kind="stable")]
     return float(1.0 - (least / (freedom - slopes)) / (spread / freedom))
-
-
-def _tied(fitted: Numbers, sorted_lengths: Numbers) -> Numbers:
-    """One value per length: the mean of the fitted values that equal lengths were given."""
-    _, place, counts = np.unique(sorted_lengths, return_inverse=True, return_counts=True)
-    means: Numbers = (np.bincount(place, fitted) / counts)[place]
-    return means
 
 
 def slope_per_10_tokens(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
@@ -131,7 +129,7 @@ def matched_alpha(
     strengths = []
     for name in (like[0], reward):
         found = bonus_diagnostics(answer_bonus(inputs, name), inputs)
-        slope, sd = found["bonus_slope"], found["bonus_sd"]
+        slope, sd = found["bonus_slope"], found["bonus_sd_within"]
         if by == "sd":
             strengths.append(sd or 0.0)
         elif slope is None or slope >= 0:
@@ -178,12 +176,6 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
     )
 
 
-def _groups(group_ids: Tensor, columns: Sequence[Numbers]) -> Iterator[list[Numbers]]:
-    ids = group_ids.cpu().numpy()
-    for group in np.unique(ids):
-        yield [column[ids == group] for column in columns]
-
-
 def _sd(groups: Sequence[Numbers]) -> float | None:
     if not groups:
         return None
@@ -199,10 +191,3 @@ def _auc(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
             apart = bonus[correct > 0][:, None] - bonus[correct == 0][None]
             found.append(((apart > 0) + 0.5 * (apart == 0)).mean())
     return float(np.mean(found)) if found else None
-
-
-def _information(inputs: RewardInputs) -> float | None:
-    if inputs.logps_standalone is None:
-        return None
-    values = inputs.logps_conditioned - inputs.logps_standalone
-    return values.masked_fill(~inputs.answer_mask, 0.0).sum(dim=1).mean().item()

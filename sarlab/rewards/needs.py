@@ -6,6 +6,7 @@ them for sampled answers.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.rewards import copied_mask, reward_named
+from sarlab.rewards import reward_named
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import Verdict
@@ -92,14 +93,12 @@ def _reasoning(policy: Policy, answer: list[int]) -> list[int]:
     start = decode(answer, skip_special_tokens=False).rfind(MARKER)
     if start < 0:
         return answer
-    low, high = 0, len(answer)
-    while low < high:  # the most tokens whose text ends before the marker
-        middle = (low + high + 1) // 2
-        if len(decode(answer[:middle], skip_special_tokens=False)) <= start:
-            low = middle
-        else:
-            high = middle - 1
-    return answer[:low]
+    # The most tokens whose text ends before the marker.
+    lengths = range(1, len(answer) + 1)
+    end = bisect.bisect_right(
+        lengths, start, key=lambda n: len(decode(answer[:n], skip_special_tokens=False))
+    )
+    return answer[:end]
 
 
 def _ids(policy: Policy, text: str) -> list[int]:
@@ -107,31 +106,42 @@ def _ids(policy: Policy, text: str) -> list[int]:
 
 
 def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> dict[str, Any]:
-    ids = [_ids(policy, q.text) for q in questions]
-    mask = copied_mask(ids, rollouts.group_ids, rollouts.answer_ids, rollouts.answer_mask)
-    return {"copied": mask}
+    asked = [_ids(policy, question.text) for question in questions]
+    copied = torch.zeros_like(rollouts.answer_mask)
+    for row, mask in enumerate(rollouts.answer_mask):
+        answer = rollouts.answer_ids[row][mask].tolist()
+        found = copied_tokens(asked[int(rollouts.group_ids[row])], answer)
+        copied[row, : len(answer)] = torch.tensor(found)
+    return {"copied": copied}
+
+
+def copied_tokens(
+    question_ids: Sequence[int], answer_ids: Sequence[int], length: int = 5
+) -> list[bool]:
+    """Which tokens of an answer lie in an n-gram of ``length`` tokens that the question holds.
+
+    Where the question is shorter than that, the whole of it counts as the n-gram.
+    """
+    length = min(length, len(question_ids))
+    copied = [False] * len(answer_ids)
+    if length == 0:
+        return copied
+    grams = {tuple(question_ids[i : i + length]) for i in range(len(question_ids) - length + 1)}
+    for i in range(len(answer_ids) - length + 1):
+        if tuple(answer_ids[i : i + length]) in grams:
+            copied[i : i + length] = [True] * length
+    return copied
 
 
 def _lines(
     policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts, logps: Tensor
 ) -> dict[str, Any]:
-    lines = line_dependence(
-        policy,
-        prefixes,
-        rollouts.answer_ids,
-        rollouts.answer_mask,
-        logps,
-        prefix_index=rollouts.group_ids,
-    )
+    ids, mask, groups = rollouts.answer_ids, rollouts.answer_mask, rollouts.group_ids
+    lines = line_dependence(policy, prefixes, ids, mask, logps, prefix_index=groups)
     return {"line_ids": lines.line_ids, "dependence": lines.nats}
 
 
 def _statistics(policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts) -> dict[str, Any]:
-    report = token_report(
-        policy,
-        prefixes,
-        rollouts.answer_ids,
-        rollouts.answer_mask,
-        prefix_index=rollouts.group_ids,
-    )
+    ids, mask, groups = rollouts.answer_ids, rollouts.answer_mask, rollouts.group_ids
+    report = token_report(policy, prefixes, ids, mask, prefix_index=groups)
     return {"entropy": report.entropy.cpu(), "self_certainty": report.self_certainty.cpu()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,7 +142,7 @@ def l1_max(inputs: RewardInputs) -> Tensor:
 
 def entropy(inputs: RewardInputs) -> Tensor:
     """−mean entropy of the policy over the answer's tokens, nats. RENT (2505.22660)."""
-    return -mean_logp(_given(inputs, "entropy"), inputs.answer_mask)
+    return -mean_logp(given(inputs, "entropy"), inputs.answer_mask)
 
 
 def intuitor(inputs: RewardInputs) -> Tensor:
@@ -150,12 +151,12 @@ def intuitor(inputs: RewardInputs) -> Tensor:
     KL(uniform ‖ policy) plus a constant. Self-certainty, Intuitor (2505.19590). The authors use
     it in place of correctness.
     """
-    return mean_logp(_given(inputs, "self_certainty"), inputs.answer_mask)
+    return mean_logp(given(inputs, "self_certainty"), inputs.answer_mask)
 
 
 def pmi(inputs: RewardInputs) -> Tensor:
     """V = log P(a|q) − log P(a), nats: SAR without the division by length."""
-    values = token_values(inputs.logps_conditioned, _given(inputs, "logps_standalone"))
+    values = token_values(inputs.logps_conditioned, given(inputs, "logps_standalone"))
     return (values * inputs.answer_mask).sum(dim=1)
 
 
@@ -164,7 +165,7 @@ def pmi(inputs: RewardInputs) -> Tensor:
 
 def verifree(inputs: RewardInputs) -> Tensor:
     """P(gold | question, reasoning). Replaces the verifier. VeriFree (2505.21493)."""
-    return (_given(inputs, "gold_logps") * _gold_mask(inputs)).sum(dim=1).exp()
+    return (given(inputs, "gold_logps") * given(inputs, "gold_mask")).sum(dim=1).exp()
 
 
 def rlpr(inputs: RewardInputs) -> Tensor:
@@ -172,9 +173,9 @@ def rlpr(inputs: RewardInputs) -> Tensor:
 
     Replaces the verifier. RLPR (2506.18254) Eq. 4 and 5.
     """
-    mask = _gold_mask(inputs)
+    mask = given(inputs, "gold_mask")
     probabilities = [
-        mean_logp(_given(inputs, name).exp(), mask) for name in ("gold_logps", "gold_logps_without")
+        mean_logp(given(inputs, name).exp(), mask) for name in ("gold_logps", "gold_logps_without")
     ]
     return (probabilities[0] - probabilities[1]).clamp(0.0, 1.0)
 
@@ -186,7 +187,7 @@ def nover(inputs: RewardInputs) -> Tensor:
     the verifier. NOVER (2505.16022); chosen: n is the whole answer, equal weights, ties share
     the better rank.
     """
-    nll = -mean_logp(_given(inputs, "gold_logps"), _gold_mask(inputs))
+    nll = -mean_logp(given(inputs, "gold_logps"), given(inputs, "gold_mask"))
     nll = nll / (1.0 + inputs.lengths.log10()).clamp(min=1.0)
     siblings = (inputs.group_ids[:, None] == inputs.group_ids[None]).float()
     size = siblings.sum(dim=1)
@@ -201,14 +202,14 @@ def vr_cli(inputs: RewardInputs) -> Tensor:
 
     Replaces the verifier. VR-CLI (2503.22828); chosen: the ratio itself, not the authors' steps.
     """
-    mask = _gold_mask(inputs)
-    gain = mean_logp(_given(inputs, "gold_logps") - _given(inputs, "gold_logps_without"), mask)
+    mask = given(inputs, "gold_mask")
+    gain = mean_logp(given(inputs, "gold_logps") - given(inputs, "gold_logps_without"), mask)
     return (1.0 - torch.exp(-gain)).clamp(min=-1.0)
 
 
 def latro(inputs: RewardInputs) -> Tensor:
     """log P(gold | question, reasoning), nats. Replaces the verifier. LaTRO (2411.04282)."""
-    return (_given(inputs, "gold_logps") * _gold_mask(inputs)).sum(dim=1)
+    return (given(inputs, "gold_logps") * given(inputs, "gold_mask")).sum(dim=1)
 
 
 # --- agreement ----------------------------------------------------------------------------------
@@ -247,7 +248,12 @@ def empo(inputs: RewardInputs) -> Tensor:
 
 def _group(inputs: RewardInputs, values: Tensor, reduce: str) -> Tensor:
     """A statistic of each answer's group [B]: sum, mean, amin or amax."""
-    place = torch.unique(inputs.group_ids, return_inverse=True)[1]
+    return group_reduce(values, inputs.group_ids, reduce)
+
+
+def group_reduce(values: Tensor, group_ids: Tensor, reduce: str) -> Tensor:
+    """The same of any values [B]; a group is the answers to one question."""
+    place = torch.unique(group_ids, return_inverse=True)[1]
     empty = values.new_zeros(int(place.max()) + 1)
     return empty.scatter_reduce(0, place, values, reduce, include_self=False)[place]
 
@@ -261,15 +267,15 @@ def _length_share(inputs: RewardInputs, counted: Tensor) -> Tensor:
     return torch.where(span > 0, share, 0.0)
 
 
-def _given(inputs: RewardInputs, name: str) -> Tensor:
+def given(inputs: RewardInputs, name: str) -> Any:
+    """An optional field of the inputs, or a ValueError where the reward did not declare it."""
     value = getattr(inputs, name)
     if value is None:
-        raise ValueError(f"This reward needs RewardInputs.{name}. Declare needs=({name!r},).")
+        field, entry = f"RewardInputs.{name}", f"needs=({name!r},)"
+        if name == "logps_standalone":
+            field, entry = name, "needs_standalone=True"
+        raise ValueError(f"This reward needs {field}. Declare {entry} in its entry.")
     return value
-
-
-def _gold_mask(inputs: RewardInputs) -> Tensor:
-    return _given(inputs, "gold_mask")
 
 
 def _budget(inputs: RewardInputs) -> float:
@@ -283,10 +289,7 @@ def _budget(inputs: RewardInputs) -> float:
 
 def _groups_of_keys(inputs: RewardInputs) -> list[tuple[list[int], list[str | None]]]:
     """Rows of each group and the values that its answers gave, as the verifier extracted them."""
-    if inputs.answer_keys is None:
-        raise ValueError(
-            "This reward needs RewardInputs.answer_keys. Declare needs=('answer_keys',)."
-        )
+    keys = given(inputs, "answer_keys")
     ids = inputs.group_ids.tolist()
     rows = {group: [i for i, g in enumerate(ids) if g == group] for group in dict.fromkeys(ids)}
-    return [(r, [inputs.answer_keys[i] for i in r]) for r in rows.values()]
+    return [(r, [keys[i] for i in r]) for r in rows.values()]

@@ -20,6 +20,7 @@ from sarlab.rewards.diagnostics import bonus_diagnostics, reward_inputs
 from sarlab.tasks import judge_all
 from sarlab.types import Question
 
+_SCORES = ("logps_conditioned", "logps_standalone", "sar", "ppl_conditioned", "ppl_standalone")
 _PART = 64  # answers scored between two writes
 _FLIP = 1e-6  # an advantage nearer to 0 than this has no sign
 
@@ -31,25 +32,20 @@ def step_table(frame: pd.DataFrame) -> pd.DataFrame:
     name says which). A group of two or more answers is equal where all earned the same.
     """
     tokens = "length" in frame
-    length = frame["length"] if tokens else frame["answer"].str.len()
-    groups = frame.assign(length=length).groupby(["step", "group_id"], dropna=False)
-    spread = groups["reward"].agg(
+    name = "length_tokens" if tokens else "length_characters"
+    frame = frame.assign(**{name: frame["length"] if tokens else frame["answer"].str.len()})
+    spread = frame.groupby(["step", "group_id"], dropna=False)["reward"].agg(
         lambda r: r.max() - r.min() if len(r) > 1 and r.notna().all() else float("nan")
     )
-    equal = (spread < _FLIP).where(spread.notna())
-    table = (
-        frame.assign(length=length)
-        .groupby("step", dropna=False)
-        .agg(
-            answers=("answer", "size"),
-            groups=("group_id", "nunique"),
-            reward=("reward", "mean"),
-            length=("length", "mean"),
-        )
+    table = frame.groupby("step", dropna=False).agg(
+        answers=("answer", "size"),
+        groups=("group_id", "nunique"),
+        reward=("reward", "mean"),
+        **{name: (name, "mean")},
     )
+    equal = (spread < _FLIP).where(spread.notna())
     table["equal_groups"] = equal.groupby("step", dropna=False).mean()
-    name = "length_tokens" if tokens else "length_characters"
-    return table.rename(columns={"length": name}).reset_index()
+    return table.reset_index()
 
 
 def score_rollouts(
@@ -69,64 +65,39 @@ def score_rollouts(
     other numbers: SAR is of the model that scores.
     """
     store = Path(store)
+    answers = list(zip(frame["question"], frame["answer"], strict=True))
     key = f"{policy.reference}|{standalone.value}"
-    ids = [
-        hashlib.sha256(json.dumps([key, q, a]).encode()).hexdigest()[:24]
-        for q, a in zip(frame["question"], frame["answer"], strict=True)
-    ]
+    ids = [hashlib.sha256(json.dumps([key, *texts]).encode()).hexdigest()[:24] for texts in answers]
     known = _stored(store)
-    todo = {
-        i: (q, a)
-        for i, q, a in zip(ids, frame["question"], frame["answer"], strict=True)
-        if i not in known and isinstance(q, str) and q.strip() and a.strip()
-    }
-    on_progress(len(frame) - len(todo))
+    todo: dict[str, dict[str, str]] = {}  # per question: id and answer
+    for i, (question, answer) in zip(ids, answers, strict=True):
+        if i not in known and isinstance(question, str) and question.strip() and answer.strip():
+            todo.setdefault(question, {})[i] = answer
+    on_progress(len(frame) - sum(map(len, todo.values())))
     fresh: list[dict[str, Any]] = []
-    by_question: dict[str, list[str]] = {}
-    for i, (question, _) in todo.items():
-        by_question.setdefault(question, []).append(i)
-    for question, rows in by_question.items():
-        for start in range(0, len(rows), _PART):
-            part = rows[start : start + _PART]
-            answers = [todo[i][1] for i in part]
-            for i, scored in zip(
-                part,
-                score_answers(policy, question, answers, standalone=standalone),
-                strict=True,
-            ):
-                fresh.append(
-                    {
-                        "id": i,
-                        "logps_conditioned": list(scored.logps_conditioned),
-                        "logps_standalone": list(scored.logps_standalone),
-                        "sar": scored.sar,
-                        "ppl_conditioned": scored.ppl_conditioned,
-                        "ppl_standalone": scored.ppl_standalone,
-                    }
-                )
+    for question, texts in todo.items():
+        for start in range(0, len(texts), _PART):
+            part = list(texts)[start : start + _PART]
+            scores = score_answers(
+                policy, question, [texts[i] for i in part], standalone=standalone
+            )
+            for i, score in zip(part, scores, strict=True):
+                fresh.append({"id": i, **{name: getattr(score, name) for name in _SCORES}})
             on_progress(len(part))
             if len(fresh) >= _PART:
                 _write_part(store, fresh)
                 fresh = []
     _write_part(store, fresh)
     known = _stored(store)
-    columns = ("logps_conditioned", "logps_standalone", "sar", "ppl_conditioned", "ppl_standalone")
-    scored_frame = frame.copy()
-    for column in columns:
-        scored_frame[column] = [known[i][column] if i in known else None for i in ids]
-    has = scored_frame["sar"].notna()
-    scored_frame["length"] = [
-        len(x) if isinstance(x, list) else None for x in scored_frame["logps_conditioned"]
-    ]
-    scored_frame["v_nats"] = [
-        sum(c) - sum(s) if ok else None
-        for c, s, ok in zip(
-            scored_frame["logps_conditioned"], scored_frame["logps_standalone"], has, strict=True
-        )
-    ]
-    if "correct" not in scored_frame:
-        scored_frame["correct"] = _judged(scored_frame)
-    return scored_frame
+    scored = frame.copy()
+    for name in _SCORES:
+        scored[name] = [known[i][name] if i in known else None for i in ids]
+    both = list(zip(scored["logps_conditioned"], scored["logps_standalone"], strict=True))
+    scored["length"] = [None if c is None else len(c) for c, _ in both]
+    scored["v_nats"] = [None if c is None else sum(c) - sum(s) for c, s in both]
+    if "correct" not in scored:
+        scored["correct"] = _judged(scored)
+    return scored
 
 
 def rewards_paid(
@@ -141,16 +112,16 @@ def rewards_paid(
     used.
     """
     usable = scored[scored["sar"].notna() & scored["correct"].notna()]
-    whole = usable.groupby("group_id")["answer"].transform("size")
-    whole = whole == scored.groupby("group_id")["answer"].transform("size")[usable.index]
-    usable = usable[whole & (usable.groupby("group_id")["answer"].transform("size") > 1)]
+    sizes = usable.groupby("group_id")["answer"].transform("size")
+    whole = sizes == scored.groupby("group_id")["answer"].transform("size")[usable.index]
+    usable = usable[whole & (sizes > 1)]
     if usable.empty:
         raise ValueError(
             "No group has two or more answers that are all scored and judged. Rewards compare "
             "answers to one question; without gold answers nothing can be judged."
         )
     inputs = reward_inputs(usable.to_dict("records"), groups="group_id")
-    names = names or [n for n, r in REWARDS.items() if replayable(n)]
+    names = names or [name for name, reward in REWARDS.items() if not reward.needs]
     logged = torch.tensor(usable["reward"].to_numpy(dtype=float))
     logged_advantages = group_advantages(logged, inputs.group_ids)
     table, advantages = [], usable[["group_id", "source"]].copy()
@@ -162,31 +133,23 @@ def rewards_paid(
         both = (own.abs() > _FLIP) & (logged_advantages.abs() > _FLIP)
         flips = ((own.sign() != logged_advantages.sign()) & both).sum() / both.sum().clamp(min=1)
         numbers = bonus_diagnostics(bonus, inputs, paid)
-        flips_or_none = None if torch.isnan(logged).any() else float(flips)
-        table.append(
-            {"reward": name, "mean": float(bonus.mean()), "flips": flips_or_none, **numbers}
-        )
+        row = {"reward": name, "mean": float(bonus.mean()), **numbers}
+        table.append({**row, "flips": None if torch.isnan(logged).any() else float(flips)})
     return pd.DataFrame(table), advantages
-
-
-def replayable(name: str) -> bool:
-    """Whether a design needs nothing beyond correctness, lengths and both log-probs."""
-    return not REWARDS[name].needs
 
 
 def _judged(frame: pd.DataFrame) -> list[bool | None]:
     """Verdicts of the built-in verifier where question and gold are known; None elsewhere."""
     known = [
-        i
-        for i, (q, g) in enumerate(zip(frame["question"], frame["gold"], strict=True))
-        if isinstance(q, str) and q.strip() and isinstance(g, str) and g.strip()
+        row
+        for row, texts in enumerate(zip(frame["question"], frame["gold"], strict=True))
+        if all(isinstance(text, str) and text.strip() for text in texts)
     ]
     rows = frame.iloc[known]
     questions = [Question(q, g) for q, g in zip(rows["question"], rows["gold"], strict=True)]
-    verdicts = judge_all(list(rows["answer"]), questions)
     judged: list[bool | None] = [None] * len(frame)
-    for i, verdict in zip(known, verdicts, strict=True):
-        judged[i] = verdict.correct
+    for row, verdict in zip(known, judge_all(list(rows["answer"]), questions), strict=True):
+        judged[row] = verdict.correct
     return judged
 
 
@@ -194,8 +157,7 @@ def _stored(store: Path) -> dict[str, dict[str, Any]]:
     """Everything scored so far, by id."""
     parts = sorted(store.glob("part-*.parquet"))
     rows = (row for part in parts for row in pd.read_parquet(part).to_dict("records"))
-    arrays = ("logps_conditioned", "logps_standalone")
-    return {row["id"]: {**row, **{k: list(row[k]) for k in arrays}} for row in rows}
+    return {row["id"]: {**row, **{k: list(row[k]) for k in _SCORES[:2]}} for row in rows}
 
 
 def _write_part(store: Path, rows: list[dict[str, Any]]) -> None:

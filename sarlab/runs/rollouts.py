@@ -105,12 +105,8 @@ def _frame(
     extra = [c for c in frame if c not in {*COLUMNS, "prompt", "group", "reward_columns"}]
     empty = [c for c in COLUMNS if frame[c].isna().all()]
     frame = frame[[*COLUMNS, *extra]]
-    groups = frame["group_id"].nunique()
-    notes.insert(
-        0,
-        f"{name}: {len(frame):,} answers in {groups:,} groups, {files} file"
-        f"{'' if files == 1 else 's'}.",
-    )
+    groups, ending = frame["group_id"].nunique(), "" if files == 1 else "s"
+    notes.insert(0, f"{name}: {len(frame):,} answers in {groups:,} groups, {files} file{ending}.")
     if empty:
         notes.append(f"Not in the file: {', '.join(empty)}.")
     frame.attrs.update(format=name, notes=tuple(notes))

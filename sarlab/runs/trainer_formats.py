@@ -21,13 +21,14 @@ Row = dict[str, Any]
 class RolloutFormat:
     """One trainer's files: how its records are recognised and read.
 
-    ``files``: patterns of paths below a folder, the first that matches anything counts.
-    ``fits``: whether a record of this trainer looks like this one. ``read``: the rows of a record
-    (``Row``: any of COLUMNS, ``group`` for whatever names the group, and extra columns).
+    ``files``: patterns of paths below a folder, the first that matches anything counts (blanks
+    stand between them). ``fits``: whether a record of this trainer looks like this one. ``read``:
+    the rows of a record (``Row``: any of COLUMNS, ``group`` for whatever names the group, and extra
+    columns).
     """
 
     name: str
-    files: tuple[str, ...]
+    files: str
     fits: Callable[[Record], bool]
     read: Callable[[Record, Path], Iterable[Row]]
 
@@ -48,7 +49,7 @@ def recognise(path: Path) -> tuple[RolloutFormat, list[Path]]:
             f"{first[0]}: unknown format; the record has {field_names(first[1])}. {_LOOKED_FOR}"
         )
     for form in FORMATS:
-        for pattern in form.files:
+        for pattern in form.files.split():
             files = sorted((p for p in path.glob(pattern) if p.is_file()), key=_by_step)
             for file in files[:1]:
                 first = next(read_records(file, str(file.relative_to(path)), []), None)
@@ -293,11 +294,7 @@ def _inspect(record: Record, file: Path) -> Iterator[Row]:
     }
     yield {
         "group": record["id"],
-        **(
-            {"question": record["input"]}
-            if isinstance(record["input"], str)
-            else _asked(record["input"])
-        ),
+        **(_asked(asked) if isinstance(asked := record["input"], list) else {"question": asked}),
         "answer": _content((output[0].get("message") or {}).get("content")),
         "gold": target[0] if isinstance(target, list) and len(target) == 1 else target,
         "reward_columns": [name for name, value in scores.items() if _is_number(value)],
@@ -344,17 +341,13 @@ def _inner(node: Record) -> str:
     return "".join(c if isinstance(c, str) else _inner(c) for c in children)
 
 
-def _sections(root: Record) -> Iterator[Record]:
+def _sections(root: Record) -> list[Record]:
     """The sections headed "Group Rollout", or the whole tree where there are none."""
-    groups = [
-        node
-        for node in _walk(root)
-        if any(
-            isinstance(c, dict) and _inner(c).strip() == "Group Rollout"
-            for c in node.get("children", ())
-        )
-    ]
-    yield from groups or [root]
+
+    def heads(node: Record) -> list[str]:
+        return [_inner(c).strip() for c in node.get("children", ()) if isinstance(c, dict)]
+
+    return [node for node in _walk(root) if "Group Rollout" in heads(node)] or [root]
 
 
 def _sarlab(record: Record, file: Path) -> Iterator[Row]:
@@ -392,62 +385,44 @@ _ANSWERS = ("completion", "response", "answer", "output")
 _GOLDS = ("gold", "ground_truth", "solution", "target")
 
 
-def _has(*names: str) -> Callable[[Record], bool]:
-    return lambda record: all(name in record for name in names)
+def _has(names: str) -> Callable[[Record], bool]:
+    return lambda record: all(name in record for name in names.split())
 
 
+def _is_table(record: Record) -> bool:
+    return {"global_step", "text", "reward"} <= set(record.get("columns") or ())
+
+
+def _is_plain(record: Record) -> bool:
+    named = (any(name in record for name in names) for names in (_PROMPTS, _ANSWERS))
+    return "messages" in record or all(named)
+
+
+_EPISODES = (
+    "rollouts/step_*/train/effective/traces.jsonl rollouts/step_*/train/all/traces.jsonl "
+    "traces.jsonl"
+)
 FORMATS = (
     RolloutFormat(
-        "sarlab",
-        ("rollouts.parquet/*.parquet",),
-        _has("split", "group_id", "answer_ids", "answer"),
-        _sarlab,
+        "sarlab", "rollouts.parquet/*.parquet", _has("split group_id answer_ids answer"), _sarlab
     ),
     RolloutFormat(
         "TRL completions",
-        ("completions/completions_*.parquet", "completions_*.parquet"),
-        _has("step", "prompt", "completion", "advantage"),
+        "completions/completions_*.parquet completions_*.parquet",
+        _has("step prompt completion advantage"),
         _trl,
     ),
-    RolloutFormat("verl rollout data", ("*.jsonl",), _has("input", "output", "score"), _verl),
+    RolloutFormat("verl rollout data", "*.jsonl", _has("input output score"), _verl),
+    RolloutFormat("prime-rl or verifiers traces", _EPISODES, _has("traces task"), _episode),
     RolloutFormat(
-        "prime-rl or verifiers traces",
-        (
-            "rollouts/step_*/train/effective/traces.jsonl",
-            "rollouts/step_*/train/all/traces.jsonl",
-            "traces.jsonl",
-        ),
-        _has("traces", "task"),
-        _episode,
+        "verifiers results", "results.jsonl", _has("example_id prompt completion"), _verifiers
     ),
     RolloutFormat(
-        "verifiers results",
-        ("results.jsonl",),
-        _has("example_id", "prompt", "completion"),
-        _verifiers,
+        "tinker logtree", "iteration_*/train_logtree.json *_logtree.json", _has("root"), _tinker
     ),
-    RolloutFormat(
-        "tinker logtree",
-        ("iteration_*/train_logtree.json", "*_logtree.json"),
-        _has("root"),
-        _tinker,
-    ),
-    RolloutFormat("Inspect log", ("*.eval", "*.json"), _has("id", "input", "output"), _inspect),
-    RolloutFormat(
-        "OpenRLHF samples (W&B table)",
-        ("*.table.json",),
-        lambda record: {"global_step", "text", "reward"} <= set(record.get("columns") or ()),
-        _openrlhf,
-    ),
-    RolloutFormat(
-        "plain rows",
-        ("*.jsonl", "*.json", "*.parquet"),
-        lambda record: (
-            "messages" in record
-            or (any(k in record for k in _PROMPTS) and any(k in record for k in _ANSWERS))
-        ),
-        _plain,
-    ),
+    RolloutFormat("Inspect log", "*.eval *.json", _has("id input output"), _inspect),
+    RolloutFormat("OpenRLHF samples (W&B table)", "*.table.json", _is_table, _openrlhf),
+    RolloutFormat("plain rows", "*.jsonl *.json *.parquet", _is_plain, _plain),
 )
 _LOOKED_FOR = (
     "Looked for " + ", ".join(form.name for form in FORMATS) + ". Plain rows have messages, or "

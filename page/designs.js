@@ -27,7 +27,7 @@ export function startDesigns({ words, group, situation, call }) {
 
   /** Why a design has no numbers yet; "" where it has. */
   function lacks({ needs }, answers) {
-    if (needs === "lines") return answers.every((a) => a.lines) ? "" : "one pass per line: press the button above";
+    if (needs === "lines") return answers.every((a) => a.lines) ? "" : "press the button above";
     if (needs !== "gold") return "";
     if (!situation().gold) return "needs the right value";
     return answers.find((a) => a.gold?.error)?.gold.error ?? (answers.every((a) => a.gold) ? "" : "…");

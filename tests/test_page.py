@@ -26,9 +26,9 @@ from sarlab.answers import AnswerScore, TokenAlternatives, question_prefixes
 from sarlab.display.token_view import answer_view, payload
 from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids, standalone_ids
-from sarlab.rewards import REWARDS, copied_tokens, total_reward
+from sarlab.rewards import REWARDS, total_reward
 from sarlab.rewards.dependence import line_dependence
-from sarlab.rewards.needs import gold_logps, reward_extras
+from sarlab.rewards.needs import copied_tokens, gold_logps, reward_extras
 from sarlab.rollout import sample
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import judge
@@ -592,7 +592,8 @@ def test_text_on_every_token_colour_has_contrast(browser, theme):
     found = opened.evaluate(
         """() => [...document.querySelectorAll(
              '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note,'
-             + '.status, .tick, .paid, a, .verdict, th, td, label, .readout, .bar *'
+             + '.status, .tick, .paid, a, .verdict, th, td, label, .readout,'
+             + '.bar > :first-child, .bar b'
            )].map((e) => {
              const layers = [];
              let opacity = 1;

@@ -99,14 +99,24 @@ def collect(
 
 
 def inputs_of_texts(
-    policy: Policy, question: Question, texts: Sequence[str], verdicts: Sequence[Verdict], name: str
+    policy: Policy,
+    question: Question,
+    texts: Sequence[str],
+    verdicts: Sequence[Verdict],
+    name: str,
+    *,
+    logps: bool = True,
 ) -> RewardInputs:
-    """Typed answers to one question, scored and prepared as the reward ``name`` needs them."""
+    """Typed answers to one question, scored and prepared as the reward ``name`` needs them.
+
+    Without ``logps`` the policy is not run, and log-probs are NaN: for a reward of texts alone.
+    """
     prefix = prefix_of(policy, question.text)
     ids = [encode_answer(policy.tokenizer, text, policy.end_id) for text in texts]
     block, mask = answer_block(ids)
-    conditioned = answer_logps(policy, prefix, block, mask).cpu()
-    standalone = None
+    conditioned, standalone = torch.full(mask.shape, torch.nan), None
+    if logps:
+        conditioned = answer_logps(policy, prefix, block, mask).cpu()
     if reward_named(name).needs_standalone:
         standalone = answer_logps(policy, prefix_of(policy, None), block, mask).cpu()
     group = torch.zeros(len(texts), dtype=torch.long)

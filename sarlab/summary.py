@@ -17,6 +17,7 @@ from sarlab.evaluation.formatting import (
     values_table,
 )
 from sarlab.evaluation.policies import recorded, run_facts
+from sarlab.runs.parameters import print_or_refuse
 
 
 def summary_text(folder: str | Path) -> str:
@@ -53,15 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", help="a run folder, or several to compare")
     parser.add_argument("--baseline", default="", help="a run or an arm; default: the base policy")
     given = parser.parse_args(arguments)
-    try:
-        if len(given.runs) == 1 and not given.baseline:
-            print(summary_text(given.runs[0]))
-        else:
-            print(comparison_text(given.runs, given.baseline))
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    if len(given.runs) == 1 and not given.baseline:
+        return print_or_refuse(lambda: summary_text(given.runs[0]))
+    return print_or_refuse(lambda: comparison_text(given.runs, given.baseline))
 
 
 if __name__ == "__main__":

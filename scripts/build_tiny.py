@@ -34,8 +34,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sarlab.tasks.fact_stories import FactStory, draw_story, solution_lines
-from sarlab.tasks.word_problems import WordProblem, draw_problem
+from sarlab.tasks.stories import Story, draw_problem, draw_story
 from sarlab.update import load_optimizer, save_optimizer
 
 SHARE_EMPTY_QUESTION = 0.10  # user turn left empty, so that ppl(a) is in distribution
@@ -81,7 +80,7 @@ def column_sum(x: int, y: int) -> list[str]:
     return [*lines, f"{x}+{y}={x + y}"]
 
 
-def write_answer(problem: WordProblem, rng: random.Random, *, steps: bool, filler: bool) -> str:
+def write_answer(problem: Story, rng: random.Random, *, steps: bool, filler: bool) -> str:
     """One right answer to the problem in the chosen manner."""
     blocks, total = [], problem.terms[0]
     for term in problem.terms[1:]:
@@ -104,11 +103,12 @@ def pad(
     return lines
 
 
-def write_fact_answer(story: FactStory, rng: random.Random, *, steps: bool, filler: bool) -> str:
+def write_fact_answer(story: Story, rng: random.Random, *, steps: bool, filler: bool) -> str:
     """One right answer to the story: a sum per line, or the total at once."""
-    blocks = (
-        [[line] for line in solution_lines(story.terms)] if steps else [[f"Sum: {story.answer}"]]
-    )
+    blocks, total = [] if steps else [[f"Sum: {story.answer}"]], story.terms[0]
+    for term in story.terms[1:] if steps else ():
+        blocks.append([f"{total}+{term}={total + term}"])  # one new number of the question each
+        total += term
     if steps and story.unneeded is not None and rng.random() < SHARE_MENTION:
         blocks.insert(rng.randint(0, len(blocks)), [f"{story.unneeded} is not needed."])
     return "\n".join([*pad(blocks, rng, (2, 7) if filler else None), f"Answer: {story.answer}"])

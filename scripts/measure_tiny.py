@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from build_tiny import FILLER
 from scipy.stats import bootstrap
+from story_account import account
 
 from sarlab.config import TrainConfig
 from sarlab.experience import collect
 from sarlab.models import load_policy
 from sarlab.rewards.diagnostics import bonus_diagnostics
 from sarlab.sar import self_aligned_reward
-from sarlab.tasks.fact_stories import account
 from sarlab.tasks.generated import generator
 
 COLUMN = re.compile(r"^\d\+\d(\+1)?=\d+$", re.MULTILINE)

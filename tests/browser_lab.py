@@ -105,7 +105,7 @@ def open_page(scratch: Path, *, height: int = 1500) -> Iterator[Any]:
         viewport={"width": 1280, "height": height},
     )
     page = context.pages[0] if context.pages else context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(240_000)  # a loaded machine is slow, not wrong
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("dialog", lambda dialog: (page.errors.append("a dialog opened"), dialog.dismiss()))
@@ -141,7 +141,7 @@ def open_notebook(page: Any, port: int, token: str, path: str) -> None:
     )
 
 
-def run_all_from_menu(page: Any, timeout_s: float = 500) -> None:
+def run_all_from_menu(page: Any, timeout_s: float = 1500) -> None:
     """Run → Run All Cells, with the mouse; waits for the last cell."""
     page.locator(".lm-MenuBar-item", has_text="Run").first.click()
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()

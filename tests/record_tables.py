@@ -39,7 +39,7 @@ def study_tables() -> dict[str, pd.DataFrame]:
     }
     for arm in ("GRPO", "SA-GRPO α=0.2"):
         chosen = [e for e in policies if e.arm == arm]
-        texts = token_texts(chosen[0].folder, base.model)
+        texts = token_texts(chosen[0])
         change = behaviour_change(base.rows, *(e.rows for e in chosen), token_text=texts)
         found[f"behaviours of {arm}"] = change.reset_index()
     return found

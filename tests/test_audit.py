@@ -9,10 +9,10 @@ import pytest
 
 from sarlab import load_policy, load_task, verify
 from sarlab.audit.__main__ import audit_text, main, named_reward
+from sarlab.audit.failures import attacks
 from sarlab.audit.reward_audit import (
     Finding,
     TrainingFinding,
-    attacks,
     audit_reward,
     from_trl,
     sample_cases,

@@ -10,7 +10,8 @@ import fnmatch
 import os
 import shutil
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from made_run import make_run
 
 from sarlab import Policy, load_policy, load_task, score_answers
 from sarlab.answers import AnswerScore
-from sarlab.display.text import HALF_CHARACTER, number, signed, visible
+from sarlab.display.text import HALF_CHARACTER, number, one_line, signed, visible
+from sarlab.widgets.audit import choose_questions, read_audit
 from sarlab.widgets.candidates import read_examples, score_candidates
 from sarlab.widgets.designs import compare_designs
 
@@ -71,7 +73,7 @@ def put_notebook(root: Path, name: str, model: str, questions: int) -> str:
             cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
             cell.source = (
-                f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\n'
+                f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\npatience = 900.0\n'
                 f'runs = "{(root / "runs").as_posix()}"\n'
             )
     nbformat.write(notebook, root / "notebooks" / name)
@@ -96,7 +98,16 @@ def group(policy) -> list:
 
 def tab(page: Any, name: str) -> None:
     page.locator(f"{BENCH} li.lm-TabBar-tab", has_text=name).click()
+    page.locator(f"{BENCH} li.lm-TabBar-tab.lm-mod-current", has_text=name).wait_for()
     page.wait_for_timeout(400)
+
+
+def until(page: Any, state: Callable[[], bool], within_s: float = 180) -> None:
+    """Wait for a state of the page, however long a busy machine takes."""
+    end = time.monotonic() + within_s
+    while not state():
+        assert time.monotonic() < end, f"not within {within_s} s"
+        page.wait_for_timeout(100)
 
 
 def shoot(page: Any, pictures: Path, name: str, selector: str = BENCH) -> None:
@@ -127,7 +138,7 @@ def expected_text(score: AnswerScore) -> str:
 
 
 def edited(page: Any, text: str) -> None:
-    page.evaluate(TYPE_AND_TIME, [text, 60_000])
+    page.evaluate(TYPE_AND_TIME, [text, 240_000])
 
 
 def test_the_table_ranks_as_the_library_does(page, group) -> None:
@@ -250,9 +261,8 @@ def test_alpha_moves_the_reward_designs(page, pictures) -> None:
     page.wait_for_function(
         "(old) => document.querySelector('.sarlab-designs table').textContent !== old", arg=before
     )
-    page.wait_for_timeout(600)
-    alpha = float(page.locator(f"{BENCH} .sarlab-designs .widget-readout").first.text_content())
-    assert alpha > 0.2
+    readout = page.locator(f"{BENCH} .sarlab-designs .widget-readout").first
+    until(page, lambda: float(readout.text_content()) > 0.2)
     kinds = page.locator(f"{BENCH} .sarlab-designs tbody tr td:first-child").all_text_contents()
     everything = page.evaluate(
         "[...document.querySelectorAll('.sarlab-designs tbody tr')].map(r => r.textContent)"
@@ -274,17 +284,21 @@ def test_advantages_on_the_page_are_the_librarys(page, policy) -> None:
     second = score_candidates(policy, drafts)
     page.locator(f"{BENCH} select").first.select_option(index=1)
     page.locator(f"{BENCH} .sarlab-designs tbody td", has_text="off_topic").first.wait_for()
-    page.wait_for_timeout(1500)
     alpha = float(page.locator(f"{BENCH} .sarlab-designs .widget-readout").first.text_content())
     designs = compare_designs(second, alpha)
-    rows = page.evaluate(
-        "[...document.querySelectorAll('.sarlab-designs tbody tr')]"
-        ".map(r => [...r.cells].map(c => c.textContent.trim()))"
-    )
     order = sorted(range(6), key=lambda i: -second[i].score.sar)
-    assert [row[0] for row in rows] == [second[i].label for i in order]
-    for row, i in zip(rows, order, strict=True):
-        assert row[3:] == [signed(design.advantages[i]) for design in designs]
+    expected = [
+        [second[i].label, *(signed(design.advantages[i]) for design in designs)] for i in order
+    ]
+
+    def shown_rows() -> list[list[str]]:
+        rows = page.evaluate(
+            "[...document.querySelectorAll('.sarlab-designs tbody tr')]"
+            ".map(r => [...r.cells].map(c => c.textContent.trim()))"
+        )
+        return [[row[0], *row[3:]] for row in rows]
+
+    until(page, lambda: shown_rows() == expected)
 
 
 def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
@@ -299,7 +313,7 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     page.locator(f"{BENCH} button", has_text="Sample").click()
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
     # Before the pictures, which take as long as all 64 answers on a fast machine.
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click(timeout=20_000)
+    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
     page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
@@ -340,7 +354,7 @@ def test_the_view_is_exported(page, lab, pictures) -> None:
     assert "<script" not in document and "rgba(0, 114, 178" in document
     assert f"Scored by {MODEL}" in document
     page.locator(f"{BENCH} button", has_text="PNG").click()
-    page.locator(BENCH, has_text="Written: exports/answers.png").wait_for(timeout=120_000)
+    page.locator(BENCH, has_text="Written: exports/answers.png").wait_for()
     assert (root / "notebooks" / "exports" / "answers.png").read_bytes()[:4] == b"\x89PNG"
     shoot(page, pictures, "export")
     assert not page.errors
@@ -354,6 +368,7 @@ def test_the_static_twin_survives_untrusted(page, pictures) -> None:
     assert "with the question" in token.get_attribute("title")
     assert "rgba(" in token.evaluate("(e) => getComputedStyle(e).backgroundColor + 'rgba('")
     assert page.locator(".jp-OutputArea-output img").count() >= 1
+    assert page.locator(".jp-OutputArea-output", has_text="Loading weights").count() == 0
 
 
 WALK = """(where) => {
@@ -591,11 +606,9 @@ def test_rewards_and_advantages_take_turns(page) -> None:
     tab(page, "Designs")
     page.locator(f"{BENCH} .sarlab-designs button", has_text="rewards").click()
     cell = page.locator(f"{BENCH} .sarlab-designs tr", has_text="concise").locator("td").nth(3)
-    page.wait_for_timeout(1500)
-    assert cell.text_content().strip() == "+1.000"
+    until(page, lambda: cell.text_content().strip() == "+1.000")
     page.locator(f"{BENCH} .sarlab-designs button", has_text="advantages").click()
-    page.wait_for_timeout(1500)
-    assert cell.text_content().strip() != "+1.000"
+    until(page, lambda: cell.text_content().strip() != "+1.000")
     tab(page, "Tokens")
 
 
@@ -611,45 +624,54 @@ def test_runs_are_filtered_by_arm_and_seed(page) -> None:
     )
     field(page, "Arm", runs).select_option("all")
     field(page, "Seed", runs).select_option("0")
-    page.wait_for_timeout(800)
-    assert [text.replace("\xa0", " ") for text in listed.all_text_contents() if text] == [
-        "sa_grpo-s0 (tokens)"
-    ]
+    until(
+        page,
+        lambda: (
+            [text.replace("\xa0", " ") for text in listed.all_text_contents() if text]
+            == ["sa_grpo-s0 (tokens)"]
+        ),
+    )
     field(page, "Seed", runs).select_option("all")
-    page.wait_for_timeout(800)
+    until(page, lambda: listed.count() == 2)
     field(page, "Run", runs).select_option(index=0)
     page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
 
 
-def test_questions_of_a_run_are_searched_filtered_and_sorted(page) -> None:
+def test_questions_of_a_run_are_searched_filtered_and_sorted(page, lab) -> None:
     tab(page, "Runs")
     runs = f"{BENCH} .sarlab-runs"
     questions = field(page, "Question", runs)
-    everything = questions.locator("option").all_text_contents()
-    word = everything[1].split()[0]
+    rows = read_audit(lab[2] / "runs" / "sa_grpo-s0")
+
+    def listed(**chosen: str) -> Callable[[], bool]:
+        """Whether the page lists the questions that the library chooses, in its order."""
+        texts = [one_line(text, 100) for text in choose_questions(rows, **chosen).values()]
+
+        def same() -> bool:
+            on_page = [
+                t.replace("\xa0", " ") for t in questions.locator("option").all_text_contents()
+            ]
+            return [t.rpartition(" (")[0] for t in on_page if t] == texts
+
+        return same
+
+    until(page, listed())
+    word = questions.locator("option").nth(1).text_content().split()[0]
+    assert len(choose_questions(rows, search=word)) > 0
     search = field(page, "Search", runs)
-    search.fill(word)
-    search.press("Tab")
-    page.wait_for_timeout(800)
-    assert all(word in text for text in questions.locator("option").all_text_contents())
-    search.fill("")
-    search.press("Tab")
-    page.wait_for_timeout(800)
-    field(page, "Sort", runs).select_option("longest")
-    page.wait_for_timeout(800)
-    longest = questions.locator("option").all_text_contents()
-    field(page, "Sort", runs).select_option("shortest")
-    page.wait_for_timeout(800)
-    assert questions.locator("option").all_text_contents() == longest[::-1]
-    field(page, "Sort", runs).select_option("as logged")
-    field(page, "Show", runs).select_option("wrong at the end")
-    page.wait_for_timeout(800)
-    wrong = questions.locator("option").count()
-    field(page, "Show", runs).select_option("right at the end")
-    page.wait_for_timeout(800)
-    assert wrong + questions.locator("option").count() == 3
-    field(page, "Show", runs).select_option("all")
-    page.wait_for_timeout(800)
+    for text in (word, ""):
+        search.fill(text)
+        search.press("Tab")
+        until(page, listed(search=text))
+    for order in ("longest", "shortest", "as logged"):
+        field(page, "Sort", runs).select_option(order)
+        until(page, listed(order=order))
+    counts = []
+    for shown_ones in ("wrong at the end", "right at the end", "all"):
+        field(page, "Show", runs).select_option(shown_ones)
+        until(page, listed(shown=shown_ones))
+        counts.append(sum(map(bool, questions.locator("option").all_text_contents())))
+    assert counts[0] + counts[1] == counts[2] == 3
 
 
 def test_the_audit_says_what_it_looked_for_and_widens(page) -> None:
@@ -897,9 +919,9 @@ def test_speed_from_the_input_event_to_the_repainted_token(lab, tmp_path) -> Non
         run_all_from_menu(page)
         page.wait_for_selector(f"{BENCH} .sarlab-tokens .sarlab-token")
         edited(page, texts[-1])
-        near_end = [page.evaluate(TYPE_AND_TIME, [text, 60_000]) for text in texts]
+        near_end = [page.evaluate(TYPE_AND_TIME, [text, 240_000]) for text in texts]
         tokens = page.locator(f'{BENCH} .sarlab-number[data-name="tokens"] b').first.text_content()
-        whole = [page.evaluate(TYPE_AND_TIME, [text, 60_000]) for text in fresh]
+        whole = [page.evaluate(TYPE_AND_TIME, [text, 240_000]) for text in fresh]
     edit_ms, whole_ms = statistics.median(near_end), statistics.median(whole)
     print(
         f"\n{tokens} tokens, smollm2-135m, in the browser: one word near the end {edit_ms:.0f} ms "

@@ -8,7 +8,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from sarlab.models import REPOSITORY
 from sarlab.widgets import notebook
-from sarlab.widgets.candidates import Draft
+from sarlab.widgets.candidates import Draft, label_rows
+from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.figures import designs_figure, labels_figure
 
 NOTEBOOK = REPOSITORY / "notebooks" / "01_reward_inspection.ipynb"
 
@@ -52,3 +54,21 @@ def test_an_interrupt_leaves_what_is_scored(frozen_tiny, monkeypatch) -> None:
     drafts = [Draft(f"What is {n} + 1?", f"Answer: {n + 1}", str(n + 1), "x") for n in (1, 2, 3)]
     scored = notebook.score_with_progress(frozen_tiny, drafts)
     assert [c.question for c in scored] == ["What is 1 + 1?"]
+
+
+def test_scoring_ends_when_patience_does_and_says_what_is_left(frozen_tiny, monkeypatch) -> None:
+    drafts = [Draft(f"What is {n} + 1?", f"Answer: {n + 1}", str(n + 1), "x") for n in (1, 2, 3)]
+    lines = []
+    monkeypatch.setattr(
+        notebook.DisplayHandle, "update", lambda self, shown: lines.append(shown.data)
+    )
+    scored = notebook.score_with_progress(frozen_tiny, drafts, patience_s=0.0)
+    assert [c.question for c in scored] == ["What is 1 + 1?"]
+    assert "question 1 of 3" in lines[0] and "2 more questions are scored when" in lines[-1]
+    assert len(notebook.score_with_progress(frozen_tiny, drafts, patience_s=900.0)) == 3
+    assert "more questions" not in lines[-1]
+
+
+def test_nothing_scored_yet_is_drawn_too() -> None:
+    assert not labels_figure(label_rows([])).data[0].x
+    assert not designs_figure([], compare_designs([], 0.2)).data

@@ -31,7 +31,7 @@ def test_a_file_is_split_by_the_text_of_its_questions(sums_file: Path) -> None:
     task = load_task(str(sums_file))
     assert isinstance(task, FiniteTask)
     assert task.name == "sums"
-    assert task.finite
+    assert task.size is not None
     heldout = task.heldout()
     assert len(task.train) + len(heldout) == 60
     assert {split_of(q.text) for q in task.train} == {"train"}

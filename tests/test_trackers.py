@@ -85,7 +85,12 @@ def test_without_a_tracker_nothing_is_written(tmp_path) -> None:
 
 def test_the_logbook_hands_on_what_it_logs(tmp_path, monkeypatch) -> None:
     tracker = Kept()
-    monkeypatch.setattr(watchers.importlib.util, "find_spec", lambda name: True)
+    real = watchers.importlib.util.find_spec
+    monkeypatch.setattr(
+        watchers.importlib.util,
+        "find_spec",
+        lambda name, *rest: name == "trackio" or real(name, *rest),
+    )
     monkeypatch.setattr(watchers, "_tracker", lambda name, folder: tracker)
     config = TrainConfig(
         tracker="trackio",

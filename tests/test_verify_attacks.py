@@ -159,10 +159,10 @@ def test_an_error_in_the_comparison_is_a_reason(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_worker_that_dies_is_counted_and_replaced() -> None:
     math_judge.warm_up()
-    worker = math_judge._worker
-    assert worker is not None
-    os.killpg(worker.process.pid, signal.SIGKILL)  # the server and its child
-    worker.process.wait()
+    server = math_judge._server
+    assert server is not None
+    os.killpg(server.pid, signal.SIGKILL)  # the server and its child
+    server.wait()
     assert judge("Answer: x+77", "77+x").reason.startswith("error: ")
     assert judge("Answer: x+78", "78+x").reason == "right"
 
@@ -178,8 +178,8 @@ def test_a_worker_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_stuck_worker_is_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     math_judge.warm_up()
-    assert math_judge._worker is not None
-    os.killpg(math_judge._worker.process.pid, signal.SIGSTOP)
+    assert math_judge._server is not None
+    os.killpg(math_judge._server.pid, signal.SIGSTOP)
     monkeypatch.setattr(math_judge, "_GRACE_S", 0.1)
     assert math_judge.compare("x", "y+1", limit_s=0.1).outcome == "timeout"
     assert math_judge.compare("x", "y+1").outcome == "wrong"

@@ -11,7 +11,8 @@ import torch
 from sarlab.answers import AnswerScore
 from sarlab.display.token_view import answer_view, payload, sar_without_each, split_steps
 from sarlab.losses import group_advantages
-from sarlab.rewards import total_reward
+from sarlab.rewards import REWARDS, Reward, total_reward
+from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import (
     Candidate,
     Draft,
@@ -137,6 +138,17 @@ def test_designs_by_hand() -> None:
         [c + 0.5 * s for c, s in zip((1, 1, 0, 0, 1, 0), sar, strict=True)]
     )
     assert designs["confidence"].rewards == pytest.approx([0.5, 0.5, -0.5, -0.5, 0.5, -0.5])
+
+
+def test_a_users_design_joins_those_of_the_paper(monkeypatch) -> None:
+    def short(inputs: RewardInputs) -> torch.Tensor:
+        return -inputs.lengths / 100
+
+    monkeypatch.setitem(REWARDS, "short", Reward(short, False, "fewer tokens"))
+    monkeypatch.setitem(REWARDS, "budget", Reward(short, False, "x", needs=("budget",)))
+    designs = {d.name: d for d in compare_designs(six("q"), 0.5)}
+    assert list(designs) == [*DESIGNS, "short"]
+    assert designs["short"].rewards == pytest.approx((0.98, 0.94, -0.02, -0.02, 0.99, -0.02))
 
 
 def test_alpha_zero_makes_every_bonus_vanish() -> None:

@@ -22,7 +22,7 @@ from sarlab.widgets import RunBrowser, Workbench, workbench_html
 from sarlab.widgets.audit import questions_of, read_audit, row_score, short_with_low_sar
 from sarlab.widgets.candidates import Draft
 from sarlab.widgets.export import picture, write_html
-from sarlab.widgets.jobs import JobBar, Stopped
+from sarlab.widgets.live import JobBar, Stopped
 from sarlab.widgets.snapshot import run_html
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"

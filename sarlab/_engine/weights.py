@@ -6,6 +6,7 @@ models are checked against their SHA-256.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -14,11 +15,13 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 REPOSITORY = next(p for p in (_PACKAGE / "_shipped", _PACKAGE.parent) if p.exists())
@@ -32,6 +35,19 @@ _BASE = "base_model_name_or_path"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bar of transformers: a notebook keeps it as a widget. Downloads show theirs."""
+    previous = logging.set_tqdm_hook(
+        lambda bar, arguments, options: bar(*arguments, **{**options, "disable": True})
+    )
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(previous)
+
+
+@_without_bars()
 def load_weights(name: str, adapter: str | Path | None, dtype: torch.dtype) -> tuple[Any, Any, str]:
     """The model of a reference, its tokenizer, and the folder that they came from."""
     source, adapter = resolve(name, adapter)

@@ -1,5 +1,6 @@
 """Does a score hold on answers of known quality? From labelled answers to tables with intervals.
 
 ``records`` reads answers, ``scoring`` scores them, ``measures`` and ``claims`` say how far what is
-claimed holds, ``failures`` makes answers that try to trick the reward, ``notebook`` shows it all.
+claimed holds, ``notebook`` shows it. ``failures`` is the gallery of answers that try to trick a
+reward; ``reward_audit`` tries them, and a short training, on any reward.
 """

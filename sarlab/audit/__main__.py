@@ -11,8 +11,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import pandas as pd
+
 from sarlab.audit.reward_audit import TOLERATED, Audit, audit_reward, from_trl
+from sarlab.display.tables import Column, aligned, text_table
+from sarlab.models import load_policy
 from sarlab.rewards import Reward
+from sarlab.tasks import load_task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     try:
-        from sarlab.models import load_policy
-        from sarlab.tasks import load_task
-
         audit = audit_reward(
             named_reward(given.reward),
             load_policy(given.model),
@@ -74,20 +76,31 @@ def named_reward(name: str) -> str | Reward:
 
 def audit_text(audit: Audit) -> str:
     """The findings as a table, the worst answer of each fault, and a verdict."""
-    rows = [f"{'attack':<26} {'won':>12}  {'95%':<14} {'led':>7}  {'after the remedy':>16}"]
-    for f in audit.findings:
-        low, high = f.interval
-        rows.append(
-            f"{f.attack:<26} {f.won:>4} of {f.questions:<4}  {f'[{low:.0%}, {high:.0%}]':<14} "
-            f"{f.led:>4} of {f.questions:<4} "
-            f"{'' if f.remedied is None else f'{f.remedied} of {f.questions}':>12}"
-            f"{'  FAULT' if f.flagged else ''}"
-        )
-    rows.append(
-        "won: earns at least as much as a right answer. led: earns more than an honest wrong one, "
-        "which\nis what a group without a right answer learns. Remedy: correctness beside the "
-        "bonus, α ≤ 0.2."
+    findings = pd.DataFrame(
+        {
+            "attack": f.attack,
+            "won": f.share,
+            "won_low": f.interval[0],
+            "won_high": f.interval[1],
+            "led": f.led / f.questions,
+            "remedied": None if f.remedied is None else f.remedied / f.questions,
+            "verdict": "FAULT" if f.flagged else "ok",
+        }
+        for f in audit.findings
     )
+    columns = (
+        Column("attack", "attack"),
+        Column("won (%)", "won", 0, 100),
+        Column("led (%)", "led", 0, 100),
+        Column("won after the remedy (%)", "remedied", 0, 100),
+        Column("", "verdict"),
+    )
+    rows = [
+        aligned(text_table(findings, columns)),
+        f"Of {audit.findings[0].questions} questions. won: earns at least as much as a right "
+        "answer. led: earns more than an\nhonest wrong one, which is what a group without a right "
+        "answer learns. Remedy: correctness beside\nthe bonus, α ≤ 0.2.",
+    ]
     for f in audit.findings:
         if f.flagged:
             question, answer, margin = f.example

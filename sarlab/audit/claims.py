@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sarlab.audit.measures import Contrast, Estimate, contrast
+from sarlab.audit.measures import contrast
 from sarlab.evaluation.statistics import Array
 
 SCORES: dict[str, str] = {
@@ -40,11 +41,7 @@ class Claim:
         return f"{self.better} > {self.worse}"
 
 
-def _claims(text: str) -> tuple[Claim, ...]:
-    return tuple(Claim(*map(str.strip, part.split(">"))) for part in text.split(";"))
-
-
-KNOWN_CLAIMS = _claims(
+KNOWN_CLAIMS = (
     # data/examples: concise above redundant, partly right above wrong, all above no thought
     "concise > redundant; concise > partly_right; concise > wrong; partly_right > wrong; "
     "concise > no_thought; redundant > no_thought; partly_right > no_thought; "
@@ -70,18 +67,11 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
     present = list(dict.fromkeys(labels))
     names = ", ".join(map(repr, present[:12]))
     if text.strip():
-        claims = []
-        for part in filter(None, (p.strip() for p in text.split(";"))):
-            sides = [side.strip() for side in part.split(">")]
-            if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
-                raise ValueError(
-                    f"The claim {part!r} cannot be read. Write claims as 'better > worse', "
-                    "separated by semicolons."
-                )
-            for side in sides:
+        claims = _read_claims(text)
+        for claim in claims:
+            for side in (claim.better, claim.worse):
                 if side not in present:
-                    raise ValueError(f"The claim {part!r} names {side!r}; the labels are {names}.")
-            claims.append(Claim(*sides))
+                    raise ValueError(f"The claim '{claim}' names {side!r}; the labels are {names}.")
         return claims
     levels = sorted((x for x in present if _is_number(x)), key=float)
     if len(levels) == len(present) and len(levels) > 1:
@@ -91,13 +81,26 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
                 "compared each with each. Round them, or name claims such as '1 > 0'."
             )
         return [Claim(b, w) for i, w in enumerate(levels) for b in levels[i + 1 :]]
-    known = [c for c in KNOWN_CLAIMS if c.better in present and c.worse in present]
+    known = [c for c in _read_claims(KNOWN_CLAIMS) if c.better in present and c.worse in present]
     if not known:
         raise ValueError(
             f"Nothing is claimed of the labels {names}. Say what should score higher, such as "
             f"claims = '{present[0]} > {present[-1]}'."
         )
     return known
+
+
+def _read_claims(text: str) -> list[Claim]:
+    claims = []
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        sides = [side.strip() for side in part.split(">")]
+        if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
+            raise ValueError(
+                f"The claim {part!r} cannot be read. Write claims as 'better > worse', "
+                "separated by semicolons."
+            )
+        claims.append(Claim(*sides))
+    return claims
 
 
 def score_columns(
@@ -109,17 +112,12 @@ def score_columns(
     out of the mean. NaN where a score is not known: correctness without a gold answer, a context
     that was not scored, an answer of the end token alone.
     """
-    length = table["length"].astype(float)
-    sums = {}
-    for name in ("conditioned", standalone):
-        total = table[f"logp_{name}"].astype(float)
-        if not end_token:
-            total = total - table[f"end_{name}"].astype(float).fillna(0.0)
-        sums[name] = total
+    length, sums = table["length"].astype(float), table.filter(like="logp_").astype(float)
     if not end_token:
-        length = length - table["end_conditioned"].notna()
+        length -= table["end_conditioned"].notna()
+        sums -= table[sums.columns.str.replace("logp", "end")].astype(float).fillna(0.0).to_numpy()
     length = length.where(length > 0)
-    conditioned, unconditioned = sums["conditioned"] / length, sums[standalone] / length
+    conditioned, unconditioned = (sums[f"logp_{c}"] / length for c in ("conditioned", standalone))
     log_sar = conditioned - unconditioned
     return pd.DataFrame(
         {
@@ -157,7 +155,7 @@ def claim_table(
     for claim in claims:
         sides = labels == claim.better, labels == claim.worse
         for score in scores:
-            measured = _both(values, score, *sides, index, None, tolerance)
+            measured = _measured(values, score, sides, index, None, tolerance)
             lines.append({"claim": str(claim), "score": score, **measured})
     return pd.DataFrame(lines)
 
@@ -195,7 +193,7 @@ def group_table(
         }
         for score in scores:
             if score != "correct":  # it would be compared with itself
-                measured = _both(values, score, right, ~right, index, groups, tolerance)
+                measured = _measured(values, score, (right, ~right), index, groups, tolerance)
                 lines.append({"model": model, "score": score, **facts, **measured})
     return pd.DataFrame(lines)
 
@@ -209,20 +207,11 @@ def option_table(
     """
     parts = []
     for model, part in table.groupby("model", sort=False):
-        for standalone in ("empty_turn", "bare"):
-            for end_token in (True, False):
-                option = claim_table(
-                    part,
-                    claims,
-                    standalone=standalone,
-                    end_token=end_token,
-                    scores=("sar", "log_sar"),
-                    tolerance=tolerance,
-                )
-                option.insert(0, "end_token", end_token)
-                option.insert(0, "standalone", standalone)
-                option.insert(0, "model", model)
-                parts.append(option)
+        for standalone, end_token in itertools.product(("empty_turn", "bare"), (True, False)):
+            option: dict[str, Any] = {"standalone": standalone, "end_token": end_token}
+            scores = ("sar", "log_sar")
+            measured = claim_table(part, claims, scores=scores, tolerance=tolerance, **option)
+            parts.append(measured.assign(model=model, **option))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -231,51 +220,32 @@ def label_table(
 ) -> pd.DataFrame:
     """One row per label: answers, share right, and the means of tokens, SAR and its parts."""
     values = score_columns(table, standalone, end_token=end_token)
-    values["label"], values["clipped"] = table["label"].to_numpy(), values["sar"] <= -1.0
-    means = values.groupby("label", sort=False).agg(
-        answers=("tokens", "size"),
-        right=("correct", "mean"),
-        tokens=("tokens", "mean"),
-        sar=("sar", "mean"),
-        log_sar=("log_sar", "mean"),
-        confidence=("confidence", "mean"),
-        ppl_standalone=("ppl_standalone", "mean"),
-        clipped=("clipped", "mean"),
-    )
-    return means.reset_index()
+    values = values.drop(columns="length").rename(columns={"correct": "right"})
+    values["clipped"] = values["sar"] <= -1.0
+    by_label = values.groupby(table["label"].to_numpy(), sort=False)
+    means = by_label.mean().assign(answers=by_label.size())
+    return means.rename_axis("label").reset_index()
 
 
-def _both(
-    values: pd.DataFrame,
-    score: str,
-    better: Any,
-    worse: Any,
-    questions: Any,
-    groups: Any,
-    tolerance: float,
-) -> dict[str, Any]:
-    """A contrast over all pairs, and over those of equal length."""
+def _measured(
+    values: pd.DataFrame, score: str, sides: Any, questions: Any, groups: Any, tolerance: float
+) -> dict[str, float]:
+    """A contrast over all pairs, and over those of equal length, as columns of one row."""
     x: Array = values[score].to_numpy(dtype=float)
-    lengths = values["tokens"].to_numpy(dtype=float)
-    whole = contrast(x, better, worse, questions, groups=groups)
-    equal = contrast(
-        x, better, worse, questions, groups=groups, lengths=lengths, tolerance=tolerance
-    )
-    return {
-        **_flat(whole, ("share", "auc", "effect"), ""),
-        **_flat(equal, ("share", "auc"), "equal_"),
-    }
-
-
-def _flat(measured: Contrast, names: Sequence[str], prefix: str) -> Mapping[str, Any]:
-    line: dict[str, Any] = {
-        f"{prefix}questions": measured.questions,
-        f"{prefix}pairs": measured.pairs,
-    }
-    for name in names:
-        estimate: Estimate = getattr(measured, name)
-        for end, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high)):
-            line[f"{prefix}{name}{end}"] = float("nan") if value is None else value
+    lengths: Array = values["tokens"].to_numpy(dtype=float)
+    whole: dict[str, Any] = {"groups": groups}
+    equal = {**whole, "lengths": lengths, "tolerance": tolerance}
+    line: dict[str, float] = {}
+    for prefix, options, names in (
+        ("", whole, ("share", "auc", "effect")),
+        ("equal_", equal, ("share", "auc")),
+    ):
+        measured = contrast(x, sides[0], sides[1], questions, **options)
+        line[f"{prefix}questions"], line[f"{prefix}pairs"] = measured.questions, measured.pairs
+        for name in names:
+            estimate = astuple(getattr(measured, name))
+            for end, value in zip(("", "_low", "_high"), estimate, strict=True):
+                line[f"{prefix}{name}{end}"] = float("nan") if value is None else value
     return line
 
 

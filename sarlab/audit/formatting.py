@@ -10,21 +10,18 @@ from sarlab.display.tables import Column, text_table
 
 def labels_text(table: pd.DataFrame) -> pd.DataFrame:
     """A table of :func:`sarlab.audit.claims.label_table` as text."""
-    shown = _words(table, "label").assign(log_ppl=-table["confidence"])
-    return text_table(
-        shown,
-        (
-            Column("label", "label"),
-            Column("answers", "answers"),
-            Column("right (%)", "right", 0, 100),
-            Column("mean tokens", "tokens", 0),
-            Column("mean SAR", "sar", 3, 1, "+"),
-            Column("log form (nats)", "log_sar", 2, 1, "+"),
-            Column("log ppl(a|q)", "log_ppl", 2),
-            Column("log ppl(a)", "ppl_standalone", 2),
-            Column("at the clip of −1 (%)", "clipped", 0, 100),
-        ),
+    columns = (
+        Column("label", "label"),
+        Column("answers", "answers"),
+        Column("right (%)", "right", 0, 100),
+        Column("mean tokens", "tokens", 0),
+        Column("mean SAR", "sar", 3, 1, "+"),
+        Column("log form (nats)", "log_sar", 2, 1, "+"),
+        Column("log ppl(a|q)", "log_ppl", 2),
+        Column("log ppl(a)", "ppl_standalone", 2),
+        Column("at the clip of −1 (%)", "clipped", 0, 100),
     )
+    return text_table(_words(table, "label").assign(log_ppl=-table["confidence"]), columns)
 
 
 def claims_text(
@@ -32,14 +29,13 @@ def claims_text(
 ) -> pd.DataFrame:
     """How one score does on every claim, as text: of :func:`sarlab.audit.claims.claim_table`."""
     prefix = "equal_" if equal_length else ""
-    columns = [
+    columns = (
         Column("claim", "claim"),
         Column("number of pairs", f"{prefix}pairs"),
         Column("in order (%)", f"{prefix}share", 1, 100),
         Column("AUC", f"{prefix}auc", 3),
-    ]
-    if not equal_length:
-        columns.append(Column("effect size d", "effect", 2, 1, "+"))
+        *(() if equal_length else (Column("effect size d", "effect", 2, 1, "+"),)),
+    )
     return text_table(_words(table[table["score"] == score], "claim"), columns)
 
 
@@ -55,21 +51,19 @@ def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
 
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:
     """Right against wrong within groups, as text: of :func:`sarlab.audit.claims.group_table`."""
-    mixed = [f"{r['mixed_groups']} of {r['groups']}" for r in table.to_dict("records")]
-    return text_table(
-        table.assign(mixed=mixed, score=table["score"].map(SCORES)),
-        (
-            Column("policy", "model"),
-            Column("right (%)", "accuracy", 1, 100),
-            Column("groups with both", "mixed"),
-            Column("score", "score"),
-            Column("AUC within groups", "share", 3),
-            Column("effect size d", "effect", 2, 1, "+"),
-            Column("number of pairs", "pairs"),
-            Column("of equal length", "equal_pairs"),
-            Column("AUC, equal length", "equal_share", 3),
-        ),
+    mixed = [f"{m} of {n}" for m, n in zip(table["mixed_groups"], table["groups"], strict=True)]
+    columns = (
+        Column("policy", "model"),
+        Column("right (%)", "accuracy", 1, 100),
+        Column("groups with both", "mixed"),
+        Column("score", "score"),
+        Column("AUC within groups", "share", 3),
+        Column("effect size d", "effect", 2, 1, "+"),
+        Column("number of pairs", "pairs"),
+        Column("of equal length", "equal_pairs"),
+        Column("AUC, equal length", "equal_share", 3),
     )
+    return text_table(table.assign(mixed=mixed, score=table["score"].map(SCORES)), columns)
 
 
 def options_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -79,17 +73,12 @@ def options_text(table: pd.DataFrame) -> pd.DataFrame:
     """
     default = (table["standalone"] == "empty_turn") & table["end_token"]
     shown = table[(table["score"] == "sar") | default]
-    several = shown["model"].nunique() > 1
-    heads = [
-        (f"{row['model']}: " if several else "")
-        + (
-            "log form"
-            if row["score"] == "log_sar"
-            else f"{row['standalone'].replace('_', ' ')}, "
-            f"{'with' if row['end_token'] else 'no'} end token"
-        )
-        for row in shown.to_dict("records")
-    ]
+    heads = []
+    for row in shown.to_dict("records"):
+        context = row["standalone"].replace("_", " ")
+        option = f"{context}, {'with' if row['end_token'] else 'no'} end token"
+        model = f"{row['model']}: " if shown["model"].nunique() > 1 else ""
+        heads.append(model + ("log form" if row["score"] == "log_sar" else option))
     return _pivot(shown.assign(head=heads), Column("", "share", 0, 100))
 
 

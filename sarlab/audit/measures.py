@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sarlab.evaluation.statistics import Array, mean_interval, resampled_interval
@@ -64,7 +65,7 @@ def contrast(
     """Compare the ``better`` with the ``worse`` answers, all arrays [answers].
 
     ``values``: the score, higher is better; an answer without one (NaN) is left out. ``questions``:
-    a number a question, the unit of resampling. ``groups``: answers that are compared with each
+    a number per question, the unit of resampling. ``groups``: answers that are compared with each
     other in the pair share, by default those to one question. With ``tolerance`` only pairs
     with |a − b| ≤ tolerance · max(a, b) tokens count, for which ``lengths`` are needed; the effect
     size is then left out. Raises ValueError where an answer is on both sides.
@@ -75,66 +76,41 @@ def contrast(
         raise ValueError("Pairs of equal length need both lengths and a tolerance.")
     known = np.isfinite(values)
     b, w = np.flatnonzero(better & known), np.flatnonzero(worse & known)
-    of_group = questions if groups is None else groups
-    by_question: dict[int, list[float]] = {}
-    pairs = 0
-    for group in np.intersect1d(of_group[b], of_group[w]):
-        better_here, worse_here = b[of_group[b] == group], w[of_group[w] == group]
-        wins, counted = _compare(values, better_here, worse_here, lengths, tolerance)
-        if counted.any():
-            share = float(wins.sum() / counted.sum())
-            by_question.setdefault(int(questions[better_here[0]]), []).append(share)
-            pairs += int(counted.sum())
-    shares = [float(np.mean(group_shares)) for group_shares in by_question.values()]
-    return Contrast(
-        questions=len(shares),
-        pairs=pairs,
-        share=_mean(shares),
-        auc=_auc(values, b, w, questions, lengths, tolerance),
-        effect=Estimate() if tolerance is not None else _cohens_d(values, b, w, questions),
-    )
-
-
-def _compare(
-    values: Array, b: Ints, w: Ints, lengths: Array | None, tolerance: float | None
-) -> tuple[Array, Array]:
-    """Wins of ``b`` over ``w`` (1, ½ or 0) and which pairs count, both [len(b), len(w)]."""
     difference = values[b][:, None] - values[w][None]
     counted = np.ones(difference.shape)
     if lengths is not None and tolerance is not None:
         one, other = lengths[b][:, None], lengths[w][None]
-        longest = np.maximum(one, other)
         # A hair's breadth, so that 9 of 10 tokens count as within a tenth in floating point too.
-        counted = (np.abs(one - other) <= tolerance * longest * (1 + 1e-9)).astype(float)
-    return counted * ((difference > 0) + 0.5 * (difference == 0)), counted
-
-
-def _mean(shares: list[float]) -> Estimate:
-    if not shares:
-        return Estimate()
-    low, high = mean_interval(shares, share=True)
-    return Estimate(float(np.mean(shares)), low, high)
-
-
-def _auc(
-    values: Array,
-    b: Ints,
-    w: Ints,
-    questions: Ints,
-    lengths: Array | None,
-    tolerance: float | None,
-) -> Estimate:
-    """Share of all (better, worse) pairs in order, whichever questions they belong to."""
+        limit = tolerance * np.maximum(one, other) * (1 + 1e-9)
+        counted = (np.abs(one - other) <= limit).astype(float)
+    wins = counted * ((difference > 0) + 0.5 * (difference == 0))
+    shares, pairs = _shares(wins, counted, b, w, questions, groups)
     names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    count = len(names)
-    of_b, of_w = index[: len(b)], index[len(b) :]
-    wins, counted = np.zeros((count, count)), np.zeros((count, count))  # by pair of questions
-    for q in range(count):
-        rows = b[of_b == q]
-        if len(rows):
-            won, valid = _compare(values, rows, w, lengths, tolerance)
-            wins[q] = np.bincount(of_w, won.sum(axis=0), count)
-            counted[q] = np.bincount(of_w, valid.sum(axis=0), count)
+    of_b, of_w = np.eye(len(names))[index[: len(b)]], np.eye(len(names))[index[len(b) :]]
+    return Contrast(
+        questions=len(shares),
+        pairs=pairs,
+        share=Estimate(shares.mean(), *mean_interval(shares.tolist(), share=True))
+        if len(shares)
+        else Estimate(),
+        auc=_auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w),
+        effect=_cohens_d(values[b], values[w], of_b, of_w) if tolerance is None else Estimate(),
+    )
+
+
+def _shares(
+    wins: Array, counted: Array, b: Ints, w: Ints, questions: Ints, groups: Ints | None
+) -> tuple[Array, int]:
+    """Share of pairs in order by question, the mean over its groups; and the number of pairs."""
+    of_group = questions if groups is None else groups
+    i, j = np.nonzero(counted * (of_group[b][:, None] == of_group[w][None]))
+    pairs = pd.DataFrame({"question": questions[b[i]], "group": of_group[b[i]], "won": wins[i, j]})
+    by_group = pairs.groupby(["question", "group"])["won"].mean()
+    return by_group.groupby("question").mean().to_numpy(), len(pairs)
+
+
+def _auc(wins: Array, counted: Array) -> Estimate:
+    """Share of all pairs in order, from sums by question of either side [questions, questions]."""
     total = counted.sum()
     if total == 0:
         return Estimate()
@@ -148,35 +124,31 @@ def _auc(
             inner = (weights * (wins @ weights)).sum(axis=0)
             return np.asarray(inner / (weights * (counted @ weights)).sum(axis=0))
 
-    return Estimate(value, *resampled_interval(count, resampled))
+    return Estimate(value, *resampled_interval(len(wins), resampled))
 
 
-def _cohens_d(values: Array, b: Ints, w: Ints, questions: Ints) -> Estimate:
-    """(mean − mean) / pooled standard deviation; undefined where neither side has a spread."""
-    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    count = len(names)
-    sides = []
-    for rows, of in ((b, index[: len(b)]), (w, index[len(b) :])):
-        centred = values[rows] - values[b].mean() if len(b) else values[rows]
-        sides.append([np.bincount(of, power, count) for power in (centred**0, centred, centred**2)])
+def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> Estimate:
+    """(mean − mean) / pooled standard deviation; undefined where neither side has a spread.
+
+    ``of_b`` and ``of_w`` [answers, questions]: 1 at the question of each answer.
+    """
+    count, middle = of_b.shape[1], better.mean() if len(better) else 0.0
+    sides = [
+        [(values - middle) ** power @ of for power in (0, 1, 2)]
+        for values, of in ((better, of_b), (worse, of_w))
+    ]
 
     def effect(weights: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            (n1, mean1, squares1), (n2, mean2, squares2) = (
-                _moments(*(moment @ weights for moment in side)) for side in sides
-            )
-            pooled = np.sqrt((squares1 + squares2) / (n1 + n2 - 2))
-            d = (mean1 - mean2) / np.where(pooled > 1e-12, pooled, np.nan)
-            return np.asarray(np.where((n1 >= 2) & (n2 >= 2), d, np.nan))
+            n, total, squares = np.swapaxes(np.array(sides) @ weights, 0, 1)  # each [2, R]
+            spread = np.maximum(squares - total**2 / n, 0.0).sum(axis=0)
+            pooled = np.sqrt(spread / (n.sum(axis=0) - 2))
+            means = total / n
+            d = (means[0] - means[1]) / np.where(pooled > 1e-12, pooled, np.nan)
+            return np.asarray(np.where((n >= 2).all(axis=0), d, np.nan))
 
     # Weights are shares, moments counts: ones times the number of questions is the sample itself.
     value = float(effect(np.ones((count, 1)))[0]) if count else float("nan")
     if not np.isfinite(value):
         return Estimate()
     return Estimate(value, *resampled_interval(count, lambda shares: effect(shares * count)))
-
-
-def _moments(n: Array, total: Array, squares: Array) -> tuple[Array, Array, Array]:
-    """Count, mean and sum of squared deviations."""
-    mean = total / n
-    return n, mean, np.maximum(squares - n * mean**2, 0.0)

@@ -6,10 +6,8 @@ them, or reads scores that were made before (scripts/gsm8k_validity.py).
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,33 +31,33 @@ from sarlab.audit.formatting import (
     options_text,
     scores_text,
 )
-from sarlab.audit.plots import claims_figure, groups_figure
+from sarlab.audit.plots import shares_figure
 from sarlab.audit.records import LabelledAnswer, by_question, judged, read_labelled
 from sarlab.audit.scoring import (
+    Rows,
     is_scored,
     read_scored,
     score_question,
     scored_run,
     standalone_prefixes,
 )
-from sarlab.config import refuse_unknown
 from sarlab.display.figures import show
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
-from sarlab.models import DATA, REPOSITORY, Policy, load_policy
+from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
-from sarlab.runs.parameters import check_types
+from sarlab.runs.parameters import Settings, project_path
 from sarlab.types import Question
 from sarlab.widgets.html import answer_html
 
 _SHIPPED = DATA / "validity"
 _PROOFS = 20
-_RIGHT_LABELS, _WRONG_LABELS = ("concise", "solution"), ("wrong", "operations_changed")
+_PREFERRED = {True: ("concise", "solution"), False: ("wrong", "operations_changed")}
 
 
 @dataclass(frozen=True)
-class ValiditySettings:
+class ValiditySettings(Settings):
     """The parameters of notebook 04, checked. See the notebook for what each means."""
 
     answers: str = "data/examples/answers.jsonl"
@@ -73,7 +71,7 @@ class ValiditySettings:
     groups: str = ""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         contexts = [context.value for context in StandaloneContext]
         if self.standalone not in contexts:
             raise ValueError(
@@ -94,11 +92,10 @@ class ValiditySettings:
         """The models that score, the first of which the tables are about."""
         return [name.strip() for name in self.model.split(",") if name.strip()]
 
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> ValiditySettings:
-        """Settings from a notebook's parameters; an unknown name is an error."""
-        refuse_unknown(parameters, [field.name for field in dataclasses.fields(cls)])
-        return cls(**parameters)
+    @property
+    def options(self) -> dict[str, Any]:
+        """Standalone context and end token, as the tables take them."""
+        return {"standalone": self.standalone, "end_token": self.end_token}
 
 
 @dataclass(frozen=True)
@@ -123,18 +120,13 @@ class Validity:
         """The answers as the first model scored them."""
         return self.table[self.table["model"] == self.table["model"].iloc[0]]
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Standalone context and end token, as the tables take them."""
-        return {"standalone": self.settings.standalone, "end_token": self.settings.end_token}
-
 
 def load_validity(settings: ValiditySettings) -> Validity:
     """Read the answers, score them with a progress bar, and measure every claim.
 
     A folder or parquet file of scored answers is taken as it is, for the models that scored it.
     """
-    path, policy = _path(settings.answers), None
+    path, policy = project_path(settings.answers), None
     if is_scored(path):
         table = read_scored(path)
     else:
@@ -143,26 +135,22 @@ def load_validity(settings: ValiditySettings) -> Validity:
         chosen = by_question(answers, settings.questions or None)
         if settings.failures:
             given = [answer for group in chosen for answer in group]
-            chosen = by_question([*given, *_failures_of(given)])
-        parts = []
+            chosen = by_question([*given, *_failures_of(chosen)])
+        rows: Rows = []
         for name in settings.models:
             loaded = load_policy(name)
-            policy = policy or loaded
-            parts.append(_score(loaded, name, chosen))
-        table = pd.concat(parts, ignore_index=True)
+            policy, standalone = policy or loaded, standalone_prefixes(loaded)
+            for group in tqdm(chosen, desc=name, unit="question", mininterval=1, leave=False):
+                rows += score_question(loaded, group, standalone)
+        table = pd.DataFrame(rows)
     first = table["model"] == table["model"].iloc[0]
     tricks = table["group"].str.endswith(f"/{FAILURES}")
     claims = claims_for(table[~tricks]["label"].tolist(), settings.claims)
     measured = claim_table(
-        table[~tricks & first],
-        claims,
-        standalone=settings.standalone,
-        end_token=settings.end_token,
-        tolerance=settings.length_tolerance,
+        table[~tricks & first], claims, tolerance=settings.length_tolerance, **settings.options
     )
-    return Validity(
-        settings, table[~tricks], claims, measured, table[tricks & first], _groups(settings), policy
-    )
+    failures, groups = table[tricks & first], _groups(settings.groups)
+    return Validity(settings, table[~tricks], claims, measured, failures, groups, policy)
 
 
 def show_labels(validity: Validity) -> Any:
@@ -172,7 +160,9 @@ def show_labels(validity: Validity) -> Any:
         f"{main['question_id'].nunique()} questions, {len(main)} answers, "
         f"scored by {main['model'].iloc[0]}"
     )
-    return html_view(html_table(labels_text(label_table(main, **validity.options)), caption))
+    return html_view(
+        html_table(labels_text(label_table(main, **validity.settings.options)), caption)
+    )
 
 
 def show_claims(validity: Validity) -> Any:
@@ -193,7 +183,7 @@ def show_claims(validity: Validity) -> Any:
 
 def show_scores(validity: Validity) -> Any:
     """Every score on every claim: a figure, then the numbers."""
-    show(claims_figure(validity.measured))
+    show(shares_figure(validity.measured))
     more = {"AUC": "auc", "effect size d": "effect", "AUC at equal length": "equal_auc"}
     return html_view(
         html_table(scores_text(validity.measured), "pairs in the claimed order (%)"),
@@ -218,16 +208,31 @@ def show_groups(validity: Validity) -> Any:
             "notebook 02: <code>-p groups runs/NAME</code>.</i></p>"
         )
     tolerance = validity.settings.length_tolerance
-    measured = group_table(validity.groups, **validity.options, tolerance=tolerance)
-    show(groups_figure(measured))
+    measured = group_table(validity.groups, **validity.settings.options, tolerance=tolerance)
+    show(shares_figure(measured))
     return html_view(html_table(groups_text(measured)))
 
 
 def show_failures(validity: Validity) -> Any:
     """How often SAR prefers the bad answer, one row per mode and comparison."""
-    rates = pd.DataFrame(list(_rates(validity)))
-    if rates.empty:
+    failures, labels = validity.failures, set(validity.failures["label"])
+    claims = {c: m.name for m in MODES for c in m.claims if {c.better, c.worse} <= labels}
+    if not claims:
         return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
+    measured = claim_table(failures, list(claims), scores=("sar",), **validity.settings.options)
+    tokens = failures.groupby("label")["length"].mean()
+    rates = pd.DataFrame(
+        {
+            "mode": claims.values(),
+            "bad": [c.worse.replace("_", " ") for c in claims],
+            "good": [c.better.replace("_", " ") for c in claims],
+            "rate": 1 - measured["share"],
+            "rate_low": 1 - measured["share_high"],
+            "rate_high": 1 - measured["share_low"],
+            "questions": measured["questions"],
+            "tokens": [f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in claims],
+        }
+    )
     columns = (
         Column("mode", "mode"),
         Column("SAR prefers", "bad"),
@@ -242,7 +247,7 @@ def show_failures(validity: Validity) -> Any:
 def show_gallery(validity: Validity) -> Any:
     """For each mode the pair in which SAR prefers the bad answer most, token by token."""
     parts = []
-    values = score_columns(validity.failures, **validity.options)
+    values = score_columns(validity.failures, **validity.settings.options)
     scored = validity.failures.assign(sar=values["sar"])
     for mode in MODES:
         pair = _worst_pair(scored, mode.claims[0])
@@ -253,50 +258,20 @@ def show_gallery(validity: Validity) -> Any:
     return html_view(*parts)
 
 
-def _score(policy: Policy, name: str, groups: Sequence[Sequence[LabelledAnswer]]) -> pd.DataFrame:
-    standalone = standalone_prefixes(policy)
-    bar = tqdm(groups, desc=name, unit="question", mininterval=1, leave=False)
-    return pd.DataFrame([row for group in bar for row in score_question(policy, group, standalone)])
-
-
-def _failures_of(answers: Sequence[LabelledAnswer]) -> list[LabelledAnswer]:
+def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAnswer]:
     """Answers of the failure modes to the questions at hand, and the proofs."""
-    questions: dict[str, Question] = {}
-    right: dict[str, str] = {}
-    wrong: dict[str, str] = {}
-    for group in by_question(answers):
+    questions: list[Question] = []
+    chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    for group in groups:
         text, gold = group[0].question, group[0].gold
         if gold is None:
             continue
-        questions[text] = Question(text, gold)
-        for chosen, labels, verdict in (
-            (right, _RIGHT_LABELS, True),
-            (wrong, _WRONG_LABELS, False),
-        ):
+        questions.append(Question(text, gold))
+        for verdict, labels in _PREFERRED.items():
             fitting = [a for a in group if judged(a) is verdict]
-            fitting.sort(key=lambda a: a.label not in labels)  # stable: else the first in the file
-            if fitting:
-                chosen[text] = fitting[0].answer
-    return [*failure_answers(list(questions.values()), right, wrong), *proof_answers(_PROOFS)]
-
-
-def _rates(validity: Validity) -> Iterator[dict[str, Any]]:
-    labels = set(validity.failures["label"])
-    tokens = validity.failures.groupby("label")["length"].mean()
-    for mode in MODES:
-        claims = [c for c in mode.claims if {c.better, c.worse} <= labels]
-        table = claim_table(validity.failures, claims, scores=("sar",), **validity.options)
-        for claim, row in zip(claims, table.to_dict("records"), strict=True):
-            yield {
-                "mode": mode.name,
-                "bad": claim.worse.replace("_", " "),
-                "good": claim.better.replace("_", " "),
-                "rate": 1 - row["share"],
-                "rate_low": 1 - row["share_high"],
-                "rate_high": 1 - row["share_low"],
-                "questions": row["questions"],
-                "tokens": f"{tokens[claim.worse]:.0f} against {tokens[claim.better]:.0f}",
-            }
+            if fitting:  # else the first in the file
+                chosen[verdict][text] = min(fitting, key=lambda a: a.label not in labels).answer
+    return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
 
 
 def _worst_pair(scored: pd.DataFrame, claim: Claim) -> tuple[Any, Any] | None:
@@ -335,16 +310,10 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
 
 
-def _groups(settings: ValiditySettings) -> pd.DataFrame:
+def _groups(name: str) -> pd.DataFrame:
     """Sampled groups of the folder or run that was named, or those that ship, or none."""
-    if not settings.groups:
+    if not name:
         shipped = [read_scored(path) for path in sorted(_SHIPPED.glob("groups-*.parquet"))]
         return pd.concat(shipped, ignore_index=True) if shipped else pd.DataFrame()
-    path = _path(settings.groups)
+    path = project_path(name)
     return scored_run(path) if (path / "run.json").exists() else read_scored(path)
-
-
-def _path(name: str) -> Path:
-    """A path as it stands, or seen from the repository's root: Lab's kernels run in notebooks/."""
-    path = Path(name)
-    return path if path.exists() or path.is_absolute() else REPOSITORY / path

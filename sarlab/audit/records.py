@@ -8,6 +8,7 @@ elsewhere), and ``answer_ids`` (a sampled answer's own tokens, taken as they are
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,7 @@ def read_labelled(path: str | Path) -> list[LabelledAnswer]:
             f"{path}: all {len(answers)} answers have the label {labels[0]!r}. Give answers of at "
             "least two qualities, such as right and wrong."
         )
-    sizes: dict[str, int] = {}
-    for answer in answers:
-        sizes[answer.group_id] = sizes.get(answer.group_id, 0) + 1
-    if max(sizes.values()) < 2:
+    if max(Counter(a.group_id for a in answers).values()) < 2:
         raise ValueError(
             f"{path}: no question (or group) has two answers, so nothing can be compared. Give "
             "each question several answers, a line each, with the same question text."
@@ -107,13 +105,12 @@ def _answer(row: Mapping[str, Any], where: str) -> LabelledAnswer:
 
 def _label(row: Mapping[str, Any], where: str) -> str:
     name = "label" if "label" in row else "kind"
-    value = row.get(name)
-    if isinstance(value, bool):
-        return "right" if value else "wrong"
     if name not in row:
         raise ValueError(
             f"{where}: no field 'label', the quality of the answer. A line looks like {EXAMPLE}."
         )
+    if isinstance(row[name], bool):
+        return "right" if row[name] else "wrong"
     return text_field(row, (name,), where).strip()
 
 

@@ -69,21 +69,30 @@ def score_question(
     rows = []
     for i, (answer, answer_ids) in enumerate(zip(answers, ids, strict=True)):
         ended = answer_ids[-1] in policy.eos_ids
-        row: dict[str, Any] = {
+        facts = {
             "model": policy.reference,
             "question_id": answer.question_id,
             "group": answer.group_id,
             "label": answer.label,
             "correct": judged(answer),
-            "length": len(answer_ids),
             "truncated": answer.answer_ids is not None and not ended,
+            "question": question,
+            "answer": answer.answer,
+            "gold": answer.gold,
         }
-        for name in CONTEXTS:
-            token_logps = logps[name][place[i], : len(answer_ids)]
-            row[f"logp_{name}"] = float(token_logps.sum())
-            row[f"end_{name}"] = float(token_logps[-1]) if ended else None
-        rows.append({**row, "question": question, "answer": answer.answer, "gold": answer.gold})
+        of_answer = {name: logps[name][place[i], : len(answer_ids)] for name in CONTEXTS}
+        rows.append(_row(facts, of_answer, ended))
     return rows
+
+
+def _row(facts: dict[str, Any], logps: dict[str, torch.Tensor], ended: bool) -> dict[str, Any]:
+    """What is known of one answer, with the sums of its log-probs in each context, nats."""
+    row = {**dict.fromkeys(NUMBERS), **facts}
+    for name, values in logps.items():
+        row["length"] = len(values)
+        row[f"logp_{name}"] = float(values.sum())
+        row[f"end_{name}"] = float(values[-1]) if ended else None
+    return row
 
 
 def is_scored(path: Path) -> bool:
@@ -135,20 +144,21 @@ def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
                 f"{folder} kept no log-probs of its {split!r} answers (shipped runs come without "
                 "them, and log_sar=False leaves one out). Name a run of your own."
             )
-        row: dict[str, Any] = dict.fromkeys(NUMBERS)
-        row.update(
-            model=spans[answer["step"]],
-            question_id=answer["question_id"],
-            group=f"{answer['step']}/{answer['group_id']}",
-            label="right" if answer["correct"] else "wrong",
-            correct=bool(answer["correct"]),
-            length=answer["length"],
-            truncated=bool(answer["truncated"]),
-        )
-        for name, column in (("conditioned", "logps_conditioned"), (context, "logps_standalone")):
-            logps = torch.tensor(answer[column], dtype=torch.float64)
-            row[f"logp_{name}"] = float(logps.sum())
-            row[f"end_{name}"] = None if answer["truncated"] else float(logps[-1])
-        texts = {"question": answer["question"], "answer": answer["answer"], "gold": answer["gold"]}
-        rows.append({**row, **texts})
+        facts = {
+            "model": spans[answer["step"]],
+            "question_id": answer["question_id"],
+            "group": f"{answer['step']}/{answer['group_id']}",
+            "label": "right" if answer["correct"] else "wrong",
+            "correct": bool(answer["correct"]),
+            "truncated": bool(answer["truncated"]),
+            **{name: answer[name] for name in ("question", "answer", "gold")},
+        }
+        logps = {
+            name: torch.tensor(answer[column], dtype=torch.float64)
+            for name, column in (
+                ("conditioned", "logps_conditioned"),
+                (context, "logps_standalone"),
+            )
+        }
+        rows.append(_row(facts, logps, not answer["truncated"]))
     return pd.DataFrame(rows)

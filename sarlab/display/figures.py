@@ -192,8 +192,9 @@ def draw_png(figure: go.Figure, scale: float = PICTURE_SCALE) -> bytes | None:
 
 def mimebundle(figure: go.Figure, *, png: bool = True) -> dict[str, Any]:
     """What a notebook stores of a figure: plotly JSON, text, and a PNG where one can be drawn."""
+    plot = {**json.loads(figure.to_json()), "config": {"displayModeBar": False}}
     bundle: dict[str, Any] = {
-        "application/vnd.plotly.v1+json": json.loads(figure.to_json()),
+        "application/vnd.plotly.v1+json": plot,
         "text/plain": _caption(figure),
     }
     # JupyterLab shows the PNG in its own pixels until the pointer comes: so many as the figure's.

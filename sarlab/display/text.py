@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from typing import Literal
 
 V_FULL_NATS = 4.0
 """|Δ log p| at which a colour is strongest: one scale for every answer, so that they compare."""
@@ -40,8 +39,6 @@ TERMS = (
     ("Σ Δ log p", "sum over the tokens of a sentence or line, in nats"),
 )
 """Terms of the views and what they mean."""
-
-Line = Literal["none", "solid", "dotted"]
 
 SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bMr)(?<!\bDr)[.!?]+[\"')\]]*(?=\s)|\n+")
 """A sentence ends at a line's end or at . ! ? before a space; "3.5" and "e.g. " hold no end."""
@@ -81,17 +78,14 @@ def segments(piece: str) -> list[str]:
     return runs
 
 
-def visible(text: str) -> str:
-    """One string in which every character has a shape; nothing escaped."""
-    return "".join(segments(text)) if text else ""
+def visible(text: str, keep: str = "") -> str:
+    """The text with a mark for every shapeless character that is not in ``keep``; not escaped."""
+    return "".join(c if c in keep else mark_of(c) or c for c in text)
 
 
 def plain(text: str) -> str:
     """Escaped text with its spaces and line ends as they are, other shapeless characters shown."""
-    shown = "".join(
-        character if character in " \n" else mark_of(character) or character for character in text
-    )
-    return html.escape(shown, quote=True)
+    return html.escape(visible(text, " \n"), quote=True)
 
 
 def shortened(text: str, limit: int) -> str:
@@ -102,7 +96,7 @@ def shortened(text: str, limit: int) -> str:
 
 def one_line(text: str, limit: int = 110) -> str:
     """A model's text as one line of a table or a list."""
-    return "".join(c if c == " " else visible(c) for c in shortened(text, limit))
+    return visible(shortened(text, limit), " ")
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -129,8 +123,6 @@ def tint(value_nats: float) -> str:
     return f"rgba({red}, {green}, {blue}, {strength:.2f})"
 
 
-def line_of(value_nats: float) -> Line:
-    """The second channel: solid under a token with Δ log p ≥ 1 nat, dotted under one with ≤ −1."""
-    if value_nats >= V_MARKED_NATS:
-        return "solid"
-    return "dotted" if value_nats <= -V_MARKED_NATS else "none"
+def line_of(value_nats: float) -> int:
+    """The second channel, a line below: 1 solid (Δ log p ≥ 1 nat), 2 dotted (≤ −1), 0 none."""
+    return int(value_nats >= V_MARKED_NATS) + 2 * int(value_nats <= -V_MARKED_NATS)

@@ -17,7 +17,6 @@ from sarlab.answers import AnswerScore, TokenAlternatives
 from sarlab.display.text import (
     LEGEND,
     V_FULL_NATS,
-    Line,
     line_of,
     number,
     segments,
@@ -28,8 +27,11 @@ from sarlab.display.text import (
 )
 
 _STEP_END = re.compile(r"[.!?]['\")\]]*(?:[ \t]*\n+|(?=\s))|\n+")
-FOREIGN_PERPLEXITY = 1000.0
-"""From here on a policy finds text so unlikely that it was never trained on such text."""
+_FOREIGN_PERPLEXITY = 1000.0  # from here on a policy was never trained on such text
+_WARNING = (
+    "Perplexities in the thousands: the model was not trained on such text, and its SAR says "
+    "little."
+)
 _STEP_MAX_TOKENS = 120  # a text without sentences is cut too, or folding would not help
 
 
@@ -37,16 +39,14 @@ _STEP_MAX_TOKENS = 120  # a text without sentences is cut too, or folding would 
 class TokenView:
     """One token: its text in runs (see ``segments``), colour, underline, and the card's lines."""
 
-    index: int
-    runs: tuple[str, ...]
-    value: float
+    runs: list[str]
     tint: str
-    line: Line
+    line: int
     title: str
-    facts: tuple[tuple[str, str, str], ...]  # (what, with the question, without it)
-    notes: tuple[str, ...]
-    top_conditioned: tuple[tuple[str, str], ...]
-    top_standalone: tuple[tuple[str, str], ...]
+    facts: list[list[str]]  # [what, with the question, without it]
+    notes: list[str]
+    top_conditioned: list[list[str]]
+    top_standalone: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -70,34 +70,29 @@ class AnswerView:
     correct: bool | None = None
     truncated: bool = False
 
-    @property
-    def mean_value(self) -> float:
-        """Mean Δ log p, nats; SAR = max(−1, 1 − exp(−this))."""
-        return sum(self.score.values) / self.score.length
-
-    def numbers(self) -> tuple[tuple[str, str], ...]:
+    def numbers(self) -> list[list[str]]:
         """The answer's numbers with their labels."""
         score = self.score
         verdict = "" if self.correct is None else "✓ right" if self.correct else "✗ wrong"
         words = [w for w in (verdict, "truncated at the limit" if self.truncated else "") if w]
-        return (
-            ("SAR", signed(score.sar)),
-            ("ppl(a|q)", number(score.ppl_conditioned)),
-            ("ppl(a)", number(score.ppl_standalone)),
-            ("mean Δ log p", f"{signed(self.mean_value)} nats"),
-            ("tokens", str(score.length)),
-            *((("answer", ", ".join(words)),) if words else ()),
-        )
+        return [
+            ["SAR", signed(score.sar)],
+            ["ppl(a|q)", number(score.ppl_conditioned)],
+            ["ppl(a)", number(score.ppl_standalone)],
+            ["mean Δ log p", f"{signed(sum(score.values) / score.length)} nats"],
+            ["tokens", str(score.length)],
+            *([["answer", ", ".join(words)]] if words else []),
+        ]
 
     @property
     def warning(self) -> str:
         """What to say of perplexities that mean little; "" for others."""
-        if min(self.score.ppl_conditioned, self.score.ppl_standalone) < FOREIGN_PERPLEXITY:
-            return ""
-        return (
-            "Perplexities in the thousands: the model was not trained on such text, and its SAR "
-            "says little."
-        )
+        return _WARNING if out_of_depth(self.score) else ""
+
+
+def out_of_depth(score: AnswerScore) -> bool:
+    """Whether the policy finds the answer so unlikely in both contexts that SAR says little."""
+    return min(score.ppl_conditioned, score.ppl_standalone) >= _FOREIGN_PERPLEXITY
 
 
 def answer_view(
@@ -108,9 +103,7 @@ def answer_view(
     without = sar_without_each(values)
     tokens = tuple(
         TokenView(
-            index=j,
-            runs=tuple(segments(piece)),
-            value=v,
+            runs=segments(piece),
             tint=tint(v),
             line=line_of(v),
             title=f"token {j + 1} of {score.length}: {visible(piece) or 'part of a character'}",
@@ -158,43 +151,28 @@ def split_steps(pieces: Sequence[str], values: Sequence[float]) -> tuple[Step, .
 
 def legend() -> dict[str, Any]:
     """The scale that all token views share: cells (number, tint, line) and a sentence."""
-    lines = {"none": 0, "solid": 1, "dotted": 2}
     cells = []
     for value in (-V_FULL_NATS, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, V_FULL_NATS):
         sign = {-V_FULL_NATS: "≤ ", V_FULL_NATS: "≥ "}.get(value, "")
         shown = signed(value, 1 if value % 1 else 0) if value else "0"
-        cells.append([f"{sign}{shown}", tint(value), lines[line_of(value)]])
+        cells.append([f"{sign}{shown}", tint(value), line_of(value)])
     return {"cells": cells, "text": LEGEND}
 
 
 def payload(view: AnswerView) -> dict[str, Any]:
     """The view as JSON for the browser, which computes nothing of its own."""
-    lines = {"none": 0, "solid": 1, "dotted": 2}
     return {
-        "numbers": [list(pair) for pair in view.numbers()],
+        "numbers": view.numbers(),
         "warning": view.warning,
-        "runs": [list(token.runs) for token in view.tokens],
-        "tints": [token.tint for token in view.tokens],
-        "lines": [lines[token.line] for token in view.tokens],
+        "runs": [t.runs for t in view.tokens],
+        "tints": [t.tint for t in view.tokens],
+        "lines": [t.line for t in view.tokens],
         "cards": [
-            [
-                token.title,
-                [list(fact) for fact in token.facts],
-                list(token.notes),
-                [list(pair) for pair in token.top_conditioned],
-                [list(pair) for pair in token.top_standalone],
-            ]
-            for token in view.tokens
+            [t.title, t.facts, t.notes, t.top_conditioned, t.top_standalone] for t in view.tokens
         ],
         "steps": [
-            [
-                step.start,
-                step.stop,
-                signed(step.total_nats, 2),
-                share_text(step),
-                visible(step.opening),
-            ]
-            for step in view.steps
+            [s.start, s.stop, signed(s.total_nats, 2), share_text(s), visible(s.opening)]
+            for s in view.steps
         ],
     }
 
@@ -204,19 +182,19 @@ def share_text(step: Step) -> str:
     return "–" if step.share is None else f"{signed(100 * step.share, 0)} %"
 
 
-def _facts(score: AnswerScore, j: int) -> tuple[tuple[str, str, str], ...]:
+def _facts(score: AnswerScore, j: int) -> list[list[str]]:
     pair = (score.logps_conditioned[j], score.logps_standalone[j])
     facts = [
-        ("log p (nats)", *(signed(p, 2) for p in pair)),
-        ("p", *(_probability(p) for p in pair)),
+        ["log p (nats)", *(signed(p, 2) for p in pair)],
+        ["p", *(_probability(p) for p in pair)],
     ]
     if score.alternatives_conditioned and score.alternatives_standalone:
         ranks = (score.alternatives_conditioned[j].rank, score.alternatives_standalone[j].rank)
-        facts.append(("rank", *(f"{rank:,}" for rank in ranks)))
-    return tuple(facts)  # type: ignore[arg-type]
+        facts.append(["rank", *(f"{rank:,}" for rank in ranks)])
+    return facts
 
 
-def _notes(score: AnswerScore, j: int, v: float, without: float | None) -> tuple[str, ...]:
+def _notes(score: AnswerScore, j: int, v: float, without: float | None) -> list[str]:
     direction = "likelier" if v >= 0 else "less likely"
     notes = [
         f"Δ log p = {signed(v)} nats: {direction} with the question",
@@ -228,13 +206,12 @@ def _notes(score: AnswerScore, j: int, v: float, without: float | None) -> tuple
         notes.append("holds a part of a character; the last of its tokens shows it whole")
     if j == 0:
         notes.append("the first token: without the question nothing of the answer precedes it")
-    return tuple(notes)
+    return notes
 
 
-def _top(alternatives: Sequence[TokenAlternatives], j: int) -> tuple[tuple[str, str], ...]:
-    if not alternatives:
-        return ()
-    return tuple((visible(name), signed(logp, 2)) for name, logp in alternatives[j].top)
+def _top(alternatives: Sequence[TokenAlternatives], j: int) -> list[list[str]]:
+    top = alternatives[j].top if alternatives else ()
+    return [[visible(name), signed(logp, 2)] for name, logp in top]
 
 
 def _probability(logp: float) -> str:

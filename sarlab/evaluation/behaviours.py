@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sarlab.display.text import SENTENCE_END
-from sarlab.evaluation.judge import Rows, per_question
+from sarlab.evaluation.judge import Rows
 from sarlab.evaluation.statistics import pooled_interval
 
 FILLER = "filler"
@@ -130,19 +130,18 @@ _COMMON = frozenset(
 def sentences(answer: str) -> list[tuple[int, int]]:
     """Sentences and lines of an answer as (start, end) in characters, white space left out."""
     cuts = [0, *(m.end() for m in SENTENCE_END.finditer(answer)), len(answer)]
-    spans = []
-    for start, end in itertools.pairwise(cuts):
-        text = answer[start:end]
-        if text.strip():
-            left = start + len(text) - len(text.lstrip())
-            spans.append((left, left + len(text.strip())))
-    return spans
+    return [
+        (start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
+        for start, end in itertools.pairwise(cuts)
+        if (text := answer[start:end]).strip()
+    ]
 
 
 def content_words(text: str) -> set[str]:
     """Words of three letters or more that are not everyday ones, in lower case, plurals folded."""
     words = (w.lower() for w in _WORD.findall(text))
-    return {_singular(w) for w in words if w not in _COMMON}
+    folded = (w[:-1] if w.endswith("s") and len(w) > 3 else w for w in words if w not in _COMMON)
+    return set(folded)
 
 
 def is_filler(sentence: str, question_words: set[str]) -> bool:
@@ -152,34 +151,29 @@ def is_filler(sentence: str, question_words: set[str]) -> bool:
     shares no content word with the question (:func:`content_words`); it shows no backtracking,
     verification or enumeration; and it is neither the answer line nor a bare yes or no.
     """
-    if _ANSWER_LINE.search(sentence) or _CONCLUSION.match(sentence):
-        return False
-    if _has_content(sentence, question_words):
-        return False
-    return not any(
-        _COMPILED[name].search(sentence) for name, b in BEHAVIOURS.items() if not b.needs_content
+    return _behaviours_of(sentence, question_words) == (FILLER,)
+
+
+def _behaviours_of(sentence: str, question_words: set[str]) -> tuple[str, ...]:
+    if _ANSWER_LINE.search(sentence):
+        return ()
+    content = bool(
+        _SYMBOL.search(sentence)
+        or _QUANTITY.search(sentence)
+        or content_words(sentence) & question_words
     )
+    names = tuple(
+        name
+        for name, behaviour in BEHAVIOURS.items()
+        if _COMPILED[name].search(sentence) and (content or not behaviour.needs_content)
+    )
+    return names if names or content or _CONCLUSION.match(sentence) else (FILLER,)
 
 
 def label_sentences(answer: str, question: str) -> list[tuple[int, int, tuple[str, ...]]]:
     """(start, end, behaviours) of each sentence or line; filler stands alone, if at all."""
     words = content_words(question)
-    labelled = []
-    for start, end in sentences(answer):
-        text = answer[start:end]
-        if _ANSWER_LINE.search(text):
-            names: tuple[str, ...] = ()
-        elif is_filler(text, words):
-            names = (FILLER,)
-        else:
-            content = _has_content(text, words)
-            names = tuple(
-                name
-                for name, behaviour in BEHAVIOURS.items()
-                if _COMPILED[name].search(text) and (content or not behaviour.needs_content)
-            )
-        labelled.append((start, end, names))
-    return labelled
+    return [(a, b, _behaviours_of(answer[a:b], words)) for a, b in sentences(answer)]
 
 
 def count_behaviours(answer: str, question: str) -> dict[str, int]:
@@ -198,39 +192,29 @@ def filler_tokens(row: Mapping[str, Any], token_text: Callable[[int], str] | Non
     """
     answer = str(row["answer"])
     spans = [(a, b) for a, b, n in label_sentences(answer, str(row["question"])) if FILLER in n]
-    ids = list(row.get("answer_ids") or [])
-    if token_text is not None and ids:
-        pieces = [token_text(i) for i in ids]
-        if "".join(pieces).startswith(answer):
-            ends = np.cumsum([len(p) for p in pieces])
-            begins = ends - [len(p) for p in pieces]
-            # Byte-level tokens carry the space before a word; it is part of what follows.
-            begins = begins + [len(p) - len(p.lstrip()) for p in pieces]
-            return float(sum(int(np.sum((begins >= a) & (begins < b))) for a, b in spans))
-    characters = sum(b - a for a, b in spans)
-    return float(row["length"]) * characters / max(1, len(answer))
+    pieces = [token_text(i) for i in row.get("answer_ids") or []] if token_text else []
+    if pieces and "".join(pieces).startswith(answer):
+        # Byte-level tokens carry the space before a word; it is part of what follows.
+        begins = np.cumsum([0, *map(len, pieces[:-1])]) + [len(p) - len(p.lstrip()) for p in pieces]
+        return float(sum(int(np.sum((begins >= a) & (begins < b))) for a, b in spans))
+    return float(row["length"]) * sum(b - a for a, b in spans) / max(1, len(answer))
 
 
-def behaviour_rows(
-    rows: Rows, token_text: Callable[[int], str] | None = None
-) -> list[dict[str, Any]]:
-    """One row per answer: ``question_id`` and a count for each behaviour.
-
-    And ``length``, ``filler_tokens`` and ``other_tokens``; the last two add up to the first.
-    """
+def _by_question(rows: Rows, token_text: Callable[[int], str] | None) -> pd.DataFrame:
+    """Means per question: counts of behaviours, and tokens that are filler and that are not."""
     counted = []
     for row in rows:
-        filler = filler_tokens(row, token_text)
+        length, filler = float(row["length"]), filler_tokens(row, token_text)
         counted.append(
             {
                 "question_id": row["question_id"],
                 **count_behaviours(str(row["answer"]), str(row["question"])),
-                "length": float(row["length"]),
                 "filler_tokens": filler,
-                "other_tokens": float(row["length"]) - filler,
+                "other_tokens": length - filler,
+                "length": length,
             }
         )
-    return counted
+    return pd.DataFrame(counted).groupby("question_id").mean()
 
 
 def behaviour_change(
@@ -242,23 +226,23 @@ def behaviour_change(
     ``low``, ``high``: per answer, with 95% intervals over questions and seeds. The rows
     ``filler_tokens`` and ``other_tokens`` add up to ``length``.
     """
-    before, after = behaviour_rows(base, token_text), [behaviour_rows(s, token_text) for s in seeds]
+    before, *after = (_by_question(rows, token_text) for rows in (base, *seeds))
+    for b in after:
+        if not b.index.equals(before.index):
+            raise ValueError(
+                f"The two policies answered different questions ({len(before)} and {len(b)}, "
+                f"{len(before.index.intersection(b.index))} in common). Evaluate both on the same "
+                "ones."
+            )
     lines = []
-    for name in (*NAMES, "filler_tokens", "other_tokens", "length"):
-        a, others = per_question(before, name), [per_question(rows, name) for rows in after]
-        for b in others:
-            if a.keys() != b.keys():
-                raise ValueError(
-                    f"The two policies answered different questions ({len(a)} and {len(b)}, "
-                    f"{len(a.keys() & b.keys())} in common). Evaluate both on the same ones."
-                )
-        difference = np.array([[b[key] - a[key] for key in a] for b in others])
+    for name in before:
+        difference = np.array([b[name] - before[name] for b in after])
         interval = pooled_interval(difference)
         lines.append(
             {
                 "behaviour": name,
-                "base": float(np.mean(list(a.values()))),
-                "other": float(np.mean([list(b.values()) for b in others])),
+                "base": before[name].mean(),
+                "other": float(np.mean([b[name] for b in after])),
                 "difference": float(difference.mean()),
                 "low": interval.low,
                 "high": interval.high,
@@ -279,16 +263,15 @@ def what_was_lost(change: pd.DataFrame) -> str:
     else:
         verb = "grew by" if length["difference"] > 0 else "lost"
         text = f"Answers {verb} {abs(length['difference']):.1f} tokens: {parts}."
-    lost: list[str] = []
-    gained: list[str] = []
+    changed: dict[bool, list[str]] = {True: [], False: []}
     for name in BEHAVIOURS:
         row = change.loc[name]
         if row["high"] < 0 or row["low"] > 0:
-            (lost if row["difference"] < 0 else gained).append(
-                f"{name} ({row['base']:.2f} → {row['other']:.2f} per answer)"
-            )
-    text += f" Less often: {', '.join(lost)}." if lost else " No behaviour became rarer."
-    return text + (f" More often: {', '.join(gained)}." if gained else "")
+            counts = f"{name} ({row['base']:.2f} → {row['other']:.2f} per answer)"
+            changed[row["difference"] < 0].append(counts)
+    lost, gained = ", ".join(changed[True]), ", ".join(changed[False])
+    text += f" Less often: {lost}." if lost else " No behaviour became rarer."
+    return text + (f" More often: {gained}." if gained else "")
 
 
 def definitions() -> pd.DataFrame:
@@ -306,25 +289,13 @@ def examples(rows: Rows, name: str, count: int = 3) -> list[tuple[Mapping[str, A
     """The first answers that show a behaviour, each from another question, with the sentence."""
     if name not in NAMES:
         raise ValueError(f"Unknown behaviour {name!r}. Choose one of {', '.join(NAMES)}.")
-    chosen: list[tuple[Mapping[str, Any], str]] = []
-    seen: set[str] = set()
+    chosen: dict[str, tuple[Mapping[str, Any], str]] = {}
     for row in rows:
-        if len(chosen) == count or row["question_id"] in seen:
-            continue
+        if len(chosen) == count:
+            break
         answer = str(row["answer"])
-        for start, end, names in label_sentences(answer, str(row["question"])):
-            if name in names:
-                chosen.append((row, answer[start:end]))
-                seen.add(row["question_id"])
-                break
-    return chosen
-
-
-def _has_content(sentence: str, question_words: set[str]) -> bool:
-    if _SYMBOL.search(sentence) or _QUANTITY.search(sentence):
-        return True
-    return bool(content_words(sentence) & question_words)
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if word.endswith("s") and len(word) > 3 else word
+        labelled = label_sentences(answer, str(row["question"]))
+        shown = [answer[start:end] for start, end, names in labelled if name in names]
+        if shown:
+            chosen.setdefault(row["question_id"], (row, shown[0]))
+    return list(chosen.values())

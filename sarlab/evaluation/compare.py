@@ -12,19 +12,17 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from sarlab.evaluation.judge import per_question, tokens_per_right
-from sarlab.evaluation.policies import Evaluated
-from sarlab.evaluation.statistics import (
-    Array,
-    Interval,
-    difference_interval,
-    holm,
-    pooled_function,
-    pooled_interval,
+from sarlab.evaluation.judge import (
+    per_question,
+    pooled_difference,
+    pooled_values,
+    put,
+    question_means,
 )
+from sarlab.evaluation.policies import Evaluated
+from sarlab.evaluation.statistics import Array, difference_interval, holm, pooled_function
 
 AES_ALPHA, AES_BETA, AES_GAMMA = 1.0, 3.0, 5.0
-_SHARES = ("accuracy", "truncated_share")
 SHOWN_TRUNCATED = 0.05  # share of truncated answers from which lengths are lower bounds
 Name = Literal["arm", "label"]
 
@@ -71,6 +69,13 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
             group.append(entry)
     lines = []
     for (task, name, decoding), entries in groups.items():
+        if len({e.questions for e in entries}) > 1:
+            labels = ", ".join(e.label for e in entries)
+            raise ValueError(
+                f"{labels} are seeds of one arm but answered different questions. Train or "
+                "evaluate them with the same held-out questions, or compare them in separate "
+                "folders."
+            )
         baseline, reference = _reference(groups, (task, decoding), chosen, entries[0])
         is_baseline = baseline == name
         line: dict[str, Any] = {
@@ -80,7 +85,8 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
             "model": entries[0].model,
             "is_base": entries[0].is_base,
             "seeds": 0 if entries[0].is_base else len(entries),
-            **_values(entries),
+            **pooled_values([e.rows for e in entries]),
+            **({"basis": "questions"} if entries[0].is_base else {}),
             "is_baseline": is_baseline,
             "baseline": baseline,
             **_differences(entries, [] if is_baseline else reference),
@@ -93,63 +99,33 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
     return table
 
 
-def _values(entries: Sequence[Evaluated]) -> dict[str, Any]:
-    """What an arm scores: means over seeds and questions with their intervals."""
-    line: dict[str, Any] = {
-        "questions": len(entries[0].questions),
-        "answers": sum(len(e.rows) for e in entries),
-    }
-    for name, column in (
-        ("accuracy", "correct"),
-        ("mean_length", "length"),
-        ("truncated_share", "truncated"),
-        ("sar", "sar"),
-    ):
-        by_seed = _matrix(entries, column)
-        if not by_seed.size:
-            _put(line, name, None)
-            continue
-        least = 0.0 if name == "mean_length" else -np.inf
-        interval = pooled_interval(by_seed, share=name in _SHARES, floor=least)
-        _put(line, name, float(by_seed.mean()), interval)
-        if name == "accuracy":
-            line["basis"] = "questions" if entries[0].is_base else interval.basis
-    line["median_length"] = float(np.median([r["length"] for e in entries for r in e.rows]))
-    finished = [r["length"] for e in entries for r in e.rows if not r["truncated"]]
-    line["mean_length_finished"] = float(np.mean(finished)) if finished else None
-    _put(line, "tokens_per_right_answer", *tokens_per_right(_arrays(entries)))
-    return line
-
-
 def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -> dict[str, Any]:
     """Paired differences to the reference; all None where there is no pair."""
-    line: dict[str, Any] = {"d_accuracy_p": None, "d_length_p": None, "d_basis": None}
     pairs = _pairs(entries, reference) if reference else []
+    between_runs = len(pairs) == 1 and not (entries[0].is_base or reference[0].is_base)
+    rows = [(b.rows, a.rows) for a, b in pairs]
+    line: dict[str, Any] = {"d_accuracy_p": None, "d_length_p": None, "d_basis": None}
     for name, column in (
         ("d_accuracy", "correct"),
         ("d_length", "length"),
         ("d_truncated", "truncated"),
     ):
         if not pairs:
-            _put(line, name, None)
+            put(line, name)
             continue
-        by_seed = np.array([_matrix([a], column)[0] - _matrix([b], column)[0] for a, b in pairs])
-        interval = pooled_interval(by_seed, share=column != "length", difference=True)
-        _put(line, name, float(by_seed.mean()), interval)
-        between_runs = len(pairs) == 1 and not (entries[0].is_base or reference[0].is_base)
+        difference, interval = pooled_difference(rows, column)
+        put(line, name, difference, interval)
         if f"{name}_p" in line and not between_runs:
             line[f"{name}_p"] = interval.p_value
-        if name == "d_accuracy":
-            line["d_basis"] = interval.basis
+        line["d_basis"] = line["d_basis"] or interval.basis  # that of accuracy
     arrays = [
-        [_matrix([e], column)[0] for column in ("correct", "length") for e in (b, a)]
-        for a, b in pairs
+        [values for column in ("correct", "length") for values in question_means(pair, column)]
+        for pair in rows
     ]
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, function in _GAINS.items():
             floor = -1.0 if name != "aes" else -np.inf  # nothing falls by more than all of it
-            estimate = pooled_function(arrays, function, floor=floor) if arrays else (None, None)
-            _put(line, name, *estimate)
+            put(line, name, *(pooled_function(arrays, function, floor=floor) if arrays else ()))
     return line
 
 
@@ -183,12 +159,7 @@ def pareto_front(lengths: Sequence[float], accuracies: Sequence[float]) -> list[
     """Which points no other one beats: none is as short and as accurate, and better in one."""
     points = list(zip(lengths, accuracies, strict=True))
     return [
-        not any(
-            other_length <= length
-            and other_accuracy >= accuracy
-            and (other_length, other_accuracy) != (length, accuracy)
-            for other_length, other_accuracy in points
-        )
+        not any(a <= length and b >= accuracy and (a, b) != (length, accuracy) for a, b in points)
         for length, accuracy in points
     ]
 
@@ -257,22 +228,6 @@ def _pairs(
     return [(e, by_seed[e.seed]) for e in entries if e.seed in by_seed]
 
 
-def _matrix(entries: Sequence[Evaluated], column: str) -> Array:
-    """Values by seed and question [seeds, questions], questions in the order of their ids."""
-    means = [per_question(e.rows, column) for e in entries]
-    if any(m.keys() != means[0].keys() for m in means):
-        labels = ", ".join(e.label for e in entries)
-        raise ValueError(
-            f"{labels} are seeds of one arm but answered different questions. Train or evaluate "
-            "them with the same held-out questions, or compare them in separate folders."
-        )
-    return np.array([list(m.values()) for m in means], dtype=float)
-
-
-def _arrays(entries: Sequence[Evaluated]) -> list[list[Array]]:
-    return [[_matrix([e], column)[0] for column in ("length", "correct")] for e in entries]
-
-
 def _shorter_where_both_finish(
     entries: Sequence[Evaluated], reference: Sequence[Evaluated]
 ) -> bool:
@@ -283,13 +238,3 @@ def _shorter_where_both_finish(
     )
     changes = [after[key] - before[key] for key in after if key in before]
     return bool(changes) and difference_interval(changes, share=False)[1] < 0
-
-
-def _put(
-    line: dict[str, Any], name: str, estimate: float | None, interval: Interval | None = None
-) -> None:
-    """A value and its interval under their three names; None where they are not defined."""
-    known = estimate is not None and interval is not None and np.isfinite(estimate)
-    line[name] = estimate if known else None
-    line[f"{name}_low"] = interval.low if known and interval else None
-    line[f"{name}_high"] = interval.high if known and interval else None

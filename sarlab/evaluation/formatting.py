@@ -16,7 +16,6 @@ from sarlab.display.tables import Column, text_table
 from sarlab.display.text import plain, shortened
 from sarlab.evaluation.behaviours import FILLER, label_sentences
 from sarlab.evaluation.compare import run_table
-from sarlab.evaluation.judge import per_question
 from sarlab.evaluation.policies import recorded
 from sarlab.evaluation.statistics import holm
 
@@ -41,9 +40,7 @@ _TINTS = {
 
 def values_table(table: pd.DataFrame) -> pd.DataFrame:
     """What each policy scores, as text; ``table``: of ``compare.arm_table`` or ``run_table``."""
-    columns = [Column("policy", "label")]
-    if table["task"].nunique() > 1:
-        columns.append(Column("task", "task"))
+    columns = _policy_columns(table)
     shown = table.assign(truncated=table["truncated_share"])
     if "seeds" in table:
         columns.append(Column("seeds", "seeds"))
@@ -59,20 +56,15 @@ def differences_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     rest = table[~table["is_baseline"]]
     several = (rest["d_length_p"].notna() | rest["d_accuracy_p"].notna()).sum() > 1
-    columns = [Column("policy", "label")]
-    if table["task"].nunique() > 1:
-        columns.append(Column("task", "task"))
+    columns = _policy_columns(table)
     if rest["baseline"].nunique(dropna=False) > 1:
         columns.append(Column("baseline", "baseline"))
-    for name, title, unit, factor in (
-        ("accuracy", "Δ accuracy (points)", "accuracy", 100.0),
-        ("length", "Δ length (tokens)", "length", 1.0),
-    ):
-        columns.append(Column(title, f"d_{name}", 1, factor, "+"))
+    for name, unit, factor in (("accuracy", "points", 100.0), ("length", "tokens", 1.0)):
+        columns.append(Column(f"Δ {name} ({unit})", f"d_{name}", 1, factor, "+"))
         if rest[f"d_{name}_p"].notna().any():
-            columns.append(Column(f"p ({unit})", f"d_{name}_p"))
+            columns.append(Column(f"p ({name})", f"d_{name}_p"))
             if several:
-                columns.append(Column(f"p ({unit}, Holm)", f"d_{name}_holm"))
+                columns.append(Column(f"p ({name}, Holm)", f"d_{name}_holm"))
     columns += [
         Column("Δ length (%)", "gain_length", 1, 100, "+"),
         Column("Δ truncated (points)", "truncated", 1, 100, "+"),
@@ -82,6 +74,11 @@ def differences_table(table: pd.DataFrame) -> pd.DataFrame:
     if any(rest["note"]):
         columns.append(Column("note", "note"))
     return text_table(rest.assign(truncated=rest["d_truncated"]), columns)
+
+
+def _policy_columns(table: pd.DataFrame) -> list[Column]:
+    several = table["task"].nunique() > 1
+    return [Column("policy", "label"), *([Column("task", "task")] if several else [])]
 
 
 def head_of(table: pd.DataFrame) -> str:
@@ -95,7 +92,7 @@ def run_summary(folder: str | Path) -> pd.DataFrame:
     Raises ValueError where the folder is not a finished run, or its record is damaged.
     """
     base, trained = recorded([folder])
-    if per_question(base.rows, "length").keys() != per_question(trained.rows, "length").keys():
+    if base.questions != trained.questions:
         raise ValueError(
             f"{folder}: base and trained policy answered different questions, so the run's record "
             "is damaged. Evaluate it anew with sarlab.evaluation.policies.fresh."
@@ -106,8 +103,8 @@ def run_summary(folder: str | Path) -> pd.DataFrame:
 def pair_table(table: pd.DataFrame) -> pd.DataFrame:
     """Base against one trained policy, as text: one row per quantity. ``table``: two rows."""
     base, trained = table.to_dict("records")
-    corrected = holm([trained["d_accuracy_p"], trained["d_length_p"]])
-    trained = {**trained, "d_accuracy_holm": corrected[0], "d_length_holm": corrected[1]}
+    ps = holm([trained["d_accuracy_p"], trained["d_length_p"]])
+    trained |= {"d_accuracy_holm": ps[0], "d_length_holm": ps[1]}
     lines = []
     for title, name, digits, factor, change in (
         ("accuracy (%)", "accuracy", 1, 100, "d_accuracy"),
@@ -119,20 +116,16 @@ def pair_table(table: pd.DataFrame) -> pd.DataFrame:
         ("tokens per right answer", "tokens_per_right_answer", 1, 1, ""),
         ("AES", "", 2, 1, "aes"),
     ):
-        value, difference = (
-            Column("", name, digits, factor),
-            Column("", change, digits, factor, "+"),
-        )
-        line = {
-            "quantity": title,
-            "base": value.text(base) if name else "",
-            "trained": value.text(trained) if name else "",
-            "difference": difference.text(trained) if change else "",
+        value = Column("", name, digits, factor)
+        cells = {
+            "base": (value, base),
+            "trained": (value, trained),
+            "difference": (Column("", change, digits, factor, "+"), trained),
+            "p": (Column("", f"{change}_p"), trained),
+            "p (Holm)": (Column("", f"{change}_holm"), trained),
         }
-        for head, end in (("p", "p"), ("p (Holm)", "holm")):
-            known = f"{change}_{end}" in trained
-            line[head] = Column("", f"{change}_{end}").text(trained) if known else ""
-        lines.append(line)
+        texts = {head: c.text(row) if c.name in row else "" for head, (c, row) in cells.items()}
+        lines.append({"quantity": title, **texts})
     return pd.DataFrame(lines)
 
 
@@ -140,15 +133,13 @@ def behaviour_text(change: pd.DataFrame) -> pd.DataFrame:
     """A table of :func:`sarlab.evaluation.behaviours.behaviour_change` as text."""
     names = [str(name).replace("_", " ") for name in change.index]
     shown = change.assign(name=names, difference_low=change["low"], difference_high=change["high"])
-    return text_table(
-        shown,
-        (
-            Column("per answer", "name"),
-            Column("base", "base", 2),
-            Column("trained", "other", 2),
-            Column("difference", "difference", 2, 1, "+"),
-        ),
+    columns = (
+        Column("per answer", "name"),
+        Column("base", "base", 2),
+        Column("trained", "other", 2),
+        Column("difference", "difference", 2, 1, "+"),
     )
+    return text_table(shown, columns)
 
 
 def tinted_answer(row: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from sarlab.config import TrainConfig
 from sarlab.evaluation.statistics import (
     Array,
     Interval,
-    mean_interval,
     pooled_function,
     pooled_interval,
 )
@@ -25,6 +24,13 @@ from sarlab.rewards import total_reward
 from sarlab.types import Question
 
 Rows = Sequence[Mapping[str, Any]]
+_MEASURES = {
+    "accuracy": "correct",
+    "mean_length": "length",
+    "truncated_share": "truncated",
+    "sar": "sar",
+}
+_SHARES = ("correct", "truncated")  # columns of shares
 
 
 def evaluate_policy(
@@ -77,30 +83,57 @@ def summarise(rows: Rows) -> dict[str, Any]:
     """
     if not rows:
         raise ValueError("There are no answers to summarise. Evaluate a policy first.")
-    summary: dict[str, Any] = {
-        "questions": len({row["question_id"] for row in rows}),
-        "answers": len(rows),
-        "median_length": float(np.median([r["length"] for r in rows])),
-        "mean_reward": float(np.mean([r["reward"] for r in rows])),
-    }
-    for name, column in (("accuracy", "correct"), ("mean_length", "length"), ("sar", "sar")):
-        values = list(per_question(rows, column).values())
-        summary[name] = float(np.mean(values)) if values else None
-        summary[f"{name}_ci95"] = (
-            mean_interval(values, share=column == "correct") if values else None
-        )
-    summary["truncated_share"] = float(np.mean([r["truncated"] for r in rows]))
-    summary["truncated_share_ci95"] = mean_interval(
-        list(per_question(rows, "truncated").values()), share=True
-    )
-    finished = [r["length"] for r in rows if not r["truncated"]]
-    summary["mean_length_finished"] = float(np.mean(finished)) if finished else None
-    columns = [np.array(list(per_question(rows, c).values())) for c in ("length", "correct")]
-    cost, interval = tokens_per_right([columns])
-    known = bool(np.isfinite(cost))
-    summary["tokens_per_right_answer"] = cost if known else None
-    summary["tokens_per_right_answer_ci95"] = [interval.low, interval.high] if known else None
+    values = pooled_values([rows])
+    plain = ("questions", "answers", "median_length", "mean_length_finished")
+    summary: dict[str, Any] = {name: values[name] for name in plain}
+    summary["mean_reward"] = float(np.mean([r["reward"] for r in rows]))
+    for name in (*_MEASURES, "tokens_per_right_answer"):
+        interval = [values[f"{name}_low"], values[f"{name}_high"]]
+        summary[name] = values[name]
+        summary[f"{name}_ci95"] = None if values[name] is None else interval
     return summary
+
+
+def pooled_values(seeds: Sequence[Rows]) -> dict[str, Any]:
+    """What the seeds of one policy score: means over seeds and questions.
+
+    ``accuracy`` and ``truncated_share`` (fractions), ``mean_length`` and
+    ``tokens_per_right_answer`` (tokens) and ``sar``, each with ``_low`` and ``_high`` (95%) and
+    None where it is not defined; ``basis``: what the interval of accuracy covers.
+    """
+    answers = [row for rows in seeds for row in rows]
+    finished = [row["length"] for row in answers if not row["truncated"]]
+    line: dict[str, Any] = {
+        "questions": len({row["question_id"] for row in answers}),
+        "answers": len(answers),
+        "median_length": float(np.median([row["length"] for row in answers])),
+        "mean_length_finished": float(np.mean(finished)) if finished else None,
+    }
+    for name, column in _MEASURES.items():
+        by_seed = question_means(seeds, column)
+        if by_seed.size:
+            least = 0.0 if column == "length" else -np.inf
+            interval = pooled_interval(by_seed, share=column in _SHARES, floor=least)
+            put(line, name, float(by_seed.mean()), interval)
+            line.setdefault("basis", interval.basis)  # that of accuracy
+        else:
+            put(line, name)
+    costs = [[question_means([rows], c)[0] for c in ("length", "correct")] for rows in seeds]
+    put(line, "tokens_per_right_answer", *tokens_per_right(costs))
+    return line
+
+
+def put(
+    line: dict[str, Any],
+    name: str,
+    estimate: float | None = None,
+    interval: Interval | None = None,
+) -> None:
+    """A value and its interval under their three names; None where they are not defined."""
+    known = estimate is not None and interval is not None and np.isfinite(estimate)
+    line[name] = estimate if known else None
+    line[f"{name}_low"] = interval.low if known and interval else None
+    line[f"{name}_high"] = interval.high if known and interval else None
 
 
 def per_question(rows: Rows, column: str) -> dict[str, float]:
@@ -113,6 +146,13 @@ def per_question(rows: Rows, column: str) -> dict[str, float]:
         if row[column] is not None:
             values[row["question_id"]].append(float(row[column]))
     return {key: float(np.mean(values[key])) for key in sorted(values)}
+
+
+def question_means(seeds: Sequence[Rows], column: str) -> Array:
+    """Means by seed and question [seeds, questions], of the questions with a value in each."""
+    means = [per_question(rows, column) for rows in seeds]
+    shared = [key for key in means[0] if all(key in m for m in means)]
+    return np.array([[m[key] for key in shared] for m in means], dtype=float)
 
 
 def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
@@ -129,15 +169,20 @@ def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
         )
     if not a:
         raise ValueError(f"No answer has a value of {column!r}, so nothing can be compared.")
-    difference = np.array([[b[key] - a[key] for key in a]])
-    share = column in ("correct", "truncated")
-    interval = pooled_interval(difference, share=share, difference=True)
+    difference, interval = pooled_difference([(base, other)], column)
     return {
-        "difference": float(difference.mean()),
+        "difference": difference,
         "ci95": [interval.low, interval.high],
         "p_value": interval.p_value,
-        "questions": difference.shape[1],
+        "questions": len(a),
     }
+
+
+def pooled_difference(pairs: Sequence[tuple[Rows, Rows]], column: str) -> tuple[float, Interval]:
+    """Other − base, paired by question: the mean over pairs of (base, other), its interval."""
+    by_seed = np.array([np.diff(question_means(pair, column), axis=0)[0] for pair in pairs])
+    interval = pooled_interval(by_seed, share=column in _SHARES, difference=True)
+    return float(by_seed.mean()), interval
 
 
 def tokens_per_right(by_seed: Sequence[Sequence[Array]]) -> tuple[float, Interval]:

@@ -7,7 +7,7 @@ the notebook comes to its end in an empty folder too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from sarlab.config import refuse_unknown
 from sarlab.display.figures import show
 from sarlab.display.tables import folded, html_table, html_view
 from sarlab.display.text import plain
@@ -40,15 +39,15 @@ from sarlab.evaluation.formatting import (
 from sarlab.evaluation.plots import crowd_floor, gains_figure, plane_figure, token_figure
 from sarlab.evaluation.policies import Evaluated, fresh, recorded, token_texts
 from sarlab.evaluation.report import example_pairs
-from sarlab.models import DATA, REPOSITORY
+from sarlab.models import DATA
 from sarlab.runs.folder import find_runs
-from sarlab.runs.parameters import check_types
+from sarlab.runs.parameters import Settings, project_path
 
 SHIPPED = DATA / "study"  # all rewards on `tiny`, made by scripts/study.py
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(Settings):
     """The parameters of notebook 03, checked. See the notebook for what each means."""
 
     runs: str = "runs"
@@ -62,7 +61,7 @@ class EvaluationSettings:
     example_run: str = ""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         for name, least in (("questions", 1), ("samples", 1), ("max_answer_tokens", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
@@ -71,12 +70,6 @@ class EvaluationSettings:
                 f"tasks is {self.tasks!r}, but recorded answers are to the runs' own held-out "
                 "questions. Set fresh=True to ask other tasks, or leave tasks empty."
             )
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> EvaluationSettings:
-        """Settings from a notebook's parameters; an unknown name is an error."""
-        refuse_unknown(parameters, [field.name for field in dataclasses.fields(cls)])
-        return cls(**parameters)
 
 
 @dataclass(frozen=True)
@@ -95,9 +88,7 @@ class EvaluatedRuns:
 
 def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
     """Policies recorded or asked anew, and their tables; where there is none, says what to do."""
-    folder = Path(settings.runs)
-    if not folder.exists():  # Lab's kernels run in notebooks/, a batch at the root
-        folder = REPOSITORY / folder
+    folder = project_path(settings.runs)
     if not (folder / "summary.json").exists() and not find_runs(folder):
         lack = (
             f"No finished run was found in {settings.runs!r}. Train one with notebook 02 or "
@@ -108,37 +99,31 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
             return EvaluatedRuns()
         print(f"{lack}. Meanwhile, these are the runs that ship with the project.")
         folder = SHIPPED
-    bar = tqdm(total=3, desc="reading answers", leave=False)
-    policies = _ask(folder, settings) if settings.fresh else recorded(folder)
-    bar.update()
-    bar.set_description("intervals")
-    arms = arm_table(policies, settings.baseline)
-    bar.update()
-    runs = run_table(policies, settings.baseline)
-    bar.close()
-    return EvaluatedRuns(policies, arms, runs)
+    with tqdm(total=3, desc="answers and intervals", unit="step", leave=False) as bar:
+        policies = _ask(folder, settings) if settings.fresh else recorded(folder)
+        bar.update()
+        arms = arm_table(policies, settings.baseline)
+        bar.update()
+        return EvaluatedRuns(policies, arms, run_table(policies, settings.baseline))
 
 
 def show_values(study: EvaluatedRuns) -> Any:
     """What each arm scores; then each single run, folded away."""
-    if not study.policies:
-        return _nothing()
-    single = html_table(values_table(study.runs), ONE_SEED)
-    return html_view(
-        html_table(values_table(study.arms), head_of(study.arms)),
-        folded("every single run", single),
-    )
+    return _tables(study, values_table, head_of(study.arms)) if study.policies else _nothing()
 
 
 def show_differences(study: EvaluatedRuns) -> Any:
     """Paired differences to the baseline, seeds pooled; then each single run, folded away."""
     if not study.policies:
         return _nothing()
-    arms = study.arms
-    names = " / ".join(dict.fromkeys(arms.loc[arms["is_baseline"], "label"]))
-    head = "; ".join(filter(None, [f"against {names}", head_of(arms)]))
-    single = html_table(differences_table(study.runs), ONE_SEED)
-    return html_view(html_table(differences_table(arms), head), folded("every single run", single))
+    names = " / ".join(dict.fromkeys(study.arms.loc[study.arms["is_baseline"], "label"]))
+    head = "; ".join(filter(None, [f"against {names}", head_of(study.arms)]))
+    return _tables(study, differences_table, head)
+
+
+def _tables(study: EvaluatedRuns, make: Callable[[pd.DataFrame], pd.DataFrame], head: str) -> Any:
+    single = folded("every single run", html_table(make(study.runs), ONE_SEED))
+    return html_view(html_table(make(study.arms), head), single)
 
 
 def show_plane(study: EvaluatedRuns) -> None:
@@ -186,7 +171,7 @@ def show_answers(study: EvaluatedRuns, run: str = "") -> Any:
             f"There is no run {run!r} to take examples from. Choose one of {', '.join(trained)}."
         )
     chosen = trained[run or list(trained)[-1]]
-    base = _base_of(chosen, study.policies)
+    base = _bases(study.policies).get(chosen.held_out)
     parts = [f"<p>Base against <b>{plain(chosen.label)}</b></p>", tint_legend()]
     if base is not None:
         for title, pairs in example_pairs(base.rows, chosen.rows).items():
@@ -224,26 +209,21 @@ def _ask(folder: Path, settings: EvaluationSettings) -> list[Evaluated]:
 def _changes(policies: Sequence[Evaluated]) -> dict[str, pd.DataFrame]:
     """Change of behaviour from the base to each arm, over all its seeds."""
     arms: dict[str, list[Evaluated]] = {}
-    several = len({e.task for e in policies}) > 1
+    bases, several = _bases(policies), len({e.task for e in policies}) > 1
     for entry in policies:
-        if not entry.is_base and _base_of(entry, policies) is not None:
+        if not entry.is_base and entry.held_out in bases:
             name = f"{entry.arm} on {entry.task}" if several else entry.arm
             arms.setdefault(name, []).append(entry)
     changes = {}
     for label, entries in tqdm(arms.items(), desc="behaviours", unit="arm", leave=False):
-        base = _base_of(entries[0], policies)
-        assert base is not None
-        texts = token_texts(entries[0].folder or Path(), entries[0].model)
+        base, texts = bases[entries[0].held_out], token_texts(entries[0])
         changes[label] = behaviour_change(base.rows, *(e.rows for e in entries), token_text=texts)
     return changes
 
 
-def _base_of(entry: Evaluated, policies: Sequence[Evaluated]) -> Evaluated | None:
-    same = (entry.task, entry.model, entry.decoding, entry.questions)
-    for other in policies:
-        if other.is_base and (other.task, other.model, other.decoding, other.questions) == same:
-            return other
-    return None
+def _bases(policies: Sequence[Evaluated]) -> dict[Any, Evaluated]:
+    """The untrained policies by what they answered."""
+    return {e.held_out: e for e in reversed(policies) if e.is_base}
 
 
 def _nothing() -> Any:

@@ -42,9 +42,8 @@ def plane_figure(
     below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
     chosen = chosen.drop(below.index)
     figure = go.Figure()
-    front = chosen[
-        pareto_front(chosen["mean_length"].tolist(), chosen["accuracy"].tolist())
-    ].sort_values("mean_length")
+    best = pareto_front(chosen["mean_length"].tolist(), chosen["accuracy"].tolist())
+    front = chosen[best].sort_values("mean_length")
     figure.add_scatter(
         x=front["mean_length"].tolist(),
         y=front["accuracy"].tolist(),
@@ -67,13 +66,10 @@ def plane_figure(
                 text=points["label"].tolist(),
                 hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
             )
-        figure.add_trace(
-            _cross(line, "mean_length", "accuracy", look, _seeds(line), "%{y:.1%}, %{x:.1f} tokens")
-        )
+        figure.add_trace(_cross(line, "mean_length", "accuracy", look, "%{y:.1%}, %{x:.1f} tokens"))
     figure.update_xaxes(title_text="mean length of an answer (tokens)")
-    figure.update_yaxes(title_text="accuracy", tickformat=".0%")
-    if accuracy_from is not None:
-        figure.update_yaxes(range=[accuracy_from, 1.01])
+    frame = None if accuracy_from is None else [accuracy_from, 1.01]
+    figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=frame)
     if not below.empty:
         gone = (
             f"{r['label']} ({r['accuracy']:.0%}, {r['mean_length']:.0f} tokens)"
@@ -114,12 +110,9 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     for label, look, line in _looks(chosen):
         if label in set(compared["label"]):
             hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
-            figure.add_trace(
-                _cross(line, "gain_length", "gain_accuracy", look, _seeds(line), hover)
-            )
-    line = {"color": GREY, "width": 1}
-    figure.add_hline(y=0, line=line)
-    figure.add_vline(x=0, line=line)
+            figure.add_trace(_cross(line, "gain_length", "gain_accuracy", look, hover))
+    figure.add_hline(y=0, line={"color": GREY, "width": 1})
+    figure.add_vline(x=0, line={"color": GREY, "width": 1})
     names = " / ".join(dict.fromkeys(compared["baseline"]))
     figure.update_xaxes(title_text=f"length against {names}", tickformat="+.0%")
     figure.update_yaxes(title_text=f"accuracy against {names}", tickformat="+.0%")
@@ -135,7 +128,7 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     return _finish(figure, f"Gains on {task}", len(compared) + 1)
 
 
-def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.Figure:
+def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Mean tokens of an answer, split into filler and all else, for the base and each policy.
 
     ``changes``: tables of :func:`sarlab.evaluation.behaviours.behaviour_change` by policy,
@@ -144,7 +137,7 @@ def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.
     if not changes:
         raise ValueError("There is no policy to compare with the base.")
     first = next(iter(changes.values()))
-    names = [base, *changes]
+    names = ["base", *changes]
     figure = go.Figure()
     for row, name, colour in (
         ("other_tokens", "about the question", BLUE),
@@ -163,14 +156,14 @@ def token_figure(changes: Mapping[str, pd.DataFrame], base: str = "base") -> go.
             insidetextfont={"color": "#111111"},
             hovertext=["", *(what_was_lost(c) for c in changes.values())],
         )
-    figure.update_layout(barmode="stack", bargap=0.35)
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title_text="tokens per answer")
-    figure.update_layout(title={"text": "Where the tokens went", "font": {"size": 14}})
     style(figure, width=760, height=130 + 34 * len(names))
-    figure.update_yaxes(gridcolor="rgba(0,0,0,0)")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(title_text="tokens per answer")
     return figure.update_layout(
-        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"}
+        barmode="stack",
+        bargap=0.35,
+        title={"text": "Where the tokens went", "font": {"size": 14}},
+        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"},
     )
 
 
@@ -188,15 +181,11 @@ def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Fi
             opacity=0.65,
         )
     if limit is not None and limit <= 1.3 * top:
-        figure.add_vline(x=limit, line={"color": ORANGE, "dash": "dot", "width": 1.5})
-        figure.add_annotation(
-            x=limit, y=1, yref="paper", text="limit", showarrow=False, xanchor="right", xshift=-4
-        )
-    figure.update_layout(barmode="overlay", bargap=0.04)
-    figure.update_xaxes(title_text="length (tokens)")
-    figure.update_yaxes(title_text="answers")
+        line = {"color": ORANGE, "dash": "dot", "width": 1.5}
+        figure.add_vline(limit, line=line, annotation_text="limit", annotation_position="top left")
     style(figure, width=700, height=280)
-    return figure.update_layout(legend={"y": 1.02}, margin={"t": 36})
+    figure.update_layout(barmode="overlay", bargap=0.04, legend={"y": 1.02}, margin={"t": 36})
+    return figure.update_layout(xaxis_title="length (tokens)", yaxis_title="answers")
 
 
 def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]:
@@ -211,60 +200,48 @@ def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any
     """(label, colour and symbol, line) of each policy; bases are grey diamonds."""
     looks, index = [], 0
     for line in table.to_dict("records"):
-        if line["is_base"]:
-            look = {"color": GREY, "symbol": "diamond"}
-        else:
-            turn = index // len(_COLOURS)  # after eight policies, the pairs are shifted
-            symbol = _SYMBOLS[(index + 3 * turn) % len(_SYMBOLS)]
-            look = {"color": _COLOURS[index % len(_COLOURS)], "symbol": symbol}
-            index += 1
+        look = {"color": GREY, "symbol": "diamond"}
+        if not line["is_base"]:
+            turn, place = divmod(index, len(_COLOURS))  # after eight policies, pairs are shifted
+            symbol = _SYMBOLS[(place + 3 * turn) % len(_SYMBOLS)]
+            look, index = {"color": _COLOURS[place], "symbol": symbol}, index + 1
         looks.append((str(line["label"]), look, {str(k): v for k, v in line.items()}))
     return looks
 
 
 def _cross(
-    line: Mapping[str, Any], x: str, y: str, look: Mapping[str, Any], name: str, hover: str
+    line: Mapping[str, Any], x: str, y: str, look: Mapping[str, Any], hover: str
 ) -> go.Scatter:
     """A point with its interval in both directions."""
+    frame, seeds = pd.DataFrame([line]), line.get("seeds", 1)
     return go.Scatter(
         x=[line[x]],
         y=[line[y]],
-        error_x=_bar(line, x, look),
-        error_y=_bar(line, y, look),
+        error_x=interval_bars(frame, x, look["color"]),
+        error_y=interval_bars(frame, y, look["color"]),
         mode="markers",
         marker={**look, "size": 11},
-        name=name,
+        name=str(line["label"]) + (f" ({seeds} seeds)" if seeds > 1 else ""),
         hovertemplate=f"{line['label']}: {hover}<extra></extra>",
     )
 
 
-def _bar(line: Mapping[str, Any], name: str, look: Mapping[str, Any]) -> dict[str, Any]:
+def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]:
+    """Error bars of a column: its 95% interval in every row."""
     return {
         "type": "data",
         "symmetric": False,
-        "array": [line[f"{name}_high"] - line[name]],
-        "arrayminus": [line[name] - line[f"{name}_low"]],
-        "color": look["color"],
+        "array": (table[f"{name}_high"] - table[name]).tolist(),
+        "arrayminus": (table[name] - table[f"{name}_low"]).tolist(),
+        "color": colour,
         "thickness": 1.3,
         "width": 4,
     }
 
 
-def _seeds(line: Mapping[str, Any]) -> str:
-    seeds = line.get("seeds", 1)
-    return str(line["label"]) + (f" ({seeds} seeds)" if seeds > 1 else "")
-
-
 def _remark(figure: go.Figure, text: str, y: float) -> None:
-    figure.add_annotation(
-        x=0.01,
-        y=y,
-        xref="paper",
-        yref="paper",
-        text=text,
-        showarrow=False,
-        font_size=11,
-    )
+    place = {"x": 0.01, "y": y, "xref": "paper", "yref": "paper"}
+    figure.add_annotation(text=text, showarrow=False, font_size=11, **place)
 
 
 def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:

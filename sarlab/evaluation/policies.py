@@ -7,7 +7,6 @@ Both sources give the same :class:`Evaluated`;
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import Rows, evaluate_policy
 from sarlab.models import DATA, load_policy
 from sarlab.rewards import REWARDS
+from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import find_runs, read_rollouts
 from sarlab.tasks import load_task
 
@@ -59,6 +59,11 @@ class Evaluated:
         """Ids of the questions answered."""
         return frozenset(str(row["question_id"]) for row in self.rows)
 
+    @property
+    def held_out(self) -> tuple[str, str, str, frozenset[str]]:
+        """What a trained policy and its base have in common."""
+        return self.task, self.model, self.decoding, self.questions
+
 
 def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
     """What finished runs recorded about themselves and their bases: each base once, then the runs.
@@ -69,20 +74,19 @@ def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
     bases: dict[Any, Evaluated] = {}
     trained = []
     for folder, config, arm in _runs(runs):
-        common = {
-            "task": config["heldout"] or config["task"],
-            "limit": config["max_answer_tokens"],
-            "model": config["model"],
-            "folder": folder,
-        }
-        rows = _rows(folder, "heldout_base")
-        same = (*list(common.values())[:3], *((r["question_id"], r["answer"]) for r in rows))
+        model, limit = config["model"], config["max_answer_tokens"]
+        task = config["heldout"] or config["task"]
+        before, after = (
+            list(read_rollouts(folder, f"heldout_{split}").select(_COLUMNS).to_pylist())
+            for split in ("base", "trained")
+        )
+        same = (task, limit, model, *((r["question_id"], r["answer"]) for r in before))
         if same not in bases:
-            number = sum(b.model == config["model"] for b in bases.values())
-            name = f"base ({config['model']})" + (f" {number + 1}" if number else "")
-            bases[same] = Evaluated(name, name, rows=rows, **common)
-        rows, seed = _rows(folder, "heldout_trained"), int(config["seed"])
-        trained.append(Evaluated(folder.name, arm, rows=rows, seed=seed, **common))
+            number = sum(b.model == model for b in bases.values())
+            name = f"base ({model})" + (f" {number + 1}" if number else "")
+            bases[same] = Evaluated(name, name, task, before, None, limit, model, folder=folder)
+        seed = int(config["seed"])
+        trained.append(Evaluated(folder.name, arm, task, after, seed, limit, model, folder=folder))
     return [*bases.values(), *trained]
 
 
@@ -104,22 +108,24 @@ def fresh(
     for all, by default the largest among the runs, so that no policy looks shorter for having been
     cut off earlier. ``progress(label, done, total)`` is called while answers are made.
     """
-    evaluable = _runs(runs)
-    for folder, _, _ in evaluable:
+    trained = _runs(runs)
+    for folder, _, _ in trained:
         if not (folder / "adapter" / "adapter_config.json").exists():
             raise ValueError(
                 f"{folder} has no adapter/ to ask anew (shipped results come without). Set "
                 "fresh=False to read what it recorded, or train the run again."
             )
-    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for _, c, _ in evaluable)
-    names = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for _, c, _ in evaluable))
+    configs = [config for _, config, _ in trained]
+    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for c in configs)
+    names = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for c in configs))
     held_out = {task: load_task(task).heldout(questions) for task in names}
     bases: dict[str, tuple[None, dict[str, Any], str]] = {}
-    for _, config, _ in evaluable:
+    for config in configs:
         bases.setdefault(config["model"], (None, config, f"base ({config['model']})"))
     evaluated = []
-    for run, config, arm in [*bases.values(), *evaluable]:
+    for run, config, arm in [*bases.values(), *trained]:
         model, label = str(config["model"]), run.name if run else arm
+        seed, decoding = int(config["seed"]) if run else None, "greedy" if greedy else "sampled"
         policy = load_policy(str(run or model), device=device)
         reward = config["reward"] if config["reward"] in REWARDS else "correct"
         changed = {"max_answer_tokens": limit, "reward": reward}
@@ -134,8 +140,6 @@ def fresh(
                 seed=f"fresh {task}",
                 on_answer=functools.partial(progress, f"{label} on {task}") if progress else None,
             )
-            seed = int(config["seed"]) if run else None
-            decoding = "greedy" if greedy else "sampled"
             evaluated.append(Evaluated(label, arm, task, rows, seed, limit, model, decoding, run))
     return evaluated
 
@@ -176,11 +180,18 @@ def _arm_name(config: Mapping[str, Any]) -> str:
 
 
 def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str, Any], str]]:
-    """Folder, configuration and arm of each finished run, in the order of the tables."""
-    folders = sorted(_run_folders(runs), key=_order)
-    configs = [_config(folder) for folder in folders]
-    steps = [_read(folder / "summary.json").get("steps") for folder in folders]
-    return list(zip(folders, configs, arm_labels(configs, steps), strict=True))
+    """Folder, configuration and arm of each finished run, in the order of the tables.
+
+    A configuration is completed with today's defaults; it may name a reward that is not loaded.
+    """
+    found = [
+        (folder, {**TrainConfig().to_dict(), **read_json(folder / "config.json")})
+        for folder in _run_folders(runs)
+    ]
+    found.sort(key=_order)
+    steps = [read_json(folder / "summary.json").get("steps") for folder, _ in found]
+    arms = arm_labels([config for _, config in found], steps)
+    return [(*run, arm) for run, arm in zip(found, arms, strict=True)]
 
 
 def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -205,45 +216,33 @@ def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
     return folders
 
 
-def _order(folder: Path) -> tuple[Any, ...]:
+def _order(run: tuple[Path, dict[str, Any]]) -> tuple[Any, ...]:
     """Plain runs first, then SAR by its strength, then the other rewards; seeds in order."""
-    config = _config(folder)
+    folder, config = run
     plain = config["reward"] == "correct" or config["alpha"] == 0
     reward = "" if plain else config["reward"]
-    family = 0 if plain else 1 if reward == "sar" else 2
+    family = ("", "sar").index(reward) if reward in ("", "sar") else 2
     return (config["algorithm"], family, reward, config["alpha"], config["seed"], folder.name)
-
-
-def _rows(folder: Path, split: str) -> list[dict[str, Any]]:
-    return list(read_rollouts(folder, split).select(_COLUMNS).to_pylist())
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """The saved configuration over today's defaults; it may name a reward that is not loaded."""
-    return {**TrainConfig().to_dict(), **_read(folder / "config.json")}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def run_facts(folder: str | Path) -> str:
     """One line on a finished run: steps, task, model, seed, minutes and hardware."""
-    summary = _read(Path(folder) / "summary.json")
+    summary = read_json(Path(folder) / "summary.json")
     return (
         f"{summary['steps']} steps on {summary['task']} with {summary['model']}, "
         f"seed {summary['seed']}, {summary['train_seconds'] / 60:.1f} min ({summary['hardware']})"
     )
 
 
-def token_texts(folder: str | Path, model: str) -> Callable[[int], str] | None:
-    """Token id → its text, by the tokenizer of a run's policy; None where none lies here."""
-    for place in (Path(folder) / "adapter", DATA / "models" / model, Path(model)):
-        if (place / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
-            return functools.cache(functools.partial(_token_text, tokenizer))
-    return None
-
-
-def _token_text(tokenizer: Tokenizer, token_id: int) -> str:
-    return str(tokenizer.decode([token_id], skip_special_tokens=False))
+def token_texts(entry: Evaluated) -> Callable[[int], str] | None:
+    """Token id → its text, by the tokenizer of a policy; None where none lies here."""
+    places = (
+        (entry.folder or Path()) / "adapter",
+        DATA / "models" / entry.model,
+        Path(entry.model),
+    )
+    file = next((p / "tokenizer.json" for p in places if (p / "tokenizer.json").is_file()), None)
+    if file is None:
+        return None
+    decode = Tokenizer.from_file(str(file)).decode
+    return functools.cache(lambda i: str(decode([i], skip_special_tokens=False)))

@@ -35,6 +35,7 @@ from sarlab.evaluation.plots import length_figure, plane_figure, token_figure
 from sarlab.evaluation.policies import Evaluated, recorded, run_facts, token_texts
 from sarlab.runs.atomic import read_json, write_text
 from sarlab.runs.folder import read_metrics
+from sarlab.runs.parameters import print_or_refuse
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -47,6 +48,16 @@ details { margin: .4rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; font-size: 12px; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #161616; } }
 """
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>{style}</style></head><body>{body}</body></html>
+"""
+_METHOD = (
+    "<p>95% intervals; differences are paired by question, their p-values from a sign-flip "
+    "permutation test, corrected for the two of them by Holm's method. Tokens per right answer: of "
+    "all answers, over the right ones. AES: accuracy-efficiency score (Luo et al. 2025), 0 is the "
+    "base, higher is better.</p>"
+)
 _PLAN = (  # which pairs of answers are worth a look, most telling first
     ("right before, wrong now", lambda b, o: b["correct"] and not o["correct"]),
     ("wrong before, right now", lambda b, o: not b["correct"] and o["correct"]),
@@ -63,7 +74,7 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     table = run_summary(folder)
     base, trained = recorded([folder])
-    texts = token_texts(folder, trained.model)
+    texts = token_texts(trained)
     change = behaviour_change(base.rows, trained.rows, token_text=texts)
     tables = (
         f"**{folder.name}** (95% intervals; {ONE_SEED}; differences paired by question)\n",
@@ -80,56 +91,47 @@ def _page(
     folder: Path, base: Evaluated, trained: Evaluated, table: pd.DataFrame, change: pd.DataFrame
 ) -> str:
     run, metrics = read_json(folder / "run.json"), read_metrics(folder)
-    title = f"{folder.name}: {trained.arm}"
-    messages = [f"step {m['step']}: {m['text']}" for m in run.get("messages", [])]
-    versions = run.get("versions", {})
+    title, versions = f"{folder.name}: {trained.arm}", run.get("versions", {})
     facts = (
         f"{run_facts(folder)}; status {run.get('status')}; sarlab {versions.get('sarlab')}, torch "
         f"{versions.get('torch')}; commit {str(run.get('git_commit') or 'unknown')[:9]}."
     )
-    parts = [
-        f"<h1>{plain(title)}</h1><p>{plain(facts)}</p>",
-        _notes("Mind", [n for n in dict.fromkeys(table["note"]) if n]),
-        "<h2>Base against trained</h2>",
-        html_table(pair_table(table), head_of(table)),
-        "<p>95% intervals; differences are paired by question, their p-values from a sign-flip "
-        "permutation test, corrected for the two of them by Holm's method. Tokens per right "
-        "answer: of all answers, over the right ones. AES: accuracy-efficiency score (Luo et al. "
-        "2025), 0 is the base, higher is better.</p>",
-        _picture(plane_figure(table), "Accuracy over mean length"),
-    ]
-    if metrics:
-        parts += ["<h2>Training</h2>", _picture(training_figure(metrics), "Training curves")]
-        parts.append(folded("in numbers", html_table(_some_steps(metrics))))
-    parts += [
-        _notes("Warnings while training", messages),
-        "<h2>What shorter answers lost</h2>",
-        f"<p>{plain(what_was_lost(change))}</p>",
-        html_table(behaviour_text(change)),
-        _picture(token_figure({trained.label: change}), "Filler and other tokens"),
-        _picture(length_figure(base.rows, trained.rows, limit=trained.limit), "Lengths"),
-        "<h2>Answers</h2>",
-        tint_legend(),
-    ]
+    messages = [f"step {m['step']}: {m['text']}" for m in run.get("messages", [])]
+    examples = []
     for heading, pairs in example_pairs(base.rows, trained.rows).items():
         shown = "".join(tinted_pair(*pair) for pair in pairs) or "<p>none</p>"
-        parts.append(f"<h3>{heading.capitalize()}</h3>{shown}")
+        examples.append(f"<h3>{heading.capitalize()}</h3>{shown}")
     settings = (folder / "config.json").read_text(encoding="utf-8")
-    parts += [
-        "<h2>How behaviours are found</h2>",
-        folded("the patterns", html_table(definitions().reset_index())),
-        "<h2>Configuration</h2>",
-        folded(
-            "config.json and run.json",
-            f"<pre>{plain(settings)}</pre><pre>{plain(json.dumps(run, indent=1))}</pre>",
+    records = f"<pre>{plain(settings)}</pre><pre>{plain(json.dumps(run, indent=1))}</pre>"
+    sections = {
+        "Base against trained": (
+            html_table(pair_table(table), head_of(table)),
+            _METHOD,
+            _picture(plane_figure(table), "Accuracy over mean length"),
         ),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{plain(title)}</title><style>{_STYLE}</style></head><body>"
-        f"{''.join(parts)}</body></html>\n"
-    )
+        "Training": (
+            _picture(training_figure(metrics), "Training curves"),
+            folded("in numbers", html_table(_some_steps(metrics))),
+        )
+        if metrics
+        else (),
+        "What shorter answers lost": (
+            f"<p>{plain(what_was_lost(change))}</p>",
+            html_table(behaviour_text(change)),
+            _picture(token_figure({trained.label: change}), "Filler and other tokens"),
+            _picture(length_figure(base.rows, trained.rows, limit=trained.limit), "Lengths"),
+        ),
+        "Answers": (tint_legend(), *examples),
+        "How behaviours are found": (
+            folded("the patterns", html_table(definitions().reset_index())),
+        ),
+        "Configuration": (folded("config.json and run.json", records),),
+    }
+    notes = _notes("Mind", [n for n in dict.fromkeys(table["note"]) if n])
+    notes += _notes("Warnings while training", messages)
+    body = "".join(f"<h2>{h}</h2>{''.join(parts)}" for h, parts in sections.items() if parts)
+    head = f"<h1>{plain(title)}</h1><p>{plain(facts)}</p>{notes}"
+    return _PAGE.format(title=plain(title), style=_STYLE, body=head + body)
 
 
 def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
@@ -177,14 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write report.html and report.md of a run.",
     )
     parser.add_argument("runs", nargs="+", help="run folders")
-    given = parser.parse_args(arguments)
-    for folder in given.runs:
-        try:
-            print(write_report(folder))
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
-    return 0
+    runs = parser.parse_args(arguments).runs
+    return print_or_refuse(lambda: "\n".join(str(write_report(run)) for run in runs))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -156,13 +157,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Those that are None or NaN are left as None and not counted.
     """
-    known = [i for i, p in enumerate(p_values) if p is not None and p == p]
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(known, key=lambda i: p_values[i] or 0.0)):
-        largest = max(largest, min(1.0, (len(known) - rank) * float(p_values[index] or 0.0)))
-        corrected[index] = largest
-    return corrected
+    known = pd.Series(p_values, dtype=float).dropna().sort_values()
+    corrected = (known * np.arange(len(known), 0, -1)).clip(upper=1.0).cummax()
+    return [float(corrected[i]) if i in corrected else None for i in range(len(p_values))]
 
 
 def resampled_interval(questions: int, function: Callable[[Array], Array]) -> list[float]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import paired_difference, summarise
 from sarlab.job.watchers import VALIDATION_COLUMNS, TrackerLog, View
@@ -34,35 +35,34 @@ _CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
 class Logbook:
     """Writes what a step leaves into the run folder; every engine of training has one."""
 
-    def __init__(
-        self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog | None = None
-    ) -> None:
-        self.run, self.config, self.view = run, config, view
-        self.tracker = tracker or TrackerLog("none", run.folder)
+    def __init__(self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog) -> None:
+        self.run, self.config, self.view, self.tracker = run, config, view, tracker
         self.guard = Guard(config.questions)
-        self.best = _best_so_far(run)
+        best = run.folder / BEST / "validation.json"
+        self.best = read_json(best)["mean_reward"] if best.exists() else None
 
     def replay(self) -> None:
         """Start the tracker; replay recorded steps and validations to guard, view and tracker."""
         self.tracker.begin(self.config)
         accuracies = {m["step"]: m["accuracy"] for m in read_metrics(self.run.folder)}
-        seen = 0
-        for step, summary in _validations(self.run):
-            for earlier in range(seen + 1, step + 1):
-                if earlier in accuracies:
-                    self.guard.trained(earlier, accuracies[earlier])
-            seen = step
-            self.guard.look(step, summary)
-            self.view.evaluation(step, summary)
-            if step == 0:
-                base = {f"heldout_{name}": summary[name] for name in VALIDATION_COLUMNS}
-                self.tracker.log(0, base)
-        for later in sorted(s for s in accuracies if s > seen):
-            self.guard.trained(later, accuracies[later])
+        table: list[dict[str, Any]] = []
+        if self.run.part(0, "validation").exists():
+            table = read_rollouts(self.run.folder, "validation").to_pylist()
+        grouped = itertools.groupby(table, key=lambda row: row["step"])
+        validations = {step: summarise(list(rows)) for step, rows in grouped}
+        for step in sorted({*accuracies, *validations}):
+            self.guard.trained(step, accuracies.get(step))
+            if summary := validations.get(step):
+                self.guard.look(step, summary)
+                self.view.evaluation(step, summary)
+        if base := validations.get(0):
+            self.tracker.log(0, {f"heldout_{name}": base[name] for name in VALIDATION_COLUMNS})
 
-    def evaluates(self, step: int) -> bool:
-        """Whether the validation and the probe questions are answered after this step."""
-        return step % self.config.eval_every == 0 or step == self.config.steps
+    def memory(self, step: int) -> None:
+        """Record where memory ran out and work went on in smaller batches."""
+        for text in memory_notes():
+            self.run.event(step, "out_of_memory", text)
+            self.view.message(f"step {step}: {text}")
 
     def step(
         self,
@@ -75,6 +75,7 @@ class Logbook:
         ``save(folder)`` writes the adapter; it is called where the validation is the best so far.
         """
         step, run = record.step, self.run
+        self.memory(step)
         run.write_rollouts(step, "train", record.rows)
         metrics: dict[str, Any] = dict(record.metrics)
         messages = [*record.messages, *self.guard.trained(step, metrics.get("accuracy"))]
@@ -107,31 +108,27 @@ class Guard:
 
     def __init__(self, questions: int = 0) -> None:
         self._questions = questions
-        self._best: dict[str, float] | None = None
+        self._best: tuple[float, float] | None = None  # accuracy and length of a validation
         self._low_validations = 0
         self._recent: list[float] = []
-        self._best_window: tuple[float, int] = (0.0, 0)
+        self._best_window: tuple[float, int] = (0.0, 0)  # mean accuracy, and its last step
         self._spoken = False
 
     def look(self, step: int, summary: dict[str, Any]) -> list[str]:
         """Compare a validation with the most accurate one so far."""
-        now = {k: float(summary[k]) for k in ("accuracy", "mean_length")}
-        best = self._best
-        if best is None or now["accuracy"] >= best["accuracy"]:
-            self._best, self._low_validations = now, 0
+        accuracy, length = float(summary["accuracy"]), float(summary["mean_length"])
+        if self._best is None or accuracy >= self._best[0]:
+            self._best, self._low_validations = (accuracy, length), 0
             return []
-        fell = best["accuracy"] - now["accuracy"]
-        lengths = f"{best['mean_length']:.0f} → {now['mean_length']:.0f} tokens"
-        accuracies = f"{best['accuracy']:.0%} → {now['accuracy']:.0%}"
-        clear = fell > _beyond_chance(
-            best["accuracy"], now["accuracy"], int(summary.get("questions", 0))
-        )
+        best, best_length = self._best
+        accuracies = f"{best:.0%} → {accuracy:.0%}"
+        clear = best - accuracy > _beyond_chance(best, accuracy, int(summary.get("questions", 0)))
         self._low_validations = self._low_validations + 1 if clear else 0
-        if fell > _DROP and now["mean_length"] < (1 - _DROP) * best["mean_length"]:
+        if best - accuracy > _DROP and length < (1 - _DROP) * best_length:
             return [
-                f"shorter_and_worse: at step {step} held-out answers are shorter ({lengths}) and "
-                f"less often right ({accuracies}). Lower alpha or learning_rate; best/ holds the "
-                "adapter from before."
+                f"shorter_and_worse: at step {step} held-out answers are shorter "
+                f"({best_length:.0f} → {length:.0f} tokens) and less often right ({accuracies}). "
+                "Lower alpha or learning_rate; best/ holds the adapter from before."
             ]
         if self._low_validations == 2:
             return [
@@ -150,17 +147,16 @@ class Guard:
             return []
         mean, (best, at) = sum(self._recent) / _WINDOW, self._best_window
         if mean >= best:
-            self._best_window, self._spoken = (mean, step), False
-        elif best - mean <= _beyond_chance(best, mean, _WINDOW * self._questions):
-            self._spoken = False
-        elif not self._spoken:
-            self._spoken = True
-            return [
-                f"accuracy_fell: over the last {_WINDOW} steps {mean:.0%} of the training answers "
-                f"were right, at best {best:.0%} (up to step {at}). Lower learning_rate; best/ "
-                "holds the adapter with the best validation."
-            ]
-        return []
+            self._best_window = (mean, step)
+        clear = best - mean > _beyond_chance(best, mean, _WINDOW * self._questions)
+        speaks, self._spoken = clear and not self._spoken, clear
+        if not speaks:
+            return []
+        return [
+            f"accuracy_fell: over the last {_WINDOW} steps {mean:.0%} of the training answers "
+            f"were right, at best {best:.0%} (up to step {at}). Lower learning_rate; best/ "
+            "holds the adapter with the best validation."
+        ]
 
 
 def _beyond_chance(best: float, now: float, questions: int) -> float:
@@ -182,7 +178,16 @@ def recording(run: Run, steps_done: Callable[[], int]) -> Iterator[None]:
         run.update(status="interrupted", steps_done=steps_done())
         raise
     except BaseException as error:
-        _record_failure(run, steps_done(), error)
+        kind, text = type(error).__name__, str(error)
+        if isinstance(error, TrainingError):
+            kind = error.kind
+        elif getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
+            kind = "disk_full"
+            text += f". Free some room on the disk of {run.folder} and go on with resume=True."
+        try:
+            run.fail(steps_done(), kind, text)
+        except OSError as second:
+            error.add_note(f"run.json still says 'running', it could not be written: {second}")
         raise
     finally:
         run.close()
@@ -194,13 +199,9 @@ def summarise_run(
     """Base against trained on the held-out test, from the run's own rollout table."""
     base = read_rollouts(folder, "heldout_base").to_pylist()
     trained = read_rollouts(folder, "heldout_trained").to_pylist()
+    named = ("algorithm", "reward", "alpha", "seed", "model", "task")
     return {
-        "algorithm": config.algorithm,
-        "reward": config.reward,
-        "alpha": config.alpha,
-        "seed": config.seed,
-        "model": config.model,
-        "task": config.task,
+        **{name: getattr(config, name) for name in named},
         "steps": steps,
         "base": summarise(base),
         "trained": summarise(trained),
@@ -287,34 +288,6 @@ def _keep_best(run: Run, save: Callable[[Path], Any], step: int, summary: dict[s
         write_json(folder / "validation.json", {"step": step, **summary})
 
     replace_folder(run.folder / BEST, write)
-
-
-def _best_so_far(run: Run) -> float | None:
-    path = run.folder / BEST / "validation.json"
-    return read_json(path)["mean_reward"] if path.exists() else None
-
-
-def _validations(run: Run) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Step and summary of the evaluations on the validation questions that the run holds."""
-    if not run.part(0, "validation").exists():
-        return
-    table = read_rollouts(run.folder, "validation").to_pylist()
-    for step, rows in itertools.groupby(table, key=lambda row: row["step"]):
-        yield step, summarise(list(rows))
-
-
-def _record_failure(run: Run, step: int, error: BaseException) -> None:
-    """Put kind and reason of the error into run.json, on a full disk too."""
-    kind, text = type(error).__name__, str(error)
-    if isinstance(error, TrainingError):
-        kind = error.kind
-    elif getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
-        kind = "disk_full"
-        text += f". Free some room on the disk of {run.folder} and go on with resume=True."
-    try:
-        run.fail(step, kind, text)
-    except OSError as second:
-        error.add_note(f"run.json still says 'running', since it could not be written: {second}")
 
 
 def _finite(value: Any) -> Any:

@@ -10,10 +10,10 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
 from sarlab.experience import answer_rows, collect
@@ -131,13 +131,13 @@ def check_training_questions_fit(policy: Policy, task: Task, config: TrainConfig
     room = policy.context_length - config.max_answer_tokens
     room_bytes = room - _prompt_tokens(policy, Question("?", "-"))
 
-    def may_not_fit(question: Question) -> bool:
-        return len(question.text.encode("utf-8", "surrogatepass")) > room_bytes
+    def is_short(question: Question) -> bool:
+        return len(question.text.encode("utf-8", "surrogatepass")) <= room_bytes
 
     if isinstance(task, GeneratedTask):
-        task.fits = lambda q: not may_not_fit(q) or _prompt_tokens(policy, q) <= room
+        task.fits = lambda q: is_short(q) or _prompt_tokens(policy, q) <= room
     elif isinstance(task, FiniteTask):
-        check_questions_fit(policy, [q for q in task.train if may_not_fit(q)], config)
+        check_questions_fit(policy, [q for q in task.train if not is_short(q)], config)
 
 
 def _prompt_tokens(policy: Policy, question: Question) -> int:
@@ -147,24 +147,24 @@ def _prompt_tokens(policy: Policy, question: Question) -> int:
 def _train_and_judge(
     log: Logbook, state: TrainState, task: Task, heldout: HeldOut
 ) -> dict[str, Any]:
-    run, config, view, policy = log.run, log.config, log.view, state.policy
+    run, policy = log.run, state.policy
     try:
         with policy.as_reference():  # the untrained policy, also where a run is resumed
             if not run.part(0, "heldout_base").exists():
-                _judge(run, policy, heldout.test, config, "heldout_base", 0, view)
+                _judge(log, policy, heldout.test, "heldout_base", 0)
             if not run.part(0, "probe").exists():
-                probe(run, policy, heldout.probes, config, 0, view)
+                probe(log, policy, heldout.probes, 0)
         seconds, stopped = _train(log, state, task, heldout)
-        _judge(run, policy, heldout.test, config, "heldout_trained", state.step, view)
+        _judge(log, policy, heldout.test, "heldout_trained", state.step)
     except RunStopped:
         run.update(status="stopped", steps_done=state.step)
         seconds = round(seconds_so_far(run), 1)
         unjudged = {"steps": state.step, "train_seconds": seconds, "hardware": hardware()}
         log.finish(unjudged)
         return unjudged
-    _tell_memory(run, view, state.step)
+    log.memory(state.step)
     replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
-    summary = summarise_run(run.folder, config, state.step, seconds)
+    summary = summarise_run(run.folder, log.config, state.step, seconds)
     write_json(run.folder / "summary.json", summary)
     run.update(
         status="stopped" if stopped else "finished",
@@ -182,37 +182,34 @@ def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tup
     view.begin(config, state.step)
     if heldout.validation and not run.part(0, "validation").exists():
         with policy.as_reference():
-            _judge(run, policy, heldout.validation, config, "validation", 0, view)
+            _judge(log, policy, heldout.validation, "validation", 0)
     log.replay()
-    _tell_memory(run, view, state.step)
+    log.memory(state.step)
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
-
-    def tell(done: int, total: int) -> None:
-        view.phase(f"step {state.step + 1}", done, total)
 
     unlogged = None  # a step that is done, but whose validation is not
     stopped = view.wants_stop()
-    records = itertools.chain(_unlogged(run, state.step), steps(state, task, config, tell))
+    drawn = steps(
+        state, task, config, lambda *counts: view.phase(f"step {state.step + 1}", *counts)
+    )
+    records = itertools.chain(_unlogged(run, state.step), drawn)
     try:
         for record in records if not stopped else ():
             unlogged, step = record, record.step
             last = step == config.steps
             validation = None
-            if log.evaluates(step):
+            if step % config.eval_every == 0 or last:
                 if heldout.validation:
-                    validation = _judge(
-                        run, policy, heldout.validation, config, "validation", step, view
-                    )
-                probe(run, policy, heldout.probes, config, step, view)
-            _tell_memory(run, view, step)
-            written = log.step(record, validation, lambda folder: save_adapter(policy, folder))
+                    validation = _judge(log, policy, heldout.validation, "validation", step)
+                probe(log, policy, heldout.probes, step)
+            written = log.step(record, validation, partial(save_adapter, policy))
             unlogged = None
             if step % config.checkpoint_every == 0 or last:
                 run.save_checkpoint(step, state.save)
             view.step(written)
-            if view.wants_stop() and not last:
+            stopped = view.wants_stop() and not last
+            if stopped:
                 run.save_checkpoint(step, state.save)
-                stopped = True
                 break
     except RunStopped:
         if state.step:
@@ -236,58 +233,31 @@ def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:
 
 
 def _judge(
-    run: Run,
-    policy: Policy,
-    questions: Sequence[Question],
-    config: TrainConfig,
-    split: str,
-    step: int,
-    view: View,
+    log: Logbook, policy: Policy, questions: Sequence[Question], split: str, step: int
 ) -> dict[str, Any]:
     label = {"heldout_base": "held-out test, base policy", "heldout_trained": "held-out test"}
-
-    def tell(done: int, total: int) -> None:
-        view.phase(label.get(split, f"validation at step {step}"), done, total)
-
+    tell = partial(log.view.phase, label.get(split, f"validation at step {step}"))
     tell(0, len(questions))
+    seed = SEED_OF_SPLIT[split]
     rows = evaluate_policy(
-        policy, questions, config, split=split, step=step, seed=SEED_OF_SPLIT[split], on_answer=tell
+        policy, questions, log.config, split=split, step=step, seed=seed, on_answer=tell
     )
-    run.write_rollouts(step, split, rows)
+    log.run.write_rollouts(step, split, rows)
     return summarise(rows)
 
 
-def probe(
-    run: Run,
-    policy: Policy,
-    questions: Sequence[Question],
-    config: TrainConfig,
-    step: int,
-    view: View | None = None,
-) -> None:
+def probe(log: Logbook, policy: Policy, questions: Sequence[Question], step: int) -> None:
     """Sample the probe questions, so that answers to one question can be followed."""
     if not questions:
         return
-
-    def tell(done: int, total: int) -> None:
-        if view is not None:
-            view.phase(f"probe questions at step {step}", done, total)
-
     batch = collect(
         policy,
         questions,
-        config,
+        log.config,
         seed=f"probe {step}",
         group_size=PROBE_SAMPLES,
         progress=1.0,
-        on_token=tell,
+        on_token=partial(log.view.phase, f"probe questions at step {step}"),
     )
-    rewards = total_reward(batch.inputs, config.reward, config.alpha)
-    run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))
-
-
-def _tell_memory(run: Run, view: View, step: int) -> None:
-    """Record where memory ran out and work went on in smaller batches."""
-    for text in memory_notes():
-        run.event(step, "out_of_memory", text)
-        view.message(f"step {step}: {text}")
+    rewards = total_reward(batch.inputs, log.config.reward, log.config.alpha)
+    log.run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))

@@ -21,6 +21,13 @@ QUIET_SECONDS = 30.0
 """Without a view a run prints a line at most this often."""
 VALIDATION_COLUMNS = ("accuracy", "mean_length", "sar", "mean_reward")
 """Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``."""
+_STEP_LINE = (  # metric, title, format
+    ("accuracy", "accuracy", ".0%"),
+    ("mean_length", "tokens", ".1f"),
+    ("sar", "SAR", "+.3f"),
+    ("reward", "reward", "+.3f"),
+    ("heldout_accuracy", "validation", ".0%"),
+)
 
 
 class RunStopped(Exception):
@@ -71,36 +78,28 @@ class LineView(View):
         """The first and the last step."""
         self.steps = config.steps
         if not self.every_seconds:
-            self._say(f"training from step {done} to {config.steps}")
+            self.message(f"training from step {done} to {config.steps}")
 
     def phase(self, text: str, done: int, total: int) -> None:
         """How far a step or an evaluation is."""
         if time.monotonic() - self._printed >= QUIET_SECONDS:
-            self._say(f"{text}: {done} of {total} answers")
+            self.message(f"{text}: {done} of {total} answers")
 
     def step(self, record: StepRecord) -> None:
         """Accuracy, length, SAR, reward, validation and seconds of a step."""
         if time.monotonic() - self._printed < self.every_seconds:
             return
-        parts = [f"step {record.step}/{self.steps}"]
-        for name, title, form in (
-            ("accuracy", "accuracy", "{:.0%}"),
-            ("mean_length", "tokens", "{:.1f}"),
-            ("sar", "SAR", "{:+.3f}"),
-            ("reward", "reward", "{:+.3f}"),
-            ("heldout_accuracy", "validation", "{:.0%}"),
-        ):
-            value = record.metrics.get(name)
-            if value is not None:
-                parts.append(f"{title} {form.format(value)}")
-        seconds = sum(v or 0.0 for k, v in record.metrics.items() if k.startswith("seconds_"))
-        self._say("  ".join([*parts, f"{seconds:.1f} s"]))
+        metrics = record.metrics
+        values = [
+            f"{title} {metrics[name]:{form}}"
+            for name, title, form in _STEP_LINE
+            if metrics.get(name) is not None
+        ]
+        seconds = sum(v or 0.0 for k, v in metrics.items() if k.startswith("seconds_"))
+        self.message("  ".join([f"step {record.step}/{self.steps}", *values, f"{seconds:.1f} s"]))
 
     def message(self, text: str) -> None:
-        """A warning, at once."""
-        self._say(text)
-
-    def _say(self, text: str) -> None:
+        """A line, at once."""
         self._printed = time.monotonic()
         print(text, flush=True)
 
@@ -122,15 +121,14 @@ class TrackerLog:
 
     def begin(self, config: TrainConfig) -> None:
         """Start the tracker and hand it the configuration."""
-        if self.tracker is None:
-            return
-        from accelerate import PartialState
+        if self.tracker is not None:
+            from accelerate import PartialState
 
-        PartialState()  # accelerate's trackers ask it which process they are
-        self.tracker.start()
-        # TensorBoard takes no None among the hyperparameters.
-        values = {k: "" if v is None else v for k, v in config.to_dict().items()}
-        self.tracker.store_init_configuration(values)
+            PartialState()  # accelerate's trackers ask it which process they are
+            self.tracker.start()
+            # TensorBoard takes no None among the hyperparameters.
+            values = {k: "" if v is None else v for k, v in config.to_dict().items()}
+            self.tracker.store_init_configuration(values)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Hand on what a tracker can draw: numbers, neither texts nor gaps."""
@@ -144,16 +142,15 @@ class TrackerLog:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Base against trained on the held-out test, if it was made; the tracker is closed."""
-        if self.tracker is None:
-            return
-        ends = {
-            f"test_{who}_{name}": summary[who][name]
-            for who in ("base", "trained")
-            if who in summary
-            for name in ("accuracy", "mean_length", "sar")
-        }
-        self.log(summary["steps"], ends)
-        self.tracker.finish()
+        if self.tracker is not None:
+            ends = {
+                f"test_{who}_{name}": summary[who][name]
+                for who in ("base", "trained")
+                if who in summary
+                for name in ("accuracy", "mean_length", "sar")
+            }
+            self.log(summary["steps"], ends)
+            self.tracker.finish()
 
 
 def _tracker(name: Tracker, folder: Path) -> Any:

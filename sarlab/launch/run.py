@@ -149,8 +149,8 @@ class _Job(TrainerCallback):
         self.step = checkpoint[0] if checkpoint else 0
         if _shared(run is not None and not run.part(0, "heldout_base").exists()):
             self.judge(policy, self.heldout.test, "heldout_base", 0)
-            if run is not None:
-                probe(run, policy, self.heldout.probes, self.config, 0)
+            if self.log is not None:
+                probe(self.log, policy, self.heldout.probes, 0)
         if _shared(run is not None and not run.part(0, "validation").exists()):
             self.judge(policy, self.heldout.validation, "validation", 0)
         began = time.perf_counter()
@@ -261,8 +261,8 @@ class _Job(TrainerCallback):
             was_training = trainer.model.training
             trainer.model.eval()
             validation = self.judge(live, self.heldout.validation, "validation", step)
-            if self.run is not None:
-                probe(self.run, live, self.heldout.probes, config, step)
+            if self.log is not None:
+                probe(self.log, live, self.heldout.probes, step)
             trainer.model.train(was_training)
         if self.log is not None:
             self.view.step(

@@ -27,7 +27,7 @@ def bonus_diagnostics(
 ) -> dict[str, float | None]:
     """What a bonus [B] pays for in these groups; None where the groups cannot say.
 
-    - ``bonus_sd``: standard deviation within groups (pooled, unbiased).
+    - ``bonus_sd_within``: standard deviation within groups (pooled, unbiased).
     - ``bonus_slope``: change per 10 tokens among the right answers of a group.
     - ``bonus_length_share``: R² within groups of the bonus on its best monotone function of length
       (:func:`length_share`): 1 for a function of length, about 0 for a bonus that ignores it.
@@ -54,7 +54,7 @@ def bonus_diagnostics(
         for name, moved in signals.items():
             moved.append(name == kind and bool(np.ptp(r) > _NOTHING))
     return {
-        "bonus_sd": _sd([b for b, _, _, _ in several]),
+        "bonus_sd_within": _sd([b for b, _, _, _ in several]),
         "bonus_slope": slope_per_10_tokens([(b[c > 0], n[c > 0]) for b, c, n, _ in several]),
         "bonus_length_share": length_share([(b, n) for b, _, n, _ in several]),
         "bonus_auc": _auc([(b, c) for b, c, _, _ in several]),
@@ -129,7 +129,7 @@ def matched_alpha(
     strengths = []
     for name in (like[0], reward):
         found = bonus_diagnostics(answer_bonus(inputs, name), inputs)
-        slope, sd = found["bonus_slope"], found["bonus_sd"]
+        slope, sd = found["bonus_slope"], found["bonus_sd_within"]
         if by == "sd":
             strengths.append(sd or 0.0)
         elif slope is None or slope >= 0:

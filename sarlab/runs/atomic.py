@@ -56,18 +56,22 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH)
+    replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+
+
+def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
+    """Write to a temporary file through ``write(file)``, fsync, then rename into place."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=SCRATCH)
+    os.close(handle)
+    scratch = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, 0o644)  # mkstemp makes it private, and a report is there to be shared
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+        write(scratch)
+        scratch.chmod(0o644)  # mkstemp makes it private, and a report is there to be shared
+        sync(scratch)
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync(target.parent)
 
 
 def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
@@ -91,16 +95,6 @@ def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
     finally:
         remove(old)
         remove(scratch)
-
-
-def link_folder(source: Path, target: Path) -> None:
-    """The same files under a second name; none is ever changed in place. Copies where need be."""
-    target.mkdir(exist_ok=True)
-    for path in source.iterdir():
-        try:
-            os.link(path, target / path.name)
-        except OSError:  # a file system without hard links
-            shutil.copy2(path, target / path.name)
 
 
 def remove(path: Path) -> None:

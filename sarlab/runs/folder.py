@@ -16,15 +16,17 @@ run is made: a folder without it holds no run yet.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import re
+import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,11 @@ from filelock import FileLock, Timeout
 
 from sarlab.runs.atomic import (
     SCRATCH,
-    link_folder,
     read_json,
     read_jsonl,
     remove,
+    replace_file,
     replace_folder,
-    sync,
     write_json,
     write_text,
 )
@@ -48,28 +49,24 @@ from sarlab.runs.atomic import (
 SCHEMA_VERSION = "1"
 ROLLOUT_SCHEMA = pa.schema(
     [
-        ("step", pa.int32()),
-        ("split", pa.string()),  # train, probe, validation, heldout_base, heldout_trained
-        ("group_id", pa.int32()),
-        ("question_id", pa.string()),
-        ("question", pa.string()),
-        ("gold", pa.string()),
-        ("answer", pa.string()),
-        ("answer_ids", pa.list_(pa.int32())),
-        ("logps_conditioned", pa.list_(pa.float32())),
-        ("logps_standalone", pa.list_(pa.float32())),
-        ("length", pa.int32()),
-        ("truncated", pa.bool_()),
-        ("correct", pa.bool_()),
-        ("verdict", pa.string()),
-        ("ppl_conditioned", pa.float64()),
-        ("ppl_standalone", pa.float64()),
-        ("sar", pa.float64()),
-        ("reward", pa.float64()),
-        ("advantage", pa.float64()),
+        (name, kind)
+        for names, kind in (
+            ("step", pa.int32()),
+            ("split", pa.string()),  # train, probe, validation, heldout_base, heldout_trained
+            ("group_id", pa.int32()),
+            ("question_id question gold answer", pa.string()),
+            ("answer_ids", pa.list_(pa.int32())),
+            ("logps_conditioned logps_standalone", pa.list_(pa.float32())),
+            ("length", pa.int32()),
+            ("truncated correct", pa.bool_()),
+            ("verdict", pa.string()),
+            ("ppl_conditioned ppl_standalone sar reward advantage", pa.float64()),
+        )
+        for name in names.split()
     ],
     metadata={"sarlab_schema": SCHEMA_VERSION},
 )
+_SUMS = "checksums.json"
 BEST = "best"  # the adapter with the highest held-out reward so far; checkpoints carry it along
 _RESERVE = ".reserve"  # room in which a full disk can still be recorded in run.json
 _RESERVE_BYTES = 1 << 18
@@ -99,8 +96,7 @@ class Run:
         folder = Path(folder)
         refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder)
-        try:
+        with _closed_on_error(cls(folder)) as run:
             refuse_existing(folder)  # another process may have been faster
             run._begin()
             run.update(
@@ -114,10 +110,7 @@ class Run:
                 messages=[],
             )
             write_json(folder / "config.json", config)
-        except BaseException:
-            run.close()
-            raise
-        return run
+            return run
 
     @classmethod
     def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Run:
@@ -128,21 +121,18 @@ class Run:
         folder = Path(folder)
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} is not a run folder (no config.json in it).")
-        run = cls(folder)
-        try:
+        with _closed_on_error(cls(folder)) as run:
             run._begin()
-            before = run.facts().get("versions") or _versions()
-            run.update(status="running", resumed=now(), versions=_versions())
-            if before != _versions():
-                changed = [f"{n} {before.get(n)} → {v}" for n, v in _versions().items()]
+            versions = _versions()
+            before = run.facts().get("versions") or versions
+            run.update(status="running", resumed=now(), versions=versions)
+            if before != versions:
+                changed = [f"{name} {before.get(name)} → {new}" for name, new in versions.items()]
                 text = f"Resumed with other versions than before: {', '.join(changed)}."
                 run.event(0, "other_versions", text)
             if config is not None and config != read_json(folder / "config.json"):
                 write_json(folder / "config.json", config)
-        except BaseException:
-            run.close()
-            raise
-        return run
+            return run
 
     def _begin(self) -> None:
         """Clear away what a killed process left half-written, and keep room for a last word."""
@@ -158,29 +148,26 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """What run.json holds; {} where there is none."""
-        path = self.folder / "run.json"
-        return read_json(path) if path.exists() else {}
+        return read_json(path) if (path := self.folder / "run.json").exists() else {}
 
     def update(self, **facts: Any) -> None:
         """Put facts into run.json."""
         write_json(self.folder / "run.json", {**self.facts(), **facts})
 
-    def message(self, step: int, kind: str, text: str) -> None:
+    def message(self, step: int, kind: str, text: str, **at: str) -> None:
         """Record what a step gave reason to say; a rewind forgets it with its step."""
-        self._record({"step": step, "kind": kind, "text": text})
+        messages = self.facts().get("messages", [])
+        self.update(messages=[*messages, {"step": step, "kind": kind, "text": text, **at}])
 
-    def event(self, step: int, kind: str, text: str, **facts: Any) -> None:
+    def event(self, step: int, kind: str, text: str) -> None:
         """Record what befell the process, with its time: no rewind makes that undone."""
-        self._record({"step": step, "kind": kind, "text": text, "at": now()}, **facts)
+        self.message(step, kind, text, at=now())
 
-    def fail(self, step: int, kind: str, text: str, **facts: Any) -> None:
+    def fail(self, step: int, kind: str, text: str) -> None:
         """Record the error that ends the run, on a full disk too."""
         (self.folder / _RESERVE).unlink(missing_ok=True)
-        facts |= {"status": "failed", "steps_done": step, "error": f"{kind}: {text}"}
-        self.event(step, kind, text, **facts)
-
-    def _record(self, message: dict[str, Any], **facts: Any) -> None:
-        self.update(messages=[*self.facts().get("messages", []), message], **facts)
+        self.update(status="failed", steps_done=step, error=f"{kind}: {text}")
+        self.event(step, kind, text)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, on disk when this returns."""
@@ -194,17 +181,15 @@ class Run:
         """Write one part of the rollout table; writing it again replaces it."""
         if not rows:
             return
-        folder = self.folder / "rollouts.parquet"
-        folder.mkdir(exist_ok=True)
+        part = self.part(step, split)
+        part.parent.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(list(rows), schema=ROLLOUT_SCHEMA)
-        scratch = folder / f"{SCRATCH}{split}-{step:06d}"
-        try:
-            pq.write_table(table, scratch, compression="zstd", write_page_checksum=True)
-            sync(scratch)
-            os.replace(scratch, self.part(step, split))
-        finally:
-            scratch.unlink(missing_ok=True)
-        sync(folder)
+        replace_file(
+            part,
+            lambda scratch: pq.write_table(
+                table, scratch, compression="zstd", write_page_checksum=True
+            ),
+        )
 
     def part(self, step: int, split: str) -> Path:
         """Where :meth:`write_rollouts` puts a part."""
@@ -221,13 +206,8 @@ class Run:
         def write_all(scratch: Path) -> None:
             write(scratch)
             if (self.folder / BEST).exists():
-                link_folder(self.folder / BEST, scratch / BEST)
-            sums = {
-                str(p.relative_to(scratch)): hashlib.sha256(p.read_bytes()).hexdigest()
-                for p in sorted(scratch.rglob("*"))
-                if p.is_file()
-            }
-            write_json(scratch / "checksums.json", sums)
+                shutil.copytree(self.folder / BEST, scratch / BEST)
+            write_json(scratch / _SUMS, _checksums(scratch))
 
         replace_folder(target, write_all)
         return target
@@ -235,7 +215,7 @@ class Run:
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose checksums hold; damaged ones are named and passed over."""
         for step, path in sorted(self._checkpoints(), reverse=True):
-            fault = checkpoint_fault(path)
+            fault = _fault(path)
             if fault is None:
                 return step, path
             self.event(step, "damaged_checkpoint", f"{path.name} is passed over: {fault}")
@@ -263,13 +243,22 @@ class Run:
                 remove(folder)
         best = self.folder / "checkpoints" / f"step-{step:06d}" / BEST
         if best.exists():
-            replace_folder(self.folder / BEST, lambda scratch: link_folder(best, scratch))
+            replace_folder(self.folder / BEST, partial(shutil.copytree, best, dirs_exist_ok=True))
         else:
             remove(self.folder / BEST)
 
     def _checkpoints(self) -> Iterator[tuple[int, Path]]:
         for path in (self.folder / "checkpoints").glob("step-*"):
             yield int(path.name.split("-")[1]), path
+
+
+@contextlib.contextmanager
+def _closed_on_error(run: Run) -> Iterator[Run]:
+    try:
+        yield run
+    except BaseException:
+        run.close()
+        raise
 
 
 def refuse_existing(folder: Path) -> None:
@@ -306,17 +295,26 @@ def check_run_name(name: object) -> str:
     return name
 
 
-def checkpoint_fault(path: Path) -> str | None:
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a checkpoint but the list of them."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _SUMS
+    }
+
+
+def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, None where its checksums hold."""
     try:
-        sums = json.loads((path / "checksums.json").read_text())
+        expected = json.loads((checkpoint / _SUMS).read_text())
     except (OSError, ValueError) as error:
         return f"its checksums cannot be read ({error})"
-    for name, checksum in sums.items():
-        file = path / name
-        if not file.is_file():
+    sums = _checksums(checkpoint)
+    for name, checksum in expected.items():
+        if name not in sums:
             return f"{name} is missing"
-        if hashlib.sha256(file.read_bytes()).hexdigest() != checksum:
+        if sums[name] != checksum:
             return f"{name} does not match its checksum"
     return None
 
@@ -363,33 +361,20 @@ def now() -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def stamp() -> str:
-    """Now, as part of a run's name."""
-    return time.strftime("%Y%m%d-%H%M%S")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _git_state() -> dict[str, Any]:
     """The commit of the working tree and whether tracked files differ; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        where = Path(__file__).resolve().parent
-        command = ["git", *arguments]
-        return subprocess.run(
-            command, cwd=where, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
     try:
-        commit, dirty = git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
+        commit = subprocess.check_output(
+            command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return {"git_commit": None, "git_dirty": None}
-    return {"git_commit": commit + ("+" if dirty else ""), "git_dirty": dirty}
+    return {"git_commit": commit, "git_dirty": commit.endswith("+")}

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sarlab.config import TrainConfig
+from sarlab.config import TrainConfig, refuse_unknown
+from sarlab.models import REPOSITORY
 from sarlab.runs.atomic import read_json, write_json
-from sarlab.runs.folder import check_run_name, now, stamp
+from sarlab.runs.folder import check_run_name, now
 
 _INJECTED = "# Parameters"  # first line of the cell that papermill adds
 
@@ -28,32 +31,39 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     constants and nothing else; the first such cell counts, and every one that papermill injected.
     Raises ValueError where none has been run.
     """
-    cells = [c for c in namespace.get("In", []) if isinstance(c, str)]
     parameters: dict[str, Any] = {}
-    for cell in cells:
-        names = _assigned(cell)
-        if names and (not parameters or cell.lstrip().startswith(_INJECTED)):
-            parameters.update({name: namespace[name] for name in names if name in namespace})
+    for cell in map(str, namespace.get("In", [])):
+        if not parameters or cell.lstrip().startswith(_INJECTED):
+            parameters |= {name: namespace[name] for name in _assigned(cell) if name in namespace}
     if not parameters:
         raise ValueError("No parameters cell has been run. Run the notebook from its first cell.")
     return parameters
 
 
-def check_types(settings: Any) -> None:
-    """Raise ValueError for a field of a dataclass whose value is not of its default's type.
+class Settings:
+    """Base of a frozen dataclass of a notebook's parameters: names and types are checked.
 
-    Papermill reads ``-p flag true`` as a text; a whole number is also a number.
+    Raises ValueError for an unknown name, and for a value that is not of its default's type:
+    papermill reads ``-p flag true`` as a text. A whole number is also a number.
     """
-    rules = {
-        bool: "True or False, capital first",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-    }
-    for field in dataclasses.fields(settings):
-        value, kind = getattr(settings, field.name), type(field.default)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
+
+    def __post_init__(self) -> None:
+        rules = {
+            bool: "True or False, capital first",
+            int: "a whole number",
+            float: "a number",
+            str: "a text",
+        }
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, kind = getattr(self, field.name), type(field.default)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """Settings from parameters by name."""
+        refuse_unknown(parameters, [f.name for f in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        return cls(**parameters)
 
 
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
@@ -78,21 +88,27 @@ def project_folder() -> Path:
     return here.parent if here.name == "notebooks" else here
 
 
+def project_path(name: str) -> Path:
+    """A path as it stands, or where it exists in the project's folder or beside what ships."""
+    places = (Path(name), project_folder() / name, REPOSITORY / name)
+    return next((place for place in places if place.exists()), places[0])
+
+
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
     parameters = dict(parameters)
-    name, out, resume = (
-        parameters.pop("name", ""),
-        parameters.pop("out", ""),
-        parameters.pop("resume", False),
-    )
+    name, out = parameters.pop("name", ""), parameters.pop("out", "")
+    resume = parameters.pop("resume", False)
     config = TrainConfig.from_parameters(parameters)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
-    name = check_run_name(name) if name != "" else ""
-    if resume and not name:
+    if name != "":
+        check_run_name(name)
+    elif resume:
         raise ValueError("resume=True needs the name of the run to go on with.")
-    name = name or f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}-{stamp()}"
+    else:
+        name = f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}"
+        name += time.strftime("-%Y%m%d-%H%M%S")
     return config, project_folder() / (str(out) or "runs") / name, resume
 
 
@@ -135,33 +151,38 @@ def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
     return {name: _constant(text) for name, text in pairs}
 
 
-def _constant(text: str) -> Any:
+def print_or_refuse(text: Callable[[], str]) -> int:
+    """A command's exit code: 0 after printing ``text()``, 2 after the message of its ValueError."""
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return value if isinstance(value, bool | int | float) else text
+        print(text())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _constant(text: str) -> Any:
+    with contextlib.suppress(ValueError, SyntaxError):
+        if isinstance(value := ast.literal_eval(text), bool | int | float):
+            return value
+    return text
 
 
 def _assigned(cell: str) -> list[str]:
     """Names that a cell of plain constant assignments sets; [] for any other cell."""
-    try:
-        tree = ast.parse(cell)
-    except SyntaxError:  # a cell with magics is not a parameters cell
-        return []
     names = []
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                names.append(name)
-            case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
-                names.append(name)
-            case ast.Expr(value=ast.Constant(value=str())):
-                continue
-            case _:
-                return []
-        try:
+    try:
+        for node in ast.parse(cell).body:
+            match node:
+                case ast.Expr(value=ast.Constant(value=str())):
+                    continue
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    names.append(name)
+                case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                    names.append(name)
+                case _:
+                    return []
             ast.literal_eval(value)
-        except ValueError:
-            return []
+    except (SyntaxError, ValueError):  # a magic, or a value that is computed
+        return []
     return names

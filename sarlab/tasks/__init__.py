@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sarlab.tasks.answer_line import opens_thought
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task
+from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, check_disjoint, split_of
 from sarlab.tasks.load import load_task, task_names
 from sarlab.tasks.math_judge import warm_up
-from sarlab.tasks.splits import check_disjoint, split_of
 from sarlab.tasks.verify import (
     REASONS,
     Verdict,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 
 MAX_VALUE_CHARS = 1000
 """A longer value is refused unread: no gold answer comes near it."""
@@ -28,10 +29,7 @@ _PAIRS = (
     *(("**", "**"), ("__", "__"), ("$$", "$$"), ("\\(", "\\)"), ("\\[", "\\]")),
     *(("$", "$"), ("`", "`"), ('"', '"'), ("\u201c", "\u201d"), ("'", "'"), ("*", "*")),
 )
-_COMMANDS = (
-    *("\\boxed{", "\\fbox{", "\\text{", "\\textbf{", "\\textit{", "\\mathrm{", "\\mathbf{"),
-    *("\\mbox{", "\\textrm{", "\\displaystyle{"),
-)
+_COMMAND = re.compile(r"\\(?:boxed|fbox|mbox|text(?:bf|it|rm)?|math(?:rm|bf)|displaystyle)\{")
 
 
 def words(text: str) -> frozenset[str]:
@@ -44,7 +42,8 @@ NUMBER_WORDS = words(
     "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty "
     "ninety hundred thousand million billion trillion dozen half third quarter"
 )
-TRUTH_WORDS = frozenset({"yes", "no", "true", "false"})
+TRUTH_WORDS = words("yes no true false")
+_VALUE_WORDS = NUMBER_WORDS | TRUTH_WORDS
 _WORD = re.compile(r"[^\W\d_]+")
 _VALUE_SIGNS = frozenset("\\$=^_{}<>|+*/")
 
@@ -62,36 +61,25 @@ def opens_thought(prompt: str) -> bool:
     return prompt.rstrip().lower().endswith("<think>")
 
 
-def tail_after_marker(text: str) -> str | None:
-    """Everything after the last marker that counts, or None where there is none.
-
-    A marker inside a thought does not count: neither before the last ``</think>`` nor after a
-    ``<think>`` that is never closed.
-    """
-    start = 0
-    for closing in _THINK_CLOSE.finditer(text):
-        start = closing.end()
-    opening = _THINK_OPEN.search(text, start)
-    end: int | None = None
-    for marker in _MARKER.finditer(text, start, opening.start() if opening else len(text)):
-        end = marker.end()
-    return None if end is None else text[end:]
-
-
 def find_value(text: str) -> AnswerLine | None:
     r"""The value after the last marker, or None where no marker counts.
 
-    The marker may be written in any case, in bold, and with blanks before its colon. The value
-    is the first line after it that holds more than decoration; it comes back without emphasis,
-    quotes, dollar signs, ``\boxed{}`` and its full stop, and is empty where nothing follows.
+    The marker may be written in any case, in bold, and with blanks before its colon. It does not
+    count inside a thought: neither before the last ``</think>`` nor after a ``<think>`` that is
+    never closed. The value is the first line after it that holds more than decoration; it comes
+    back without emphasis, quotes, dollar signs, ``\boxed{}`` and its full stop, and is empty where
+    nothing follows.
     """
-    tail = tail_after_marker(text)
-    if tail is None:
+    start = max((closing.end() for closing in _THINK_CLOSE.finditer(text)), default=0)
+    opening = _THINK_OPEN.search(text, start)
+    markers = list(_MARKER.finditer(text, start, opening.start() if opening else len(text)))
+    if not markers:
         return None
+    tail = text[markers[-1].end() :].strip()
     # Megabytes are not split into lines: what lies far behind the value stays in one piece.
-    near, far = tail.strip()[:_NEAR_CHARS], tail.strip()[_NEAR_CHARS:].strip()
-    lines = [line for line in (line.strip() for line in [*near.splitlines(), far]) if line]
-    lines = [line for line in lines if line not in _DECORATION]
+    near, far = tail[:_NEAR_CHARS], tail[_NEAR_CHARS:]
+    lines = [line.strip() for line in [*near.splitlines(), far]]
+    lines = [line for line in lines if line and line not in _DECORATION]
     return AnswerLine(unwrap(lines[0]), tuple(lines[1:])) if lines else AnswerLine("", ())
 
 
@@ -119,9 +107,9 @@ def _unpair(value: str) -> str:
             inner = value[len(opening) : -len(closing)]
             if opening not in inner and closing not in inner:
                 return inner
-    for command in _COMMANDS:
-        if value.startswith(command) and closing_brace(value, len(command) - 1) == len(value) - 1:
-            return value[len(command) : -1]
+    command = _COMMAND.match(value)
+    if command and closing_brace(value, command.end() - 1) == len(value) - 1:
+        return value[command.end() : -1]
     # Half of a pair, where the other half stands before the marker: **Answer: 5**
     for mark in ("**", "__", "`"):
         if value.count(mark) == 1:
@@ -131,27 +119,13 @@ def _unpair(value: str) -> str:
 
 def closing_brace(value: str, opening: int) -> int:
     """The index of the brace that closes the one at ``opening``, or -1."""
-    depth = 0
-    for index in range(opening, len(value)):
-        if value[index] == "{":
-            depth += 1
-        elif value[index] == "}":
-            depth -= 1
-            if depth == 0:
-                return index
-    return -1
+    depths = accumulate((char == "{") - (char == "}") for char in value[opening:])
+    return next((opening + index for index, depth in enumerate(depths) if depth == 0), -1)
 
 
 def nesting(value: str) -> int:
     """The greatest depth of brackets of any kind in a value."""
-    depth = deepest = 0
-    for char in value:
-        if char in "([{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in ")]}":
-            depth -= 1
-    return deepest
+    return max(accumulate(((c in "([{") - (c in ")]}") for c in value), initial=0))
 
 
 def is_prose(rest: tuple[str, ...]) -> bool:
@@ -164,10 +138,8 @@ def is_prose(rest: tuple[str, ...]) -> bool:
         return False
     for line in rest:
         words_here = [word.casefold() for word in _WORD.findall(line)]
-        if len(words_here) < 3 or not NUMBER_WORDS.isdisjoint(words_here):
+        if len(words_here) < 3 or not _VALUE_WORDS.isdisjoint(words_here):
             return False
-        if not TRUTH_WORDS.isdisjoint(words_here) or any(c.isnumeric() for c in line):
-            return False
-        if not _VALUE_SIGNS.isdisjoint(line):
+        if any(char.isnumeric() or char in _VALUE_SIGNS for char in line):
             return False
     return True

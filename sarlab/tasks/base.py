@@ -1,50 +1,118 @@
 """What a task is: questions to train on, and fixed questions to evaluate on.
 
 Training draws depend on the seed and the step alone; the held-out questions on neither, so that
-runs with different seeds and rewards are judged on the same questions and can be paired.
+runs with different seeds and rewards are judged on the same questions and can be paired. Splits
+cannot leak: a question's own text decides on which side it falls.
 """
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
-from sarlab.tasks.splits import check_disjoint, split_of_id
 from sarlab.types import Question
+
+HELDOUT_SHARE = 0.2
+"""The share of questions that :func:`split_of` holds out."""
 
 HELDOUT_DEFAULT = 500
 """How many held-out questions a generator gives where no number is asked for."""
 _DRAWS_PER_QUESTION = 300  # before a generator is taken for exhausted
+
+Split = Literal["train", "heldout"]
+
+
+def split_of(question_text: str) -> Split:
+    """The side on which a question falls, from the SHA-256 of its folded text.
+
+    Case and white space are folded as in ``Question.id``, so copies of a question always fall on
+    one side, whatever file they stand in, on every machine and for every seed.
+    """
+    return split_of_id(Question(text=question_text, gold="-").id)
+
+
+def split_of_id(question_id: str) -> Split:
+    """:func:`split_of` where the id is at hand: 16 hex digits, read as a fraction of 2^64."""
+    return "heldout" if int(question_id, 16) / 2**64 < HELDOUT_SHARE else "train"
+
+
+def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> None:
+    """Raise a ValueError where a held-out question is also a training question."""
+    seen = {question.id for question in train}
+    shared = [question for question in heldout if question.id in seen]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} held-out question(s) also stand in the training questions, the first "
+            f"is {shared[0].text[:120]!r}. An evaluation on them would measure memory: remove them "
+            "from one of the files, or add '?overlap=drop' to the task to leave them out of "
+            "training."
+        )
+
+
+def distinct(
+    questions: Sequence[Question], where: str, on_conflict: Literal["raise", "drop"] = "raise"
+) -> tuple[list[Question], list[str]]:
+    """Each question once, in order, and notes on what was left out.
+
+    A question that occurs again with the same gold answer is a mere copy. With another gold
+    answer it has no right answer: a ValueError, or all its copies are dropped.
+    """
+    unique: dict[str, Question] = {}
+    conflicts: dict[str, str] = {}
+    for question in questions:
+        first = unique.setdefault(question.id, question)
+        if first.gold == question.gold:
+            continue
+        golds = f"{first.gold!r} and {question.gold!r}"
+        if on_conflict == "raise":
+            raise ValueError(
+                f"{where}: the question {question.text[:120]!r} occurs with the answers {golds}. "
+                "Correct one of the rows."
+            )
+        conflicts[question.id] = golds
+    copies = sum(question.id not in conflicts for question in questions)
+    remaining = [question for key, question in unique.items() if key not in conflicts]
+    notes = []
+    if copies > len(remaining):
+        notes.append(f"{where}: {copies - len(remaining)} repeated row(s) left out.")
+    if conflicts:
+        notes.append(
+            f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
+            f"the first with {next(iter(conflicts.values()))}."
+        )
+    return remaining, notes
 
 
 class Task(ABC):
     """Questions under a name.
 
     ``name`` is the reference in a canonical form and part of every random seed. ``notes`` are
-    remarks for a log, such as the number of rows left out.
+    remarks for a log, such as the number of rows left out. ``size`` is the number of training
+    questions, None for a generator.
     """
 
-    name: str
-    notes: tuple[str, ...] = ()
+    size: int | None = None
 
-    @property
-    @abstractmethod
-    def size(self) -> int | None:
-        """The number of training questions, or None for a generator."""
-
-    @property
-    def finite(self) -> bool:
-        """Whether the training questions are a fixed set, gone through in epochs."""
-        return self.size is not None
+    def __init__(
+        self, name: str, heldout: Iterable[Question] = (), notes: Sequence[str] = ()
+    ) -> None:
+        self.name, self.notes = name, tuple(notes)
+        self._heldout = tuple(sorted(heldout, key=lambda question: question.id))
 
     @abstractmethod
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
-        """``count`` distinct training questions, the same for the same step, count and seed."""
+        """``count`` distinct training questions, the same for the same step, count and seed.
 
-    @abstractmethod
+        ValueError where there are fewer than ``count``.
+        """
+
     def heldout(self, count: int | None = None) -> list[Question]:
-        """At most ``count`` held-out questions, the first of a fixed order; None: see the class."""
+        """At most ``count`` held-out questions, the first of a fixed order; None: all of them."""
+        if count is not None:
+            _check_request(0, count, 0)
+        return list(self._heldout[:count])
 
     def __repr__(self) -> str:
         kind = "generated" if self.size is None else f"{self.size} training questions"
@@ -59,14 +127,8 @@ def _check_request(step: int, count: int, seed: int) -> None:
             raise ValueError(f"{name} is {value}, expected at least {least}.")
 
 
-def _first(questions: Sequence[Question], count: int | None) -> list[Question]:
-    if count is not None:
-        _check_request(0, count, 0)
-    return list(questions[:count])
-
-
 class FiniteTask(Task):
-    """A fixed set of questions.
+    """A fixed set of questions; ``size`` 0 is a set for evaluation only.
 
     An epoch is a seeded permutation, cut into whole batches: no question comes twice in one, and
     a rest that fills no batch waits for the next epoch, which is permuted anew. The held-out
@@ -81,51 +143,36 @@ class FiniteTask(Task):
         notes: Sequence[str] = (),
     ) -> None:
         check_disjoint(train, heldout)
-        self.name = name
-        self.notes = tuple(notes)
+        super().__init__(name, heldout, notes)
         self.train = tuple(train)
-        self._heldout = tuple(sorted(heldout, key=lambda question: question.id))
+        self.size: int = len(self.train)
         self._epoch: tuple[tuple[int, int], list[int]] | None = None
 
-    @property
-    def size(self) -> int:
-        """The number of training questions; 0 for a set that is for evaluation only."""
-        return len(self.train)
-
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
-        """See :class:`Task`; more questions than there are is a ValueError."""
+        """See :class:`Task`."""
         _check_request(step, count, seed)
         if not self.train:
             raise ValueError(
                 f"Task {self.name!r} is for evaluation only. To train on it, add '?split=hash' to "
                 "the reference: a fifth of its questions is then held out."
             )
-        if count > len(self.train):
+        if count > self.size:
             raise ValueError(
-                f"Task {self.name!r} has {len(self.train)} training questions, a batch of {count} "
-                f"distinct ones was asked for. Ask for at most {len(self.train)} a step."
+                f"Task {self.name!r} has {self.size} training questions, a batch of {count} "
+                f"distinct ones was asked for. Ask for at most {self.size} per step."
             )
-        batches_per_epoch = len(self.train) // count
-        epoch, batch = divmod(step - 1, batches_per_epoch)  # training counts its steps from 1
-        order = self._order(seed, epoch)
-        return [self.train[index] for index in order[batch * count : (batch + 1) * count]]
-
-    def heldout(self, count: int | None = None) -> list[Question]:
-        """See :class:`Task`; None gives all of them, and so does a count beyond them."""
-        return _first(self._heldout, count)
-
-    def _order(self, seed: int, epoch: int) -> list[int]:
+        epoch, batch = divmod(step - 1, self.size // count)  # training counts its steps from 1
         if self._epoch is None or self._epoch[0] != (seed, epoch):
-            order = list(range(len(self.train)))
+            order = list(range(self.size))
             random.Random(f"{self.name} {seed} epoch {epoch}").shuffle(order)
             self._epoch = ((seed, epoch), order)
-        return self._epoch[1]
+        return [self.train[i] for i in self._epoch[1][batch * count : (batch + 1) * count]]
 
 
 class GeneratedTask(Task):
     """Questions drawn by a function of a random generator, without end.
 
-    Each text falls on the side of :func:`sarlab.tasks.splits.split_of`; training rejects the
+    Each text falls on the side of :func:`split_of`; training rejects the
     held-out side, and whatever questions ``heldout`` brings from elsewhere.
     """
 
@@ -134,49 +181,39 @@ class GeneratedTask(Task):
         name: str,
         draw: Callable[[random.Random], Question],
         heldout: Sequence[Question] | None = None,
-        notes: Sequence[str] = (),
     ) -> None:
-        self.name = name
-        self.notes = tuple(notes)
+        super().__init__(name, heldout or ())
         self._draw = draw
-        self._given = None if heldout is None else tuple(sorted(heldout, key=lambda q: q.id))
-        self._excluded = frozenset(question.id for question in self._given or ())
-        self._stream: list[Question] = []
+        self._generated = heldout is None
+        self._excluded = frozenset(question.id for question in self._heldout)
         self.fits: Callable[[Question], bool] = lambda question: True
         """Training leaves out the draws that it refuses, such as those too long for a model."""
 
-    @property
-    def size(self) -> None:
-        """None: there is no end to the training questions."""
-        return None
-
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
-        """See :class:`Task`; a generator that has too few distinct questions is a ValueError."""
+        """See :class:`Task`."""
         _check_request(step, count, seed)
         batch = self._distinct(random.Random(f"{self.name} {seed} {step}"), count, "train")
         if len(batch) < count:
             raise ValueError(
                 f"Task {self.name!r} gave only {len(batch)} distinct training questions in a "
-                f"batch of {count}. Ask for fewer a step, or widen its parameters."
+                f"batch of {count}. Ask for fewer per step, or widen its parameters."
             )
         return batch
 
     def heldout(self, count: int | None = None) -> list[Question]:
         """See :class:`Task`; None gives ``HELDOUT_DEFAULT``. A narrow generator may have fewer."""
-        if self._given is not None:
-            return _first(self._given, count)
-        count = HELDOUT_DEFAULT if count is None else count
-        _check_request(0, count, 0)
-        if len(self._stream) < count:
-            # Drawn afresh from the start, so that the first questions are the same for any count.
-            rng = random.Random(f"{self.name} heldout")
-            self._stream = self._distinct(rng, count, "heldout")
-        if not self._stream:
-            raise ValueError(
-                f"Task {self.name!r} gave no held-out question in {_DRAWS_PER_QUESTION} draws. "
-                "Widen its parameters, so that it has more than a few distinct questions."
-            )
-        return self._stream[:count]
+        if self._generated:
+            count = HELDOUT_DEFAULT if count is None else count
+            if len(self._heldout) < count:
+                # Drawn afresh from the start: the first questions are the same for any count.
+                rng = random.Random(f"{self.name} heldout")
+                self._heldout = tuple(self._distinct(rng, count, "heldout"))
+            if not self._heldout:
+                raise ValueError(
+                    f"Task {self.name!r} gave no held-out question in {_DRAWS_PER_QUESTION} "
+                    "draws. Widen its parameters, so that it has more than a few distinct ones."
+                )
+        return super().heldout(count)
 
     def _distinct(self, rng: random.Random, count: int, side: str) -> list[Question]:
         drawn: dict[str, Question] = {}

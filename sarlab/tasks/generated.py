@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -9,8 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sarlab.tasks.fact_stories import draw_story
-from sarlab.tasks.word_problems import draw_problem
+from sarlab.tasks.stories import Story, draw_problem, draw_story
 from sarlab.types import Question
 
 Draw = Callable[[random.Random], Question]
@@ -28,6 +28,7 @@ REFUSED = {
     "propositional_logic": "reasoning-gym's own scorer gives its own answers 0, so every reward "
     "would be 0",
 }
+_TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 _RESERVED = ("seed", "size")  # the task draws its own seeds, one problem each
 
 
@@ -37,32 +38,28 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
     Parameters are strings as they stand in a reference; an unknown one, one of the wrong type, or
     a value that reasoning-gym refuses is a ValueError. ``verifier`` names another judge.
     """
-    if "verifier" in parameters:
-        others = {key: text for key, text in parameters.items() if key != "verifier"}
-        draw, verifier = generator(name, others), parameters["verifier"]
-        return lambda rng: dataclasses.replace(draw(rng), verifier=verifier)
-    return GENERATORS[name](parameters)
+    others = {key: text for key, text in parameters.items() if key != "verifier"}
+    draw = GENERATORS[name](others)
+    if "verifier" not in parameters:
+        return draw
+    return lambda rng: dataclasses.replace(draw(rng), verifier=parameters["verifier"])
 
 
-def _stories(name: str, draw: Draw, parameters: Mapping[str, str]) -> Draw:
+def _stories(
+    name: str, draw: Callable[[random.Random], Story], parameters: Mapping[str, str]
+) -> Draw:
     if parameters:
         raise ValueError(
             f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
             f"Write {name!r} alone."
         )
-    return draw
 
+    def question(rng: random.Random) -> Question:
+        story = draw(rng)
+        numbers = {"terms": list(story.terms), "unneeded": story.unneeded}
+        return Question(story.question, story.answer, name, "auto", numbers)
 
-def _word_problem(rng: random.Random) -> Question:
-    problem = draw_problem(rng)
-    terms = {"terms": list(problem.terms)}
-    return Question(problem.question, problem.answer, "word_problems", "auto", terms)
-
-
-def _fact_story(rng: random.Random) -> Question:
-    story = draw_story(rng)
-    numbers = {"terms": list(story.terms), "unneeded": story.unneeded}
-    return Question(story.question, story.answer, "fact_stories", "auto", numbers)
+    return question
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
@@ -88,7 +85,8 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
 
     def draw(rng: random.Random) -> Question:
         dataset = dataset_class(config_class(seed=rng.getrandbits(31), size=1, **settings))
-        entry = _plain(dataset[0])
+        # As JSON would bring it back: tuples as lists, fractions and the like as text.
+        entry = json.loads(json.dumps(dataset[0], default=str))
         answer = str(entry["answer"])
         return Question(entry["question"], answer, name, REASONING_GYM[name], {"entry": entry})
 
@@ -97,27 +95,17 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
 
 def _typed(text: str, default: object, where: str) -> object:
     kind = type(default)
-    if kind is bool:
-        values = {"true": True, "1": True, "false": False, "0": False}
-        if text.lower() in values:
-            return values[text.lower()]
-    elif kind in (int, float):
-        try:
+    if kind is bool and text.lower() in _TRUTHS:
+        return _TRUTHS[text.lower()]
+    with contextlib.suppress(ValueError):
+        if kind in (int, float):
             return kind(text)
-        except ValueError:
-            pass
     raise ValueError(f"{where} is {text!r}, expected a {kind.__name__} such as {default}.")
 
 
-def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry as JSON would bring it back: tuples as lists, fractions and the like as text."""
-    copy: dict[str, Any] = json.loads(json.dumps(entry, default=str))
-    return copy
-
-
 GENERATORS: dict[str, Callable[[Mapping[str, str]], Draw]] = {
-    "word_problems": functools.partial(_stories, "word_problems", _word_problem),
-    "fact_stories": functools.partial(_stories, "fact_stories", _fact_story),
+    "word_problems": functools.partial(_stories, "word_problems", draw_problem),
+    "fact_stories": functools.partial(_stories, "fact_stories", draw_story),
     **{name: functools.partial(_reasoning_gym, name) for name in REASONING_GYM},
 }
 """Name of a task, and what makes its drawing function from its parameters: add yours here."""

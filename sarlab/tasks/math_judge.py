@@ -4,9 +4,9 @@ One server process imports math-verify and warms it up once. It forks a child th
 time limit the kernel ends the child, and the next one is warm from its first breath.
 Where there is no fork (Windows) the server compares in place and is itself killed when too slow.
 
-This file is both sides: the library imports it, and the server runs it as a script. It imports
-nothing of sarlab, so that the server starts without torch. No signal handler and no alarm is set in
-the importing process: it works off the main thread, in a Jupyter kernel and under papermill.
+This file is both sides: the library imports it, and the server runs it as a script, without torch.
+The importing process gets no signal handler and no alarm: it works in a Jupyter kernel and off the
+main thread.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
-from typing import Any, TextIO
+import time
+from dataclasses import asdict, dataclass
+from typing import TextIO
 
 TIME_LIMIT_S = 0.75
 """Wall-clock seconds that one comparison may take; longer is the outcome "timeout"."""
@@ -33,7 +34,6 @@ COMPARISONS_PER_CHILD = 2000
 _GRACE_S = 1.0  # beyond the time limit, before the server itself is taken for stuck
 _CACHE_SIZE = 4096
 _NO_MORE = 3  # exit status of a child whose input has ended
-_CANNOT_START = "The process that compares mathematics cannot start:"
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,47 @@ class Comparison:
     detail: str = ""
 
 
-class _Worker:
-    """The client's end of one server process."""
+_lock = threading.Lock()
+_server: subprocess.Popen[str] | None = None
+_settled: dict[tuple[str, str], Comparison] = {}
 
-    def __init__(self) -> None:
-        self.owner_pid = os.getpid()
-        self.process = subprocess.Popen(
+
+def warm_up() -> None:
+    """Start the server and wait until it is warm (a few seconds the first time, then nothing)."""
+    with _lock:
+        _warm_server()
+
+
+def compare(gold: str, value: str, limit_s: float | None = None) -> Comparison:
+    """Compare two pieces of LaTeX within ``limit_s`` seconds (None: ``TIME_LIMIT_S``).
+
+    The time to start the server is not counted. Raises RuntimeError where it cannot start.
+    """
+    with _lock:
+        if (gold, value) in _settled:
+            return _settled[gold, value]
+        limit_s = TIME_LIMIT_S if limit_s is None else limit_s
+        comparison = _ask(_warm_server(), gold, value, limit_s, limit_s + _GRACE_S)
+        if comparison.outcome in ("right", "wrong"):  # a time-out or an error may pass
+            if len(_settled) >= _CACHE_SIZE:
+                _settled.clear()
+            _settled[gold, value] = comparison
+        return comparison
+
+
+def shut_down() -> None:
+    """End the server; the next comparison starts another."""
+    with _lock:
+        if _server is not None:
+            _end(_server)
+        _settled.clear()
+
+
+def _warm_server() -> subprocess.Popen[str]:
+    """The running server, warm; the lock must be held."""
+    global _server
+    if _server is None:
+        server = subprocess.Popen(
             # -P keeps this folder off the server's path: its files are no top-level modules.
             [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
@@ -60,130 +95,65 @@ class _Worker:
             env={**os.environ, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,  # an interrupt meant for this program does not reach it
         )
-
-    def wait_until_warm(self) -> None:
-        """Read the server's first line; raise RuntimeError where it cannot start."""
-        reply = self._next_line(STARTUP_LIMIT_S)
-        if reply.outcome != "ready":
-            reason = reply.detail or f"not warm after {STARTUP_LIMIT_S:g} s"
+        first = _ask(server, "1", "1", STARTUP_LIMIT_S, STARTUP_LIMIT_S)
+        if first.outcome != "right":
+            _end(server)
+            reason = first.detail or f"not warm after {STARTUP_LIMIT_S:g} s"
             raise RuntimeError(
-                f"{_CANNOT_START} {reason}. Run `python -m pip install math-verify` with the "
-                f"interpreter of this program, {sys.executable}, or use tasks whose answers are "
-                "plain numbers."
+                f"The process that compares mathematics cannot start: {reason}. Run `python -m pip "
+                f"install math-verify` with the interpreter of this program, {sys.executable}, or "
+                "use tasks whose answers are plain numbers."
             )
-
-    def compare(self, gold: str, value: str, limit_s: float) -> Comparison:
-        assert self.process.stdin is not None
-        try:
-            json.dump({"gold": gold, "value": value, "limit_s": limit_s}, self.process.stdin)
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except OSError as error:
-            self.kill()
-            return Comparison("error", str(error))
-        return self._next_line(limit_s + _GRACE_S)
-
-    def _next_line(self, limit_s: float) -> Comparison:
-        """The next reply; a server that is silent for ``limit_s`` seconds is killed."""
-        assert self.process.stdout is not None
-        too_slow = threading.Event()
-
-        def kill() -> None:
-            too_slow.set()
-            self._kill_group()
-
-        watchdog = threading.Timer(limit_s, kill)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            line = self.process.stdout.readline()
-        finally:
-            watchdog.cancel()
-        if line:
-            return Comparison(**json.loads(line))
-        status = self.process.wait()
-        if too_slow.is_set():
-            return Comparison("timeout")
-        return Comparison("error", f"the comparing process ended with exit status {status}")
-
-    def kill(self) -> None:
-        if self.owner_pid == os.getpid():  # a forked copy of this program does not own it
-            self._kill_group()
-            self.process.wait()
-
-    def _kill_group(self) -> None:
-        """End the server and its child, which share a process group of their own."""
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        else:
-            self.process.kill()
+        _server = server
+    return _server
 
 
-_lock = threading.Lock()
-_worker: _Worker | None = None
-_settled: dict[tuple[str, str], Comparison] = {}
+def _ask(
+    server: subprocess.Popen[str], gold: str, value: str, limit_s: float, patience_s: float
+) -> Comparison:
+    """The server's outcome; a server that is silent for ``patience_s`` seconds is killed."""
+    assert server.stdin is not None and server.stdout is not None
+    began, line = time.monotonic(), ""
+    watchdog = threading.Timer(patience_s, _kill, [server])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        with contextlib.suppress(OSError):  # a dead server has no reply: see below
+            server.stdin.write(json.dumps({"gold": gold, "value": value, "limit_s": limit_s}))
+            server.stdin.write("\n")
+            server.stdin.flush()
+        line = server.stdout.readline()
+    finally:
+        watchdog.cancel()
+        if not line:  # also on an interrupt: a late reply must not answer the next job
+            _end(server)
+    if line:
+        return Comparison(**json.loads(line))
+    if time.monotonic() - began >= patience_s:
+        return Comparison("timeout")
+    return Comparison("error", f"the comparing process ended with status {server.returncode}")
 
 
-def warm_up() -> None:
-    """Start the server and wait until it is warm (a few seconds the first time, then nothing)."""
-    with _lock:
-        _warm_worker()
+def _end(server: subprocess.Popen[str]) -> None:
+    global _server
+    _server = None
+    _kill(server)
+    server.wait()
 
 
-def compare(gold: str, value: str, limit_s: float | None = None) -> Comparison:
-    """Compare two pieces of LaTeX within ``limit_s`` seconds (None: ``TIME_LIMIT_S``).
-
-    The time to start the server is not counted. Raises RuntimeError where it cannot start.
-    """
-    global _worker
-    with _lock:
-        if (gold, value) in _settled:
-            return _settled[gold, value]
-        worker = _warm_worker()
-        comparison = None
-        try:
-            comparison = worker.compare(gold, value, TIME_LIMIT_S if limit_s is None else limit_s)
-        finally:
-            # Also on an interrupt from the keyboard: a late reply must not answer the next job.
-            if comparison is None or worker.process.poll() is not None:
-                worker.kill()
-                _worker = None
-        if comparison.outcome in ("right", "wrong"):  # a time-out or an error may pass
-            if len(_settled) >= _CACHE_SIZE:
-                _settled.clear()
-            _settled[gold, value] = comparison
-        return comparison
-
-
-def shut_down() -> None:
-    """End the server; the next comparison starts another."""
-    global _worker
-    with _lock:
-        if _worker is not None:
-            _worker.kill()
-        _worker = None
-        _settled.clear()
-
-
-def _warm_worker() -> _Worker:
-    """The running server, warm; the lock must be held."""
-    global _worker
-    if _worker is None:
-        worker = _Worker()
-        try:
-            worker.wait_until_warm()
-        except BaseException:  # an interrupt too: a server that is half started serves nobody
-            worker.kill()
-            raise
-        _worker = worker
-    return _worker
+def _kill(server: subprocess.Popen[str]) -> None:
+    """Kill the server and its child, which share a process group of their own."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+    else:
+        server.kill()
 
 
 def _forget_after_fork() -> None:
-    global _worker, _lock
+    global _server, _lock
     _lock = threading.Lock()  # the parent's other threads may have held it
-    _worker = None
+    _server = None
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -206,67 +176,60 @@ def _same(gold: str, value: str) -> bool:
     return bool(verify(parsed_gold, parsed_value, timeout_seconds=None, raise_on_error=True))
 
 
-def _outcome(job: dict[str, Any]) -> tuple[str, str]:
-    try:
-        return ("right" if _same(job["gold"], job["value"]) else "wrong"), ""
-    except Exception as error:  # noqa: BLE001 - counted and shown by the client
-        return "error", f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _serve_by_children(replies: TextIO) -> None:
-    """Compare in a forked child. SIGALRM has no handler there, so the kernel ends it in time.
-
-    The child reads the jobs itself, one at a time; where it ends, the next one is as warm.
-    """
-    import resource
-
-    while True:
-        pid = os.fork()
-        if pid == 0:
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            for _ in range(COMPARISONS_PER_CHILD):
-                line = sys.stdin.readline()
-                if not line:
-                    os._exit(_NO_MORE)
-                job = json.loads(line)
-                signal.setitimer(signal.ITIMER_REAL, job["limit_s"])
-                outcome = _outcome(job)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                _reply(replies, *outcome)
-            os._exit(0)
-        status = os.waitpid(pid, 0)[1]
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-            _reply(replies, "timeout")
-        elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_MORE:
-            return
-        elif status:
-            _reply(replies, "error", f"the comparing child died, wait status {status}")
-
-
-def _reply(replies: TextIO, outcome: str, detail: str = "") -> None:
-    # One short write: whole or absent, also where the writer is killed.
-    replies.write(json.dumps({"outcome": outcome, "detail": detail}) + "\n")
-    replies.flush()
-
-
 def _serve() -> None:
     """Serve comparisons on standard input and output, one JSON object per line, to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop button is meant for the client
     replies = os.fdopen(os.dup(1), "w")  # libraries may print: the protocol keeps its own copy
     os.dup2(2, 1)
-    try:
+    with contextlib.suppress(ImportError):  # the first comparison reports it
         for gold, value in _WARM_UP:
             _same(gold, value)
-    except ImportError as error:
-        _reply(replies, "error", str(error))
-        return
-    _reply(replies, "ready")
-    if hasattr(os, "fork"):
-        _serve_by_children(replies)
-    else:
-        for line in sys.stdin:
-            _reply(replies, *_outcome(json.loads(line)))
+    while hasattr(os, "fork"):
+        pid = os.fork()
+        if pid == 0:
+            _work_as_child(replies)
+        status = os.waitpid(pid, 0)[1]
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+            _reply(replies, Comparison("timeout"))
+        elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_MORE:
+            return
+        elif status:
+            died = f"the comparing child died, wait status {status}"
+            _reply(replies, Comparison("error", died))
+    for line in sys.stdin:
+        _work(replies, line)
+
+
+def _work_as_child(replies: TextIO) -> None:
+    """SIGALRM has no handler here, so the kernel ends a comparison that is too slow."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for _ in range(COMPARISONS_PER_CHILD):
+        line = sys.stdin.readline()
+        if not line:
+            os._exit(_NO_MORE)
+        signal.setitimer(signal.ITIMER_REAL, json.loads(line)["limit_s"])
+        _work(replies, line)
+    os._exit(0)
+
+
+def _work(replies: TextIO, line: str) -> None:
+    job = json.loads(line)
+    try:
+        comparison = Comparison("right" if _same(job["gold"], job["value"]) else "wrong")
+    except Exception as error:  # noqa: BLE001 - counted and shown by the client
+        comparison = Comparison("error", f"{type(error).__name__}: {str(error)[:200]}")
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    _reply(replies, comparison)
+
+
+def _reply(replies: TextIO, comparison: Comparison) -> None:
+    # One short write: whole or absent, also where the writer is killed.
+    replies.write(json.dumps(asdict(comparison)) + "\n")
+    replies.flush()
 
 
 if __name__ == "__main__":

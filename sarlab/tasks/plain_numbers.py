@@ -118,18 +118,14 @@ def parse_quantity(value: str, sentence: bool = False) -> tuple[Fraction, str]:
         raise NotANumber("too long")
     plain = _plain(value)
     match = _NUMBER.fullmatch(plain)
-    unit = _PER.sub(" per ", match["unit"]) if match else ""
-    if match and not match["currency"] and unit.lstrip()[:1] in tuple("$€£¥"):
-        unit = unit.lstrip()[1:]
-    unit = _HARMLESS_AFTER.sub("", unit)
-    if (
-        match is None
-        or (match["sign"] and match["inner_sign"])
-        or not _are_words(match["lead"], unit, sentence)
-    ):
-        raise NotANumber("several values" if len(_DIGITS.findall(plain)) > 1 else "no value")
-    sign = -1 if "-" in (match["sign"], match["inner_sign"]) else 1
-    return sign * _magnitude(match), _unit(match["currency"] or match["unit"])
+    if match and not (match["sign"] and match["inner_sign"]):
+        unit = _PER.sub(" per ", match["unit"])
+        if not match["currency"] and unit.lstrip()[:1] in tuple("$€£¥"):
+            unit = unit.lstrip()[1:]
+        if _are_words(match["lead"], _HARMLESS_AFTER.sub("", unit), sentence):
+            sign = -1 if "-" in (match["sign"], match["inner_sign"]) else 1
+            return sign * _magnitude(match), _unit(match["currency"] or match["unit"])
+    raise NotANumber("several values" if len(_DIGITS.findall(plain)) > 1 else "no value")
 
 
 def is_number(value: str) -> bool:
@@ -214,21 +210,20 @@ def _are_words(lead: str, unit: str, sentence: bool) -> bool:
         return False
     if "and" in (word.casefold() for word in before[-1:] + after[:1] + after[-1:]):
         return False  # a list that was cut off: 72 and
-    for index, token in enumerate(before + after):
+    for index, token in enumerate(before + after, start=-len(before)):
         match = _UNIT_TOKEN.fullmatch(token)
         if match is None:
             return False
         word = match["word"].casefold()
-        if index >= len(before) and word in _NO_HEDGE_AFTER:
+        if index >= 0 and word in _NO_HEDGE_AFTER:
             continue
         parts = re.split(r"[-/'’]", word)
-        if index >= len(before):
-            parts = parts[-1:] if "-" in word else parts  # "3 four-minute songs"
-        if not _NO_WORDS.isdisjoint(parts):
-            return False
-        if len(word) < 3 and word not in _SHORT_WORDS:
-            return False
-        too_short = len(word) < 4 and word not in _GLUED_UNITS
-        if glued and index == len(before) and too_short:
+        if index >= 0 and "-" in word:
+            parts = parts[-1:]  # "3 four-minute songs"
+        if (
+            not _NO_WORDS.isdisjoint(parts)
+            or (len(word) < 3 and word not in _SHORT_WORDS)
+            or (glued and index == 0 and len(word) < 4 and word not in _GLUED_UNITS)
+        ):
             return False
     return True

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from sarlab.tasks.answer_line import TRUTH_WORDS, unwrap, words
 
+_NO_CHOICES: Mapping[str, str] = {}
 _ARTICLES = words("a an the")
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([a-z])\)?[.):]?", re.IGNORECASE)
 _LETTER_AND_TEXT = re.compile(r"\(?([a-z])\)?\s?[.):-]?\s+(.+)", re.IGNORECASE | re.DOTALL)
@@ -37,7 +38,7 @@ def is_text(gold: str) -> bool:
     return bool(words_here) and not _NOT_WORDS.search(value) and _MATH_NAMES.isdisjoint(words_here)
 
 
-def judge_text(value: str, gold: str, choices: Mapping[str, str] | None = None) -> str:
+def judge_text(value: str, gold: str, choices: Mapping[str, str] = _NO_CHOICES) -> str:
     """The reason of the verdict on an unwrapped value: "right", "wrong value", "several values".
 
     Both must be the same words. Where gold is the letter of an option, the letter may also be
@@ -56,16 +57,13 @@ def judge_text(value: str, gold: str, choices: Mapping[str, str] | None = None) 
     return "wrong value"
 
 
-def _names(value: str, letter: str, choices: Mapping[str, str] | None) -> bool:
+def _names(value: str, letter: str, choices: Mapping[str, str]) -> bool:
     """Whether a value spells out the option that a letter stands for, and no other letter."""
-    if not choices or letter not in choices:
+    if letter not in choices:
         return False
-    expected = fold(choices[letter])
     match = _LETTER_AND_TEXT.fullmatch(value)
-    if match and match[1].upper() == letter and fold(match[2]) == expected:
+    if match and match[1].upper() == letter and fold(match[2]) == fold(choices[letter]):
         return True
     if re.match(r"\(?[a-z][.):]", value, re.IGNORECASE):  # another letter, whatever its text
         return False
-    return (
-        fold(value) == expected and [fold(text) for text in choices.values()].count(expected) == 1
-    )
+    return [key for key, text in choices.items() if fold(text) == fold(value)] == [letter]

@@ -114,7 +114,7 @@ def judge(
     if in_thought:
         text = f"<think>{text}"
     line = find_value(text)
-    value = None if line is None else _shortened(line.value)
+    value = None if line is None else line.value
     if verifier not in _BUILT_IN and not verifier.startswith("reasoning_gym:"):
         reason = _judge_by_user(text, gold, verifier)
     elif line is None:
@@ -123,11 +123,12 @@ def judge(
         reason = "no value"
     elif len(line.value) > MAX_VALUE_CHARS:
         reason = "too long"
-    elif verifier.startswith("reasoning_gym:"):
-        reason = _judge_by_dataset(line, gold, verifier.partition(":")[2], metadata or {})
-    else:
+    elif verifier in _BUILT_IN:
         reason = _judge_value(line, gold, verifier, metadata or {})
-    return Verdict(reason == "right", value, reason)
+    else:
+        reason = _judge_by_dataset(line, gold, verifier.partition(":")[2], metadata or {})
+    shown = value if value is None or len(value) <= 200 else f"{value[:199]}…"
+    return Verdict(reason == "right", shown, reason)
 
 
 def judge_all(
@@ -152,7 +153,9 @@ def _judge_value(line: AnswerLine, gold: str, verifier: str, metadata: Mapping[s
             f"gold {gold!r} is no plain number, but the verifier is 'number'. Use 'auto' or 'text'."
         )
     if verifier == "text" or (verifier != "number" and is_text(gold)):
-        return "several values" if line.rest else judge_text(line.value, gold, _choices(metadata))
+        choices = metadata.get("choices")
+        choices = choices if isinstance(choices, Mapping) else {}
+        return "several values" if line.rest else judge_text(line.value, gold, choices)
     if is_number(expected):
         return _judge_number(line, expected)
     value = "".join(line.value.split())
@@ -162,11 +165,9 @@ def _judge_value(line: AnswerLine, gold: str, verifier: str, metadata: Mapping[s
 
 
 def _judge_number(line: AnswerLine, expected: str) -> str:
-    assigned, value = _ASSIGNMENT.fullmatch(line.value), line.value
-    gold_assigned = _ASSIGNMENT.fullmatch(expected)
-    if assigned is not None:
-        value = assigned[2].strip()
+    assigned, gold_assigned = (_ASSIGNMENT.fullmatch(value) for value in (line.value, expected))
     try:
+        value = assigned[2].strip() if assigned else line.value
         number, unit = parse_quantity(value, sentence=True)
         gold, gold_unit = parse_quantity(expected)
     except NotANumber as refusal:
@@ -180,14 +181,12 @@ def _judge_number(line: AnswerLine, expected: str) -> str:
 
 def _comes_to(line: str, number: Fraction) -> bool:
     """Whether a line repeats a number: alone, in a sentence, or as the end of a calculation."""
-    derivation = _DERIVATION.fullmatch(unwrap(line))
+    value = unwrap(line)
+    derivation = _DERIVATION.fullmatch(value)
     try:
-        repeated = parse_number(
-            unwrap(derivation[1]) if derivation else unwrap(line), sentence=True
-        )
+        return number == parse_number(unwrap(derivation[1] if derivation else value), sentence=True)
     except NotANumber:
         return False
-    return repeated == number
 
 
 def _judge_mathematics(value: str, expected: str) -> str:
@@ -234,10 +233,6 @@ def _rewritten(value: str) -> str:
     return value
 
 
-def _shortened(value: str) -> str:
-    return value if len(value) <= 200 else f"{value[:199]}…"
-
-
 def _listed(value: str) -> list[str]:
     """The parts of a value at its top level, or of the one set that it is."""
     value = _THOUSANDS.sub("", value.strip())
@@ -253,15 +248,10 @@ def _listed(value: str) -> list[str]:
     return parts
 
 
-def _choices(metadata: Mapping[str, Any]) -> Mapping[str, str] | None:
-    choices = metadata.get("choices")
-    return choices if isinstance(choices, Mapping) else None
-
-
 def _judge_by_dataset(
     line: AnswerLine, gold: str, dataset: str, metadata: Mapping[str, Any]
 ) -> str:
-    score = _dataset_scorer(dataset)
+    score_answer = _dataset_scorer(dataset)
     entry = metadata.get("entry")
     if not isinstance(entry, Mapping) or "answer" not in entry:
         raise ValueError(
@@ -278,9 +268,10 @@ def _judge_by_dataset(
         except NotANumber as refusal:
             return refusal.reason
     try:
-        return "right" if float(score(value, dict(entry))) == 1.0 else "wrong value"
+        score = float(score_answer(value, dict(entry)))
     except Exception as error:  # noqa: BLE001 - a scorer's failure is counted and shown
         return f"error: {type(error).__name__}: {str(error)[:200]}"
+    return "right" if score == 1.0 else "wrong value"
 
 
 @lru_cache
@@ -292,8 +283,7 @@ def _dataset_scorer(dataset: str) -> Callable[[str, dict[str, Any]], float]:
             f"reasoning-gym has no data set {dataset!r} to score answers. It has: "
             f"{', '.join(sorted(DATASETS))}."
         )
-    scorer: Callable[[str, dict[str, Any]], float] = get_score_answer_fn(dataset)
-    return scorer
+    return get_score_answer_fn(dataset)
 
 
 def _judge_by_user(text: str, gold: str, verifier: str) -> str:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sarlab.answers import AnswerScore, token_pieces
 
-_LIGHT = (
-    *("step", "split", "group_id", "question_id", "question", "gold", "answer", "length"),
-    *("truncated", "correct", "ppl_conditioned", "ppl_standalone", "sar", "reward", "advantage"),
-)
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
 
 
@@ -51,6 +50,9 @@ class AuditRow:
     place: int
 
 
+_LIGHT = [field.name for field in fields(AuditRow)][:-2]  # all but part and place
+
+
 def read_audit(folder: str | Path) -> list[AuditRow]:
     """The logged answers of a run, by step. Raises ValueError where there are none."""
     parts = sorted((Path(folder) / "rollouts.parquet").glob("*.parquet"))
@@ -59,10 +61,10 @@ def read_audit(folder: str | Path) -> list[AuditRow]:
     rows = []
     for part in parts:
         try:
-            table = pq.read_table(part, columns=list(_LIGHT))
+            table = pq.read_table(part, columns=_LIGHT)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{part} cannot be read as a part of a run: {error}.") from error
-        if table.column_names != list(_LIGHT):
+        if table.column_names != _LIGHT:
             raise ValueError(
                 f"{part} has columns of another version of sarlab. Read it with that version."
             )
@@ -73,13 +75,9 @@ def read_audit(folder: str | Path) -> list[AuditRow]:
 
 def questions_of(rows: Sequence[AuditRow]) -> dict[str, str]:
     """Question id to text, those seen at the most steps (the probes) first."""
-    steps: dict[str, set[int]] = {}
-    texts = {}
-    for row in rows:
-        steps.setdefault(row.question_id, set()).add(row.step)
-        texts[row.question_id] = row.question
-    order = sorted(steps, key=lambda key: -len(steps[key]))
-    return {key: texts[key] for key in order}
+    texts = {row.question_id: row.question for row in rows}
+    seen = Counter(key for key, _ in {(row.question_id, row.step) for row in rows})
+    return {key: texts[key] for key in sorted(texts, key=lambda key: -seen[key])}
 
 
 def steps_of(rows: Sequence[AuditRow], question_id: str) -> list[int]:
@@ -121,8 +119,7 @@ def next_wider(
     return length, sar
 
 
-@dataclass(frozen=True)
-class RunName:
+class RunName(NamedTuple):
     """A run folder, its arm and seed as its name says (``sa_grpo_0.2-s1``), and what it logged."""
 
     path: Path
@@ -135,11 +132,9 @@ def list_runs(paths: Sequence[Path]) -> list[RunName]:
     """Runs, those first whose answers can be shown token by token; else by name."""
     runs = []
     for path in paths:
-        arm, mark, seed = path.name.rpartition("-s")
-        named = bool(mark) and seed.isdigit()
-        runs.append(
-            RunName(path, arm if named else path.name, seed if named else "–", has_tokens(path))
-        )
+        arm, _, seed = path.name.rpartition("-s")
+        arm, seed = (arm, seed) if arm and seed.isdigit() else (path.name, "–")
+        runs.append(RunName(path, arm, seed, has_tokens(path)))
     # Among those with tokens the ones trained with SAR come first: they are what this is about.
     return sorted(
         runs, key=lambda run: (not run.has_tokens, not run.arm.startswith("sa_"), run.path.name)
@@ -147,42 +142,41 @@ def list_runs(paths: Sequence[Path]) -> list[RunName]:
 
 
 def has_tokens(folder: Path) -> bool:
-    """Whether a run logged the log-probs of each token in both contexts (read from a footer)."""
+    """Whether a run logged the log-probs of each token in both contexts."""
     for part in sorted((folder / "rollouts.parquet").glob("*.parquet"))[:1]:
         try:
-            metadata = pq.read_metadata(part)
+            column = pq.read_table(part, columns=["logps_standalone"]).column(0)
         except (pa.ArrowException, OSError):
             return False
-        if not metadata.num_row_groups:
-            return False
-        group = metadata.row_group(0)
-        columns = [group.column(i) for i in range(group.num_columns)]
-        values = [c.num_values for c in columns if c.path_in_schema.startswith(_HEAVY[-1])]
-        return bool(values) and values[0] > group.num_rows
+        return bool(pc.sum(pc.list_value_length(column)).as_py())
     return False
 
 
-# How to order questions, and which to show: name to a function of a question's rows.
-ORDERS: dict[str, Callable[[list[AuditRow]], float]] = {
-    "as logged": lambda rows: 0.0,
-    "longest": lambda rows: -_mean([r.length for r in _last(rows)]),
-    "shortest": lambda rows: _mean([r.length for r in _last(rows)]),
-    "highest SAR": lambda rows: -_mean([r.sar or 0.0 for r in _last(rows)]),
-    "lowest SAR": lambda rows: _mean([r.sar or 0.0 for r in _last(rows)]),
-    "most shortened": lambda rows: (
-        _mean([r.length for r in _last(rows)]) - _mean([r.length for r in _first(rows)])
-    ),
+class Ends(NamedTuple):
+    """A question's answers at the first and at the last logged step, as means."""
+
+    right_first: bool
+    right: bool  # half right counts as right
+    length_first: float
+    length: float
+    sar: float
+
+
+# How to order questions, and which to show.
+ORDERS: dict[str, Callable[[Ends], float]] = {
+    "as logged": lambda q: 0.0,
+    "longest": lambda q: -q.length,
+    "shortest": lambda q: q.length,
+    "highest SAR": lambda q: -q.sar,
+    "lowest SAR": lambda q: q.sar,
+    "most shortened": lambda q: q.length - q.length_first,
 }
-FILTERS: dict[str, Callable[[list[AuditRow]], bool]] = {
-    "all": lambda rows: True,
-    "right at the end": lambda rows: _mean([r.correct for r in _last(rows)]) >= 0.5,
-    "wrong at the end": lambda rows: _mean([r.correct for r in _last(rows)]) < 0.5,
-    "became right": lambda rows: (
-        _mean([r.correct for r in _first(rows)]) < 0.5 <= _mean([r.correct for r in _last(rows)])
-    ),
-    "became wrong": lambda rows: (
-        _mean([r.correct for r in _last(rows)]) < 0.5 <= _mean([r.correct for r in _first(rows)])
-    ),
+FILTERS: dict[str, Callable[[Ends], bool]] = {
+    "all": lambda q: True,
+    "right at the end": lambda q: q.right,
+    "wrong at the end": lambda q: not q.right,
+    "became right": lambda q: q.right and not q.right_first,
+    "became wrong": lambda q: q.right_first and not q.right,
 }
 
 
@@ -198,24 +192,26 @@ def choose_questions(
     for row in rows:
         groups[row.question_id].append(row)
     words = search.lower().split()
-    keys = [
-        key
+    chosen = {
+        key: _ends(groups[key])
         for key, text in texts.items()
-        if all(word in text.lower() for word in words) and FILTERS[shown](groups[key])
-    ]
-    return {key: texts[key] for key in sorted(keys, key=lambda key: ORDERS[order](groups[key]))}
+        if all(word in text.lower() for word in words)
+    }
+    keys = [key for key, ends in chosen.items() if FILTERS[shown](ends)]
+    return {key: texts[key] for key in sorted(keys, key=lambda key: ORDERS[order](chosen[key]))}
 
 
-def _first(rows: list[AuditRow]) -> list[AuditRow]:
-    return [row for row in rows if row.step == min(r.step for r in rows)]
-
-
-def _last(rows: list[AuditRow]) -> list[AuditRow]:
-    return [row for row in rows if row.step == max(r.step for r in rows)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _ends(rows: list[AuditRow]) -> Ends:
+    first, last = (
+        [row for row in rows if row.step == end(r.step for r in rows)] for end in (min, max)
+    )
+    return Ends(
+        right_first=fmean(row.correct for row in first) >= 0.5,
+        right=fmean(row.correct for row in last) >= 0.5,
+        length_first=fmean(row.length for row in first),
+        length=fmean(row.length for row in last),
+        sar=fmean(row.sar or 0.0 for row in last),
+    )
 
 
 def row_score(row: AuditRow, tokenizer: Any) -> AnswerScore:

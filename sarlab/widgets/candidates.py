@@ -5,20 +5,18 @@ The only computation here is a call of the library; see :func:`score_candidates`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 from sarlab.answers import AnswerScore, score_answers
-from sarlab.display.token_view import FOREIGN_PERPLEXITY
 from sarlab.models import DATA, Policy
-from sarlab.prompts import StandaloneContext
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 
 EXAMPLES = DATA / "examples" / "answers.jsonl"
-LABELS = ("concise", "redundant", "partly_right", "wrong", "no_thought", "off_topic")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,6 @@ def score_candidates(
     policy: Policy,
     drafts: Sequence[Draft],
     *,
-    standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     on_question: Callable[[int, int], None] | None = None,
 ) -> list[Candidate]:
     """Score drafts, question by question, in their order.
@@ -123,18 +120,22 @@ def score_candidates(
     ``on_question(done, total)`` is called after each question; it may raise to stop.
     """
     scored: dict[int, Candidate] = {}
-    places: dict[str, list[int]] = {}
-    for place, draft in enumerate(drafts):
-        places.setdefault(draft.question, []).append(place)
-    for done, (question, indices) in enumerate(places.items(), start=1):
-        group = [drafts[i] for i in indices]
-        scores = score_answers(policy, question, [d.answer for d in group], standalone=standalone)
-        for i, draft, score in zip(indices, group, scores, strict=True):
-            correct = is_correct(score.answer, draft.gold)
-            scored[i] = Candidate(score, correct, draft.gold, draft.label, draft.truncated)
+    questions = list(dict.fromkeys(draft.question for draft in drafts))
+    for done, question in enumerate(questions, start=1):
+        group = {i: draft for i, draft in enumerate(drafts) if draft.question == question}
+        texts = [draft.answer for draft in group.values()]
+        scores = score_answers(policy, question, texts)
+        pairs = zip(scores, group.values(), strict=True)
+        scored.update(zip(group, (judged_score(*pair) for pair in pairs), strict=True))
         if on_question is not None:
-            on_question(done, len(places))
+            on_question(done, len(questions))
     return [scored[i] for i in range(len(drafts))]
+
+
+def judged_score(score: AnswerScore, draft: Draft) -> Candidate:
+    """A draft with its score, judged by its right answer."""
+    correct = is_correct(score.answer, draft.gold)
+    return Candidate(score, correct, draft.gold, draft.label, draft.truncated)
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[int]:
@@ -151,11 +152,6 @@ def verdict_text(correct: bool | None, truncated: bool = False) -> str:
 def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The answers whose question has a right answer: only they have a reward."""
     return [c for c in candidates if c.correct is not None]
-
-
-def out_of_depth(score: AnswerScore) -> bool:
-    """Whether the policy finds the answer so unlikely in both contexts that SAR says little."""
-    return min(score.ppl_conditioned, score.ppl_standalone) >= FOREIGN_PERPLEXITY
 
 
 def rejudged(candidates: Sequence[Candidate], gold: str | None) -> list[Candidate]:
@@ -178,23 +174,20 @@ class LabelRow:
 
 def label_rows(candidates: Sequence[Candidate], reference: str = "concise") -> list[LabelRow]:
     """Mean SAR, length and accuracy by label, labels in the order of their first answer."""
-    labels = list(dict.fromkeys(c.label for c in candidates))
-    of_reference = {c.question: c.score.sar for c in candidates if c.label == reference}
+    best = {c.question: c.score.sar for c in candidates if c.label == reference}
     rows = []
-    for label in labels:
+    for label in dict.fromkeys(c.label for c in candidates):
         group = [c for c in candidates if c.label == label]
-        judged = [c.correct for c in group if c.correct is not None]
-        below = None
-        if label != reference and of_reference:
-            below = sum(of_reference.get(c.question, float("-inf")) > c.score.sar for c in group)
+        verdicts = [c.correct for c in judged(group)]
+        below = sum(best.get(c.question, -math.inf) > c.score.sar for c in group)
         rows.append(
             LabelRow(
                 label=label,
                 answers=len(group),
-                mean_sar=sum(c.score.sar for c in group) / len(group),
-                mean_length=sum(c.score.length for c in group) / len(group),
-                share_correct=sum(judged) / len(judged) if judged else None,
-                questions_below_concise=below,
+                mean_sar=fmean(c.score.sar for c in group),
+                mean_length=fmean(c.score.length for c in group),
+                share_correct=fmean(map(bool, verdicts)) if verdicts else None,
+                questions_below_concise=below if best and label != reference else None,
             )
         )
     return rows
@@ -223,11 +216,11 @@ def orderings(
     candidates: Sequence[Candidate], pairs: Sequence[tuple[str, str]] = EXPECTED_ORDER
 ) -> list[Ordering]:
     """Count, for each pair of labels, the questions on which the first has the higher SAR."""
-    by_question: dict[str, Mapping[str, Any]] = {}
+    sars: dict[str, dict[str, float]] = {}
     for c in candidates:
-        by_question.setdefault(c.question, {})[c.label] = c.score.sar  # type: ignore[index]
+        sars.setdefault(c.question, {})[c.label] = c.score.sar
     counts = []
     for better, worse in pairs:
-        both = [s for s in by_question.values() if better in s and worse in s]
+        both = [s for s in sars.values() if better in s and worse in s]
         counts.append(Ordering(better, worse, sum(s[better] > s[worse] for s in both), len(both)))
     return counts

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from statistics import fmean, stdev
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -49,8 +50,13 @@ def design_label(name: str) -> str:
 
 
 def design_names() -> list[str]:
-    """The designs on offer: those of the paper, then whatever a user added to REWARDS."""
-    return [*DESIGNS, *(name for name in REWARDS if name not in DESIGNS)]
+    """The designs on offer: those of the paper, then a user's that need nothing further."""
+    added = (
+        name
+        for name, reward in REWARDS.items()
+        if not reward.needs and not reward.bonus.__module__.startswith("sarlab.")
+    )
+    return [*DESIGNS, *added]
 
 
 def reward_inputs(candidates: Sequence[Candidate]) -> RewardInputs:
@@ -85,7 +91,7 @@ def reward_inputs(candidates: Sequence[Candidate]) -> RewardInputs:
 def compare_designs(
     candidates: Sequence[Candidate], alpha: float, names: Sequence[str] | None = None
 ) -> list[Design]:
-    """Every design on the answers. Raises ValueError for a question with one answer only."""
+    """The designs (all where ``names`` is None); ValueError for a question with one answer."""
     if not candidates:
         return []
     inputs = reward_inputs(candidates)
@@ -99,8 +105,7 @@ def compare_designs(
     return designs
 
 
-@dataclass(frozen=True)
-class LabelMean:
+class LabelMean(NamedTuple):
     """Mean of a design's numbers over answers of one label, with half of its 95% interval."""
 
     label: str
@@ -113,11 +118,12 @@ def label_means(
     candidates: Sequence[Candidate], design: Design, measure: Measure = "advantage"
 ) -> list[LabelMean]:
     """The paper's analysis of answer types: one mean per label, in order of appearance."""
-    numbers = design.numbers(measure)
+    values: dict[str, list[float]] = {}
+    for candidate, value in zip(candidates, design.numbers(measure), strict=True):
+        values.setdefault(candidate.label, []).append(value)
     means = []
-    for label in dict.fromkeys(c.label for c in candidates):
-        values = [x for x, c in zip(numbers, candidates, strict=True) if c.label == label]
-        n, mean = len(values), math.fsum(values) / len(values)
-        spread = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1)) if n > 1 else 0.0
-        means.append(LabelMean(label, mean, 1.96 * spread / math.sqrt(n), n))
+    for label, group in values.items():
+        spread = stdev(group) if len(group) > 1 else 0.0
+        half_width = 1.96 * spread / math.sqrt(len(group))
+        means.append(LabelMean(label, fmean(group), half_width, len(group)))
     return means

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.display.figures import INK, style
-from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, shortened, signed, visible
+from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, one_line, signed
 from sarlab.widgets.audit import AuditRow
-from sarlab.widgets.candidates import Candidate, LabelRow
+from sarlab.widgets.candidates import Candidate, LabelRow, verdict_text
 from sarlab.widgets.designs import Design, Measure, label_means
 
 _COLUMNS = 3  # panels side by side: legible from 500 pixels on
@@ -35,10 +34,10 @@ def designs_figure(
 
     Over several questions a bar is the mean of its label, with its 95% interval.
     """
-    columns = min(_COLUMNS, len(designs))
+    columns = max(1, min(_COLUMNS, len(designs)))
     rows = -(-len(designs) // columns)
     figure = make_subplots(
-        rows=rows,
+        rows=rows or 1,
         cols=columns,
         shared_yaxes=True,
         horizontal_spacing=0.03,
@@ -71,54 +70,39 @@ def designs_figure(
 
 def history_figure(rows: Sequence[AuditRow]) -> go.Figure:
     """Answers to one question over training: length by step, right and wrong, coloured by SAR."""
-    figure = go.Figure()
+    rows = [row for row in rows if row.sar is not None]
     # Colours fit the answers shown, zero in the middle: SAR of one question differs by a tenth.
     end = max((math.ceil(20 * abs(row.sar or 0.0)) / 20 for row in rows), default=0.0) or 0.05
-    for correct, name, symbol in ((True, "right", "circle"), (False, "wrong", "x")):
-        group = [row for row in rows if row.correct is correct and row.sar is not None]
-        marker = {"symbol": symbol, "size": 9, "line": {"width": 0.5, "color": GREY_HEX}}
-        figure.add_trace(
-            go.Scatter(
-                x=[row.step for row in group],
-                y=[row.length for row in group],
-                mode="markers",
-                showlegend=False,
-                marker={
-                    **marker,
-                    "color": [row.sar for row in group],
-                    "coloraxis": "coloraxis",
-                },
-                customdata=[
-                    signed(row.sar or 0.0) + (", truncated" if row.truncated else "")
-                    for row in group
-                ],
-                hovertemplate=f"step %{{x}}, {name}: %{{y}} tokens, SAR %{{customdata}}"
-                "<extra></extra>",
-            )
-        )
-        # The legend shows the symbol in grey; a trace with a colour scale would show it black.
-        figure.add_trace(
-            go.Scatter(
-                x=[None], y=[None], mode="markers", name=name, marker={**marker, "color": GREY_HEX}
-            )
-        )
-    figure.update_layout(
+    marks = go.Scatter(
+        x=[row.step for row in rows],
+        y=[row.length for row in rows],
+        mode="markers",
+        marker={
+            "symbol": ["circle" if row.correct else "x" for row in rows],
+            "color": [row.sar for row in rows],
+            "coloraxis": "coloraxis",
+            "size": 9,
+            "line": {"width": 0.5, "color": GREY_HEX},
+        },
+        customdata=[
+            f"{verdict_text(row.correct, row.truncated)}, SAR {signed(row.sar or 0.0)}"
+            for row in rows
+        ],
+        hovertemplate="step %{x}: %{y} tokens, %{customdata}<extra></extra>",
+    )
+    bar = {"title": f"SAR, ±{end:.2f}", "thickness": 10, "tickvals": [-end, 0, end]}
+    scale = [[0, ORANGE_HEX], [0.5, "#c9c9c9"], [1, BLUE_HEX]]
+    figure = go.Figure(marks).update_layout(
         coloraxis={
-            "colorscale": [[0, ORANGE_HEX], [0.5, "#c9c9c9"], [1, BLUE_HEX]],
+            "colorscale": scale,
             "cmin": -end,
             "cmax": end,
-            "colorbar": {
-                "title": f"SAR, ±{end:.2f}",
-                "thickness": 10,
-                "tickvals": [-end, 0, end],
-                "tickformat": "+.2f",
-            },
-        },
-        legend={"orientation": "h", "y": 1.14, "x": 0},
+            "colorbar": {**bar, "tickformat": "+.2f"},
+        }
     )
     steps = sorted({row.step for row in rows})
     figure.update_xaxes(title="training step", tickvals=steps if len(steps) < 12 else None)
-    figure.update_yaxes(title="tokens", rangemode="tozero")
+    figure.update_yaxes(title="tokens (● right, ✕ wrong)", rangemode="tozero")
     return _finished(figure, height=250)
 
 
@@ -132,18 +116,21 @@ def _bars(
         x=values,
         y=labels,
         orientation="h",
-        marker=_marker(values),
+        # Blue above zero; orange and hatched below: a second channel beside colour.
+        marker={
+            "color": [BLUE_HEX if v >= 0 else ORANGE_HEX for v in values],
+            "pattern": {
+                "shape": ["" if v >= 0 else "/" for v in values],
+                "fillmode": "overlay",
+                "fgcolor": "rgba(255, 255, 255, 0.65)",
+                "size": 6,
+            },
+        },
         hovertemplate=f"{hover}<extra></extra>",
         showlegend=False,
     )
     if any(halves):
-        bars.error_x = {
-            "type": "data",
-            "array": halves,
-            "color": GREY_HEX,
-            "thickness": 1,
-            "width": 2,
-        }
+        bars.error_x = {"array": halves, "color": GREY_HEX, "thickness": 1, "width": 2}
     numbers = go.Scatter(
         x=ends,
         y=labels,
@@ -156,20 +143,6 @@ def _bars(
         showlegend=False,
     )
     return [bars, numbers]
-
-
-def _marker(values: Sequence[float]) -> dict[str, Any]:
-    """Blue above zero; orange and hatched below: a second channel beside colour."""
-    return {
-        "color": [BLUE_HEX if v >= 0 else ORANGE_HEX for v in values],
-        "line": {"width": 0},
-        "pattern": {
-            "shape": ["" if v >= 0 else "/" for v in values],
-            "fillmode": "overlay",
-            "fgcolor": "rgba(255, 255, 255, 0.65)",
-            "size": 6,
-        },
-    }
 
 
 def _range(values: Sequence[float], room: float) -> list[float]:
@@ -192,9 +165,6 @@ def _finished(figure: go.Figure, height: int) -> go.Figure:
 
 
 def _label(label: str) -> str:
-    return _safe(shortened(label.replace("_", " "), 24))
-
-
-def _safe(text: str) -> str:
-    """Plotly reads some tags in labels; a model's text must not be one."""
-    return visible(text).replace("␣", " ").replace("&", "&amp;").replace("<", "&lt;")
+    """Plotly reads some tags in labels; a label must not be one."""
+    text = one_line(label.replace("_", " "), 24)
+    return text.replace("&", "&amp;").replace("<", "&lt;")

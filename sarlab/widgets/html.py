@@ -12,27 +12,26 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sarlab.display.tables import html_table
+from sarlab.display.tables import MISSING, html_table
 from sarlab.display.text import (
     BLUE_HEX,
     ORANGE_HEX,
     TERMS,
     V_FULL_NATS,
     number,
+    one_line,
     plain,
-    shortened,
     signed,
     tint,
     visible,
 )
-from sarlab.display.token_view import AnswerView, Step, TokenView, legend, share_text
+from sarlab.display.token_view import AnswerView, TokenView, legend, share_text
 from sarlab.widgets.candidates import Candidate, LabelRow, Ordering, ranked, verdict_text
 from sarlab.widgets.designs import Design, Measure
 
-FOLD_ABOVE_TOKENS = 400
-"""Longer answers are folded by step."""
-CARDS_ABOVE_TOKENS = 1500
-"""Longer answers leave the five alternatives out of their tooltips: a page has to stay light."""
+RANKING_HEADER = ("", "label", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "verdict", "answer")
+_FOLD_ABOVE = 400  # tokens; longer answers are folded by step
+_CARDS_ABOVE = 1500  # longer ones have no alternatives in their tooltips: pages stay light
 _OPEN_STEPS = 3
 
 _MONO = "font-family: monospace; font-size: 13px; line-height: 2"
@@ -50,30 +49,23 @@ def answer_html(
     ``full`` puts the five likeliest tokens of both contexts into the tooltips; very long answers
     go without.
     """
-    full = full and view.score.length <= CARDS_ABOVE_TOKENS
-    parts = [f'<div class="sarlab-static" style="margin: 8px 0 14px 0">{_heading(heading)}']
-    parts.append(numbers_html(view))
-    if view.warning:
-        parts.append(f"<div><b>{view.warning}</b></div>")
-    if view.score.length > FOLD_ABOVE_TOKENS:
-        parts += [_folded_step(view, i, full) for i in range(len(view.steps))]
-    else:
-        parts.append(_step_table(view, full))
-    if legend:
-        parts.append(legend_html())
-    return "".join(parts) + "</div>"
-
-
-def numbers_html(view: AnswerView) -> str:
-    """The answer's numbers on one line."""
-    cells = " &nbsp; ".join(
+    full = full and view.score.length <= _CARDS_ABOVE
+    numbers = " &nbsp; ".join(
         f'<span style="{_SOFT}">{label}</span> <b>{value}</b>' for label, value in view.numbers()
     )
-    return f'<div style="margin: 2px 0 6px 0">{cells}</div>'
+    folds = view.score.length > _FOLD_ABOVE
+    return (
+        '<div class="sarlab-static" style="margin: 8px 0 14px 0">'
+        + (f'<div style="margin-bottom: 2px"><b>{plain(heading)}</b></div>' if heading else "")
+        + f'<div style="margin: 2px 0 6px 0">{numbers}</div>'
+        + (f"<div><b>{view.warning}</b></div>" if view.warning else "")
+        + (_folded_steps(view, full) if folds else _step_table(view, full))
+        + (legend_html() if legend else "")
+        + "</div>"
+    )
 
 
-def tokens_html(view: AnswerView, start: int, stop: int, full: bool = True) -> str:
-    """Tokens [start, stop), coloured by Δ log p, everything else about them in the tooltip."""
+def _tokens(view: AnswerView, start: int, stop: int, full: bool) -> str:
     spans = "".join(_token(token, full) for token in view.tokens[start:stop])
     # A bidirectional isolate a step: letters of a right-to-left script turn nothing else around.
     return f'<bdi style="{_MONO}">{spans}</bdi>'
@@ -105,25 +97,26 @@ def terms_html() -> str:
     )
 
 
+def ranking_rows(candidates: Sequence[Candidate]) -> list[list[str]]:
+    """The answers to one question as rows of text under ``RANKING_HEADER``, highest SAR first."""
+    return [
+        [
+            str(place),
+            one_line(c.label),
+            signed(c.score.sar),
+            number(c.score.ppl_conditioned),
+            number(c.score.ppl_standalone),
+            str(c.score.length),
+            verdict_text(c.correct, c.truncated),
+            one_line(c.score.answer),
+        ]
+        for place, c in enumerate((candidates[i] for i in ranked(candidates)), start=1)
+    ]
+
+
 def ranking_html(candidates: Sequence[Candidate]) -> str:
     """The answers to one question, highest SAR first."""
-    rows = []
-    for place, i in enumerate(ranked(candidates), start=1):
-        c = candidates[i]
-        rows.append(
-            [
-                str(place),
-                plain(c.label),
-                f"<b>{signed(c.score.sar)}</b>",
-                number(c.score.ppl_conditioned),
-                number(c.score.ppl_standalone),
-                str(c.score.length),
-                verdict_text(c.correct, c.truncated),
-                plain(shortened(c.score.answer, 90)),
-            ]
-        )
-    header = ("", "label", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "", "answer")
-    return table_html(header, rows, "llrrrrll")
+    return rows_html(ranking_rows(candidates), RANKING_HEADER, "rlrrrrll")
 
 
 def pair_html(views: Sequence[tuple[str, AnswerView]]) -> str:
@@ -142,47 +135,53 @@ def pair_html(views: Sequence[tuple[str, AnswerView]]) -> str:
 def designs_html(
     candidates: Sequence[Candidate], designs: Sequence[Design], measure: Measure
 ) -> str:
-    """One row per answer, one column per reward design."""
-    header = ["label", "", "tokens", *(design.label for design in designs)]
+    """One row per answer, one column per reward design, shaded by its number."""
     rows = []
     for i, c in enumerate(candidates):
-        cells = [plain(c.label), verdict_text(c.correct, c.truncated), str(c.score.length)]
-        cells += [_shaded(design.numbers(measure)[i]) for design in designs]
+        cells = [one_line(c.label), verdict_text(c.correct, c.truncated), str(c.score.length)]
+        for value in (design.numbers(measure)[i] for design in designs):
+            # An advantage of ±1 is as strong as a token of ±4 nats.
+            style = f"{_BACKGROUND}: {tint(V_FULL_NATS * value)}; padding: 1px 6px"
+            cells.append(f'<span style="{style}">{signed(value)}</span>')
         rows.append(cells)
-    return table_html(header, rows, "llr" + "r" * len(designs))
+    labels = [design.label for design in designs]
+    header = ["label", "verdict", "tokens", *labels]
+    return rows_html(rows, header, "llr" + "r" * len(designs), markup=labels)
 
 
 def labels_html(rows: Sequence[LabelRow]) -> str:
     """Answers by label over all questions."""
-    body = [
-        [
-            plain(row.label),
-            str(row.answers),
-            f"<b>{signed(row.mean_sar)}</b>",
-            number(row.mean_length, 0),
-            "–" if row.share_correct is None else f"{100 * row.share_correct:.0f} %",
-            "–"
-            if row.questions_below_concise is None
-            else f"{row.questions_below_concise} of {row.answers}",
-        ]
-        for row in rows
-    ]
     header = ("label", "answers", "mean SAR", "mean tokens", "right", "concise is higher on")
-    return table_html(header, body, "lrrrrr")
+    cells = []
+    for row in rows:
+        below = row.questions_below_concise
+        cells.append(
+            [
+                one_line(row.label),
+                str(row.answers),
+                signed(row.mean_sar),
+                number(row.mean_length, 0),
+                MISSING if row.share_correct is None else f"{100 * row.share_correct:.0f} %",
+                MISSING if below is None else f"{below} of {row.answers}",
+            ]
+        )
+    return rows_html(cells, header, "lrrrrr")
 
 
 def orderings_html(counts: Sequence[Ordering]) -> str:
     """On how many questions the expected order of two labels holds."""
     rows = [
-        [plain(o.better), "&gt;", plain(o.worse), f"<b>{o.holds}</b> of {o.questions}"]
+        [one_line(o.better), ">", one_line(o.worse), f"<b>{o.holds}</b> of {o.questions}"]
         for o in counts
     ]
-    return table_html(("SAR of", "", "SAR of", "questions"), rows, "lclr")
+    return rows_html(rows, ("SAR of", "", "SAR of ", "questions"), "lclr", markup=("questions",))
 
 
-def table_html(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
-    """A table whose cells are HTML already; ``align`` has one of l, c, r per column."""
-    return html_table(pd.DataFrame(list(rows), columns=list(header)), align=align, markup=header)
+def rows_html(
+    rows: Sequence[Sequence[str]], header: Sequence[str], align: str, markup: Sequence[str] = ()
+) -> str:
+    """Rows of text as a table; the columns in ``markup`` are HTML already."""
+    return html_table(pd.DataFrame(rows, columns=list(header)), align=align, markup=markup)
 
 
 def page(title: str, body: str) -> str:
@@ -210,16 +209,15 @@ def _under(line: int) -> str:
 def _token(token: TokenView, full: bool) -> str:
     text = "".join(
         f'<span class="sarlab-mark" style="{_SOFT}">{run}</span>'
-        if mark
+        if mark % 2
         else html.escape(run, quote=True)
-        for mark, run in ((i % 2, run) for i, run in enumerate(token.runs))
+        for mark, run in enumerate(token.runs)
         if run
     )
     title = html.escape(tooltip(token, full), quote=True).replace("\n", "&#10;")
-    line = {"none": 0, "solid": 1, "dotted": 2}[token.line]
-    style = f"{_BACKGROUND}: {token.tint}{_under(line)}"
+    style = f"{_BACKGROUND}: {token.tint}{_under(token.line)}"
     # A line may break after any token: spaces are shown as marks, which do not break.
-    return f'<span class="{_LINES[line]}" title="{title}" style="{style}">{text}</span><wbr>'
+    return f'<span class="{_LINES[token.line]}" title="{title}" style="{style}">{text}</span><wbr>'
 
 
 def tooltip(token: TokenView, full: bool = True) -> str:
@@ -227,56 +225,28 @@ def tooltip(token: TokenView, full: bool = True) -> str:
     notes = token.notes if full else token.notes[:1]
     lines = [token.title, *notes, "with the question · without it"]
     lines += [f"{what}: {first} · {second}" for what, first, second in token.facts]
-    if full and token.top_conditioned:
-        for name, top in (
-            ("with", token.top_conditioned),
-            ("without", token.top_standalone),
-        ):
+    for name, top in (("with", token.top_conditioned), ("without", token.top_standalone)):
+        if full and top:
             lines.append(f"likeliest {name}: " + ", ".join(f"{t} {p}" for t, p in top))
-    return visible_lines(lines)
-
-
-def visible_lines(lines: Sequence[str]) -> str:
-    """Lines of a tooltip, each made visible by itself so that a token adds no line of its own."""
-    return "\n".join("".join(c if c == " " else visible(c) for c in line) for line in lines)
+    # Each is made visible by itself, so that a token adds no line of its own.
+    return "\n".join(visible(line, " ") for line in lines)
 
 
 def _step_table(view: AnswerView, full: bool) -> str:
     rows = [
-        [
-            f"<b>{signed(s.total_nats, 2)}</b>",
-            share_text(s),
-            tokens_html(view, s.start, s.stop, full),
-        ]
+        [signed(s.total_nats, 2), share_text(s), _tokens(view, s.start, s.stop, full)]
         for s in view.steps
     ]
-    return table_html(("Σ Δ log p, nats", "of all", "tokens, by step"), rows, "rrl")
+    header = ("Σ Δ log p, nats", "of all", "tokens, by step")
+    return rows_html(rows, header, "rrl", markup=header[2:])
 
 
-def _folded_step(view: AnswerView, index: int, full: bool) -> str:
-    step = view.steps[index]
-    opened = " open" if index < _OPEN_STEPS else ""
-    return (
-        f'<details{opened}><summary style="font-size: 13px">{_step_summary(index, step)}</summary>'
-        '<div style="padding: 2px 0 6px 24px">'
-        f"{tokens_html(view, step.start, step.stop, full)}</div></details>"
+def _folded_steps(view: AnswerView, full: bool) -> str:
+    return "".join(
+        f'<details{" open" if k < _OPEN_STEPS else ""}><summary style="font-size: 13px">'
+        f"step {k + 1} &nbsp; <b>{signed(s.total_nats, 2)}</b> nats, {share_text(s)} &nbsp; "
+        f'{s.stop - s.start} tokens &nbsp; <span style="{_SOFT}">{plain(s.opening)}</span>'
+        '</summary><div style="padding: 2px 0 6px 24px">'
+        f"{_tokens(view, s.start, s.stop, full)}</div></details>"
+        for k, s in enumerate(view.steps)
     )
-
-
-def _step_summary(index: int, step: Step) -> str:
-    return (
-        f"step {index + 1} &nbsp; <b>{signed(step.total_nats, 2)}</b> nats, "
-        f"{share_text(step)} &nbsp; {step.stop - step.start} tokens &nbsp; "
-        f'<span style="{_SOFT}">{plain(step.opening)}</span>'
-    )
-
-
-def _shaded(value: float) -> str:
-    # An advantage of ±1 is as strong as a token of ±4 nats.
-    return f'<span style="background-color: {tint(V_FULL_NATS * value)}; padding: 1px 6px">' + (
-        f"{signed(value)}</span>"
-    )
-
-
-def _heading(text: str) -> str:
-    return f'<div style="font-weight: bold; margin-bottom: 2px">{plain(text)}</div>' if text else ""

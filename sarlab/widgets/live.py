@@ -1,21 +1,27 @@
-"""The two browser parts: tokens to look at, select and edit, and a table to choose from.
+"""What panels are made of: tokens, tables, status lines, buttons, figures, work in a thread.
 
 ipywidgets has neither brushing over words, nor a text box that waits for the kernel before it
-sends more, nor a table with rows to click; these two anywidgets (20 kB together) have, and
-nothing else. They draw strings that :mod:`sarlab.display.token_view` made, and compute nothing.
+sends more, nor a table with rows to click; two anywidgets have (:class:`TokenPanel` and
+:class:`ChoiceTable`, 20 kB together). They draw strings and compute nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import ipywidgets as widgets
+import plotly.graph_objects as go
 import traitlets
 
 from sarlab.answers import AnswerScore
+from sarlab.display.figures import mimebundle
+from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view, legend, payload
 
 _STATIC = Path(__file__).parent / "static"
@@ -60,9 +66,56 @@ class TokenPanel(anywidget.AnyWidget):
 
 def status(text: str = "") -> widgets.HTML:
     """A line that says what happened; a screen reader speaks it when it changes."""
-    line = widgets.HTML(text)
-    line.add_class("sarlab-status")
-    return line
+    return widgets.HTML(text).add_class("sarlab-status")
+
+
+def button(text: str, icon: str = "", action: Callable[[], Any] | None = None, **more: Any) -> Any:
+    """A button as wide as its text; ``action`` is called without arguments."""
+    layout = widgets.Layout(width="auto", flex="0 0 auto", align_self="flex-start")
+    made = widgets.Button(description=text, icon=icon, layout=layout, **more)
+    if action is not None:
+        made.on_click(lambda _: action())
+    return made
+
+
+def row(*parts: widgets.Widget) -> widgets.HBox:
+    """Parts beside each other, on a new line where the page is narrow."""
+    return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
+
+
+def show(part: widgets.Widget, visible: bool) -> None:
+    """Show or hide a part."""
+    part.layout.display = None if visible else "none"
+
+
+def choices(names: Mapping[str, str], *tooltips: str) -> widgets.ToggleButtons:
+    """Buttons of which one is pressed: text to value."""
+    style = {"button_width": "auto"}
+    return widgets.ToggleButtons(options=list(names.items()), tooltips=tooltips, style=style)
+
+
+def fill(box: Any, options: Sequence[Any], chosen: Any, handler: Callable[[Any], Any]) -> None:
+    """Give a box other options; ``handler``, which observes its value, is not called.
+
+    ``chosen`` is the value where it is one of them, the first option where not.
+    """
+    with contextlib.suppress(ValueError):  # not observed yet
+        box.unobserve(handler, "value")
+    box.options = options
+    values = [option[1] if isinstance(option, tuple) else option for option in options]
+    box.value = chosen if chosen in values else next(iter(values), None)
+    box.observe(handler, "value")
+
+
+def attempt(line: widgets.HTML, action: Callable[[], Any]) -> bool:
+    """Do it, and whether it was done; a mistake of the reader is shown in a status line."""
+    line.value = ""
+    try:
+        action()
+    except (ValueError, RuntimeError, OSError) as error:
+        line.value = f"<b>{type(error).__name__}</b>: {plain(str(error))}"
+        return False
+    return True
 
 
 class Access(anywidget.AnyWidget):
@@ -86,16 +139,130 @@ class ChoiceTable(anywidget.AnyWidget):
     name = traitlets.Unicode("Answers").tag(sync=True)
 
     def show(
-        self,
-        header: Sequence[str],
-        align: str,
-        rows: Sequence[Sequence[str]],
-        keys: Sequence[int] | None = None,
+        self, header: Sequence[str], align: str, rows: list[list[str]], keys: Sequence[int] = ()
     ) -> None:
         """Draw rows of plain text; ``align`` has a letter per column: l, r, or t (long text)."""
-        self.content = {
-            "header": list(header),
-            "align": align,
-            "rows": [list(row) for row in rows],
-            "keys": list(keys if keys is not None else range(len(rows))),
-        }
+        keys = list(keys or range(len(rows)))
+        self.content = {"header": list(header), "align": align, "rows": rows, "keys": keys}
+
+
+def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
+    """Show a figure in an Output widget.
+
+    Its ``outputs`` are assigned, not captured: capturing is unsafe off the main thread.
+    """
+    shown = {"output_type": "display_data", "metadata": {}}
+    output.outputs = () if figure is None else ({**shown, "data": mimebundle(figure, png=False)},)
+
+
+Report = Callable[[int, int, str], None]
+"""``report(done, total, words)``: shows progress; raises :class:`Stopped` once stop was asked."""
+
+
+class Stopped(Exception):
+    """The reader asked to stop."""
+
+
+class JobBar(widgets.HBox):
+    """Runs one piece of work at a time and shows how far it is.
+
+    ``busy`` is True while something runs. The stop button sets an event and nothing else, since
+    its callback may run while a cell runs; the work notices at its next report.
+    """
+
+    busy = traitlets.Bool(False)
+
+    def __init__(self) -> None:
+        self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
+        self.words = status()
+        self.stop_button = button("Stop", "stop", self.stop)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._title = ""
+        self.closing = ""  # what the last work ended with: "", "Stopped." or an error
+        self.error: Exception | None = None
+        super().__init__([self.bar, self.stop_button, self.words])
+        self.add_class("sarlab-job")
+        self._idle()
+
+    def start(
+        self,
+        words: str,
+        work: Callable[[Report], Any],
+        *,
+        wait: bool = False,
+        then: Callable[[], Any] | None = None,
+    ) -> None:
+        """Run ``work(report)`` in a thread, then ``then()``; with ``wait`` return when it is done.
+
+        What it raises is shown beside the bar, and raised again for a caller that waits. Raises
+        RuntimeError while other work runs.
+        """
+        if self.busy:
+            raise RuntimeError(
+                f"Other work is running ({self._title!r}). Stop it, or wait for its end."
+            )
+        self._stop.clear()
+        self._title = words
+        self.error = None
+        self.bar.value, self.bar.max = 0, 1
+        self.words.value = plain(words)
+        for part in (self, self.bar, self.stop_button):
+            show(part, True)
+        self.busy = True
+        self._thread = in_thread(self._run, work, then)
+        if wait:
+            self.wait()
+
+    def stop(self) -> None:
+        """Ask the work to stop at its next report."""
+        self._stop.set()
+
+    def wait(self) -> None:
+        """Wait for the end of the work; an interrupt of the kernel stops it."""
+        thread = self._thread
+        try:
+            while thread is not None and thread.is_alive():
+                thread.join(0.05)
+        except KeyboardInterrupt:
+            self.stop()
+            if thread is not None:
+                thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self, work: Callable[[Report], Any], then: Callable[[], Any] | None) -> None:
+        closing = ""
+        try:
+            work(self._report)
+        except Stopped:
+            closing = "Stopped."
+        except Exception as error:  # noqa: BLE001 (shown to the reader, raised again by wait)
+            self.error = error
+            closing = f"{type(error).__name__}: {error}"
+        self._idle(closing)
+        if then is not None:
+            then()
+
+    def _report(self, done: int, total: int, words: str) -> None:
+        self.bar.max = max(1, total)
+        self.bar.value = done
+        self.words.value = plain(words)
+        if self._stop.is_set():
+            raise Stopped
+
+    def _idle(self, words: str = "") -> None:
+        for part in (self.bar, self.stop_button):
+            show(part, False)
+        show(self, bool(words))  # an empty bar would leave a gap
+        self.closing = words
+        self.words.value = plain(words)
+        self.busy = False
+
+
+def in_thread(work: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    """Start ``work`` in a thread; the caller's context tells ipykernel whose output it is."""
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True)
+    thread.start()
+    return thread

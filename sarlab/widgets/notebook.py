@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.models import REPOSITORY, Policy
-from sarlab.runs.parameters import check_types
+from sarlab.runs.parameters import Settings
 from sarlab.widgets.candidates import (
     Candidate,
     Draft,
@@ -30,27 +29,19 @@ _REDRAW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class InspectionSettings:
+class InspectionSettings(Settings):
     """The parameters of notebook 01. Raises ValueError for a value of the wrong type or range."""
 
     model: str = "smollm2-135m"
     questions: int = 33
     alpha: float = 0.2
     runs: str = "data/study"
+    patience: float = 60.0
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}; the workbench takes 0 to 1.")
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> InspectionSettings:
-        """Settings by name. Raises ValueError for a name that the notebook does not know."""
-        names = [field.name for field in fields(cls)]
-        unknown = sorted(set(parameters) - set(names))
-        if unknown:
-            raise ValueError(f"Unknown parameter {unknown[0]!r}. There are: {', '.join(names)}.")
-        return cls(**parameters)
 
     @property
     def run_folder(self) -> Path:
@@ -67,11 +58,13 @@ def show_example() -> None:
     display(HTML(question + answer_html(view, heading="")))
 
 
-def score_with_progress(policy: Policy, drafts: Sequence[Draft]) -> list[Candidate]:
-    """Score drafts; progress and the tables of labels grow while it runs.
+def score_with_progress(
+    policy: Policy, drafts: Sequence[Draft], patience_s: float = 60.0
+) -> list[Candidate]:
+    """Score drafts, question by question; progress and the tables of labels grow meanwhile.
 
-    Stored scores are taken as they are. An interrupt of the kernel ends the scoring and returns
-    what there is; the workbench scores the rest when its question opens.
+    Stored scores are taken as they are. No question is begun after ``patience_s`` seconds, and an
+    interrupt of the kernel ends the scoring too; the workbench scores the others when they open.
     """
     began = time.monotonic()
     line, table = DisplayHandle(), DisplayHandle()
@@ -80,29 +73,34 @@ def score_with_progress(policy: Policy, drafts: Sequence[Draft]) -> list[Candida
     mixed = stored_scores(policy, drafts)
     scored = [a for a in mixed if isinstance(a, Candidate)]
     groups = list(group_drafts(a for a in mixed if isinstance(a, Draft)).values())
-    stored, drawn = len(scored), 0.0
-    table.update(HTML(_tables(scored)))
+    stored, left, drawn = len(scored), len(groups), 0.0
     try:
-        for done, group in enumerate(groups, start=1):
+        for done, group in enumerate(groups):
+            seconds = time.monotonic() - began
+            if done and seconds > patience_s:
+                break
+            about = f", about {seconds / done * left:.0f} s left" if done else ""
+            bar = f'<progress max="{len(groups)}" value="{done}"></progress>'
+            line.update(HTML(f"{bar} question {done + 1} of {len(groups)}{about}"))
             scored += score_candidates(policy, group)
-            now = time.monotonic()
-            left = (now - began) * (len(groups) - done) / done
-            words = f"question {done} of {len(groups)}, about {left:.0f} s left"
-            line.update(HTML(f'<progress max="{len(groups)}" value="{done}"></progress> {words}'))
-            if now - drawn > _REDRAW_SECONDS:
+            left -= 1
+            if time.monotonic() - drawn > _REDRAW_SECONDS:
                 table.update(HTML(_tables(scored)))
-                drawn = now
-        closing = ""
+                drawn = time.monotonic()
     except KeyboardInterrupt:
-        closing = " Interrupted: the workbench scores the others when their question opens."
+        pass  # what is scored is shown, and the line says how much that is
     table.update(HTML(_tables(scored)))
-    seconds = time.monotonic() - began
     questions = len({c.question for c in scored})
     source = f", {stored} of them stored" if stored else ""
+    rest = (
+        f" {left} more questions are scored when they open in the workbench, or all at once under "
+        "Designs; a larger <code>patience</code> scores them here."
+    )
     line.update(
         HTML(
             f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
-            f"{plain(policy.reference)}{source}: {seconds:.1f} s.{closing}"
+            f"{plain(policy.reference)}{source}: {time.monotonic() - began:.1f} s."
+            + (rest if left else "")
         )
     )
     return scored

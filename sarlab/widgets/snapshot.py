@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.widgets.candidates import judged, ranked
 from sarlab.widgets.designs import compare_designs
-from sarlab.widgets.html import answer_html, designs_html, pair_html, ranking_html, table_html
-from sarlab.widgets.outputs import show_html, show_picture
+from sarlab.widgets.export import show_html, show_picture
+from sarlab.widgets.html import answer_html, designs_html, pair_html, ranking_html, rows_html
 from sarlab.widgets.run_browser import ROW_HEADER, RunBrowser, cells_of
 from sarlab.widgets.state import Bench
 
@@ -60,16 +59,12 @@ def run_html(browser: RunBrowser) -> str:
     """What a run browser shows: the rows in its table, and the opened one's tokens."""
     if not browser.shown:
         return f"<p>{browser.message.value}</p>"
-    rows = [
-        [html.escape(cell, quote=True) for cell in cells_of(row)]
-        for row in browser.shown[:_ROWS_SHOWN]
-    ]
-    first = browser.shown[0]
+    following = browser.mode.value == "follow"
+    about = plain(browser.shown[0].question) if following else browser.message.value
+    rows = [cells_of(row) for row in browser.shown[:_ROWS_SHOWN]]
     parts = [
-        f"<p><b>{plain(Path(browser.run).name)}</b>: {plain(first.question)}</p>"
-        if browser.mode.value == "follow"
-        else f"<p><b>{plain(Path(browser.run).name)}</b>: {browser.message.value}</p>",
-        table_html(ROW_HEADER, rows, "rrrrrrll"),
+        f"<p><b>{plain(Path(browser.run).name)}</b>: {about}</p>",
+        rows_html(rows, ROW_HEADER, "rrrrrrll"),
     ]
     if browser.tokens.score is not None:
         row = browser.shown[browser.table.opened]

@@ -14,8 +14,7 @@ from sarlab.models import Policy, load_policy
 from sarlab.runs.folder import find_runs
 from sarlab.tasks import load_task
 from sarlab.widgets.candidates import pasted_answers, read_answers
-from sarlab.widgets.jobs import Report
-from sarlab.widgets.live import status
+from sarlab.widgets.live import Report, attempt, button, fill, row, show, status
 from sarlab.widgets.state import Bench
 
 _WIDE = widgets.Layout(width="100%")
@@ -39,9 +38,7 @@ class SourcePanel(widgets.VBox):
         )
         self.shown = widgets.HTML(layout=widgets.Layout(flex="1 1 320px", min_width="0"))
         self.message = status()
-        top = widgets.HBox([self.model, self.picker])
-        second = widgets.HBox([self.shown, self.right])
-        top.layout.flex_flow = second.layout.flex_flow = "row wrap"
+        top, second = row(self.model, self.picker), row(self.shown, self.right)
         super().__init__([top, second, *self._fold(), self.message])
         self.add_class("sarlab-source")
         self.layout.overflow = "hidden"
@@ -57,8 +54,7 @@ class SourcePanel(widgets.VBox):
             description="Add a question, answers, a file or a task",
             icon="chevron-right",
             layout=widgets.Layout(width="auto", align_self="flex-start"),
-        )
-        self.fold.add_class("sarlab-fold-button")
+        ).add_class("sarlab-fold-button")
         self.typed = widgets.Textarea(description="New question", layout=_WIDE, rows=2)
         self.gold = widgets.Text(description="Its answer", placeholder="optional")
         self.pasted = widgets.Textarea(
@@ -67,8 +63,8 @@ class SourcePanel(widgets.VBox):
             layout=_WIDE,
             rows=3,
         )
-        self.open_button = _button("Open question", "check")
-        self.add_button = _button("Add answers", "plus")
+        self.open_button = button("Open question", "check", lambda: self._try(self._open_typed))
+        self.add_button = button("Add answers", "plus", lambda: self._try(self._add_pasted))
         self.upload = widgets.FileUpload(
             accept=".csv,.json,.jsonl,.parquet",
             description="Load a file",
@@ -76,25 +72,19 @@ class SourcePanel(widgets.VBox):
             layout=widgets.Layout(width="auto"),
         )
         self.task = widgets.Text(description="Task", placeholder="such as word_problems")
-        self.task_button = _button(f"Load {_TASK_QUESTIONS} questions", "download")
-        rows = [
-            widgets.HBox([self.gold, self.open_button]),
-            self.pasted,
-            widgets.HBox([self.add_button, self.upload, self.task, self.task_button]),
-        ]
-        for row in (rows[0], rows[2]):
-            row.layout.flex_flow = "row wrap"
-        box = widgets.VBox([self.typed, *rows], layout=widgets.Layout(display="none"))
-        box.add_class("sarlab-fold-box")
+        self.task_button = button(
+            f"Load {_TASK_QUESTIONS} questions", "download", lambda: self._try(self._load_task)
+        )
+        loaders = row(self.add_button, self.upload, self.task, self.task_button)
+        parts = [self.typed, row(self.gold, self.open_button), self.pasted, loaders]
+        box = widgets.VBox(parts).add_class("sarlab-fold-box")
+        show(box, False)
 
         def toggle(change: Any) -> None:
-            box.layout.display = None if change["new"] else "none"
+            show(box, change["new"])
             self.fold.icon = "chevron-down" if change["new"] else "chevron-right"
 
         self.fold.observe(toggle, "value")
-        self.open_button.on_click(lambda _: self._try(self._open_typed))
-        self.add_button.on_click(lambda _: self._try(self._add_pasted))
-        self.task_button.on_click(lambda _: self._try(self._load_task))
         self.upload.observe(lambda change: self._try(self._load_file), "value")
         return [self.fold, box]
 
@@ -102,10 +92,9 @@ class SourcePanel(widgets.VBox):
         bench = self.bench
         questions = list(dict.fromkeys([*bench.questions, *filter(None, [bench.question])]))
         options = [(f"{i}. {one_line(q)}", q) for i, q in enumerate(questions, start=1)]
-        self.picker.unobserve(self._pick, "value")
-        self.picker.options = options
-        self.picker.value = bench.question if bench.question in questions else None
-        self.picker.observe(self._pick, "value")
+        fill(self.picker, options, bench.question, self._pick)
+        if not bench.question:
+            self.picker.value = None  # so that the first one can be chosen
         style = "line-height: 1.5; white-space: pre-wrap"
         self.shown.value = f'<div style="{style}">{plain(bench.question)}</div>'
         self.right.value = bench.gold
@@ -173,14 +162,8 @@ class SourcePanel(widgets.VBox):
         self.message.value = plain(text)
 
     def _try(self, action: Callable[[], Any], failed: Callable[[], Any] | None = None) -> None:
-        """Do it; a mistake of the reader is shown beside the controls."""
-        self.message.value = ""
-        try:
-            action()
-        except (ValueError, RuntimeError, OSError) as error:
-            self.message.value = f"<b>{type(error).__name__}</b>: {plain(str(error))}"
-            if failed is not None:
-                failed()
+        if not attempt(self.message, action) and failed is not None:
+            failed()
 
 
 def model_box(bench: Bench, description: str, value: str, width: str) -> widgets.Combobox:
@@ -204,18 +187,4 @@ def load_in_job(bench: Bench, reference: str, use: Callable[[Policy | None], Non
         report(0, 1, f"Loading {reference} …")
         loaded.append(load_policy(reference))
 
-    def then(change: Any) -> None:
-        if not change["new"]:
-            bench.job.unobserve(then, "busy")
-            use(loaded[0] if loaded else None)
-
-    bench.job.observe(then, "busy")
-    try:
-        bench.job.start(f"Loading {reference} …", work)
-    except RuntimeError:
-        bench.job.unobserve(then, "busy")
-        raise
-
-
-def _button(text: str, icon: str) -> widgets.Button:
-    return widgets.Button(description=text, icon=icon, layout=widgets.Layout(width="auto"))
+    bench.job.start(f"Loading {reference} …", work, then=lambda: use(loaded[0] if loaded else None))

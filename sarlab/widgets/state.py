@@ -6,7 +6,7 @@ Long work runs in a thread; edits are answered in the thread in which they arriv
 
 from __future__ import annotations
 
-import contextvars
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
 from sarlab.rollout import sample as sample_answers
-from sarlab.widgets.candidates import Candidate, Draft, is_correct, rejudged
-from sarlab.widgets.jobs import JobBar, Report
+from sarlab.widgets.candidates import Candidate, Draft, is_correct, judged_score, rejudged
+from sarlab.widgets.live import JobBar, Report, in_thread
 from sarlab.widgets.stored import stored_scores
 
 _SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
@@ -132,8 +132,12 @@ class Bench(widgets.VBox):
             for question in chosen:
                 while self.drafts.get(question):
                     draft = self.drafts[question][0]
-                    words = f"Scoring answer {done + 1} of {total}"
-                    score = self.score(question, draft.answer, on_tokens=_in_job(report, words))
+                    words = f"Scoring answer {done + 1} of {total}: token"
+
+                    def on_tokens(at: int, of: int, words: str = words) -> None:
+                        report(at, of, f"{words} {at} of {of}")
+
+                    score = self.score(question, draft.answer, on_tokens=on_tokens)
                     self.drafts[question].pop(0)
                     self._append(question, self._judged(score, draft))
                     done += 1
@@ -160,25 +164,26 @@ class Bench(widgets.VBox):
             raise ValueError("There is no question to answer. Choose or type one above.")
 
         def work(report: Report) -> None:
+            with self.compute:
+                prefix = self.rescorer(question).conditioned
             for done in range(0, count, _SAMPLE_CHUNK):
                 size = min(_SAMPLE_CHUNK, count - done)
-                position = 0
-
-                def on_token(_: int, __: int, size: int = size, done: int = done) -> None:
-                    nonlocal position
-                    position += 1
-                    which = f"{done + 1} to {done + size}" if size > 1 else f"{done + 1}"
-                    report(
-                        done * max_tokens + size * position,
-                        count * max_tokens,
-                        f"Sampling answer {which} of {count}: token {position}",
-                    )
-
-                for ids, truncated in self._sample_ids(
-                    question, size, max_tokens, f"{seed} {done}", on_token
-                ):
-                    draft = Draft(question, ids, gold, "sampled", truncated)
-                    self._append(question, self._judged(self.score(question, ids), draft))
+                which = f"{done + 1} to {done + size}" if size > 1 else f"{done + 1}"
+                words = f"Sampling answer {which} of {count}: token"
+                on_token = _on_token(report, words, done * max_tokens, size, count * max_tokens)
+                rollouts = sample_answers(
+                    self.policy,
+                    [prefix],
+                    group_size=size,
+                    max_answer_tokens=max_tokens,
+                    seed=f"{seed} {done} workbench",
+                    on_token=on_token,
+                )
+                lengths, truncated = rollouts.lengths.tolist(), rollouts.truncated.tolist()
+                for ids, n, cut in zip(rollouts.answer_ids, lengths, truncated, strict=True):
+                    draft = Draft(question, tuple(ids[:n].tolist()), gold, "sampled", bool(cut))
+                    score = self.score(question, draft.answer)
+                    self._append(question, self._judged(score, draft))
 
         self.job.start("Sampling …", work, wait=wait)
 
@@ -300,27 +305,9 @@ class Bench(widgets.VBox):
 
     # Inside
 
-    def _sample_ids(
-        self, question: str, count: int, max_tokens: int, seed: str, on_token: Any
-    ) -> list[tuple[tuple[int, ...], bool]]:
-        with self.compute:
-            prefix = self.rescorer(question).conditioned
-        rollouts = sample_answers(
-            self.policy,
-            [prefix],
-            group_size=count,
-            max_answer_tokens=max_tokens,
-            seed=f"{seed} workbench",
-            on_token=on_token,
-        )
-        lengths, truncated = rollouts.lengths.tolist(), rollouts.truncated.tolist()
-        rows = zip(rollouts.answer_ids, lengths, truncated, strict=True)
-        return [(tuple(ids[:n].tolist()), bool(cut)) for ids, n, cut in rows]
-
     def _judged(self, score: AnswerScore, draft: Draft) -> Candidate:
         gold = draft.gold or self.golds.get(draft.question) or None
-        correct = is_correct(score.answer, gold)
-        return Candidate(score, correct, gold, draft.label, draft.truncated)
+        return judged_score(score, replace(draft, gold=gold))
 
     def _append(self, question: str, candidate: Candidate) -> None:
         self.scored.setdefault(question, []).append(candidate)
@@ -361,10 +348,7 @@ class Bench(widgets.VBox):
             if self.opened is score and self.policy is policy:
                 self.opened = replace(detailed, answer=score.answer)
 
-        # The thread takes the caller's context along, so that ipykernel knows whose output it is.
-        context = contextvars.copy_context()
-        self._details = threading.Thread(target=lambda: context.run(work), daemon=True)
-        self._details.start()
+        self._details = in_thread(work)
 
     @traitlets.observe("gold")
     def _judge_again(self, _: Any) -> None:
@@ -390,24 +374,22 @@ class Bench(widgets.VBox):
         self._detailed = {}
         for question, group in self.scored.items():
             self.drafts.setdefault(question, [])[:0] = [
-                Draft(
-                    question,
-                    c.score.token_ids if same else c.score.answer,
-                    c.gold,
-                    c.label,
-                    c.truncated,
-                )
-                for c in group
+                Draft(question, c.score.token_ids if same else text, c.gold, c.label, c.truncated)
+                for c, text in ((c, c.score.answer) for c in group)
             ]
         self.scored = {}
         self.open_question(self.question)
 
 
-def _in_job(report: Report, words: str) -> OnTokens:
-    def on_tokens(done: int, total: int) -> None:
-        report(done, total, f"{words}: token {done} of {total}")
+def _on_token(report: Report, words: str, done: int, size: int, total: int) -> OnTokens:
+    """Reports each token position of ``size`` answers that are sampled together."""
+    positions = itertools.count(1)
 
-    return on_tokens
+    def on_token(*_: int) -> None:
+        at = next(positions)
+        report(done + size * at, total, f"{words} {at}")
+
+    return on_token
 
 
 def _summary(added: Sequence[Candidate | Draft], duplicates: int, golds: dict[str, str]) -> str:

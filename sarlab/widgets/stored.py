@@ -21,7 +21,7 @@ from sarlab.answers import AnswerScore, question_prefixes
 from sarlab.models import DATA, Policy
 from sarlab.prompts import encode_answer
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.widgets.candidates import Candidate, Draft, is_correct
+from sarlab.widgets.candidates import Candidate, Draft, judged_score
 
 EXAMPLE_SCORES = DATA / "examples" / "scores.parquet"
 _PARAMETERS, _WEIGHTS = b"parameters", b"weights_sha256"
@@ -135,4 +135,4 @@ def _candidate(draft: Draft, row: Mapping[str, Any]) -> Candidate:
         ppl_conditioned=perplexity(both[0], mask).item(),
         ppl_standalone=perplexity(both[1], mask).item(),
     )
-    return Candidate(score, is_correct(text, draft.gold), draft.gold, draft.label)
+    return judged_score(score, draft)

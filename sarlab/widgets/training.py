@@ -7,28 +7,37 @@ widgets, so that they are still there in a notebook whose kernel is gone.
 from __future__ import annotations
 
 import asyncio
+import html
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
-import ipywidgets
-import traitlets
+import pandas as pd
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.config import TrainConfig
-from sarlab.display.figures import show, training_figure
+from sarlab.display.figures import BLUE, show, training_figure
+from sarlab.display.tables import html_table
+from sarlab.display.text import signed
+from sarlab.evaluation.formatting import ONE_SEED, pair_table, run_summary
+from sarlab.evaluation.policies import run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
+from sarlab.runs.atomic import read_json
+from sarlab.runs.folder import read_rollouts
 from sarlab.runs.parameters import training_request
 from sarlab.types import StepRecord
-from sarlab.widgets.run_views import progress_html, show_examples, show_summary
+from sarlab.widgets.candidates import verdict_text
+from sarlab.widgets.live import Access, button, row, status
 
 __all__ = ["TrainingView", "show_examples", "show_summary", "training_request", "watch_training"]
 
 _CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
+_GREY = "rgba(128,128,128,0.25)"
+_TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
 
 
 async def watch_training(
@@ -59,20 +68,6 @@ async def watch_training(
         await view.close()
 
 
-class News(anywidget.AnyWidget):
-    """A line of text that a screen reader speaks when it changes."""
-
-    _esm = """export default { render({ model, el }) {
-        el.setAttribute("role", "status");
-        el.classList.add("sarlab-news");
-        el.style.padding = "0 8px";
-        const say = () => { el.textContent = model.get("text"); };
-        model.on("change:text", say);
-        say();
-    } };"""
-    text = traitlets.Unicode().tag(sync=True)
-
-
 class TrainingView(View):
     """Watches a run from a notebook cell: what :func:`watch_training` makes."""
 
@@ -88,17 +83,18 @@ class TrainingView(View):
         self._messages: list[str] = []
         self._doing, self._phase = "loading the model", "loading the model"
         self._writing = False  # whether answers are being written, which Stop breaks off
-        self.button = _button(
-            "Stop", "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
+        self.button = button("Stop", action=self.stop)
+        self.button.tooltip = (
+            "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
         )
-        self.button_test = _button(
-            "Stop and test",
-            "Ends training after this step, then judges the held-out test. It can be resumed.",
+        self.button_test = button("Stop and test", action=self.stop_and_test)
+        self.button_test.tooltip = (
+            "Ends training after this step, then judges the held-out test. It can be resumed."
         )
-        self.button.on_click(lambda _: self.stop())
-        self.button_test.on_click(lambda _: self.stop_and_test())
-        self.news = News(text="Starting: the model is loaded, then judged before training.")
-        box = ipywidgets.HBox([self.button, self.button_test, self.news])
+        self.news = status("Starting: the model is loaded, then judged before training.")
+        for part, name in ((self.button, "stop"), (self.button_test, "stop"), (self.news, "news")):
+            part.add_class(f"sarlab-{name}")
+        box = row(self.button, self.button_test, self.news, Access()).add_class("sarlab-controls")
         box.layout.align_items = "center"
         self._controls: DisplayHandle = display(box, display_id=True)
         self._line: DisplayHandle = display(HTML(self._html()), display_id=True)
@@ -111,7 +107,7 @@ class TrainingView(View):
             what = f"{self._doing} is dropped" if self._writing else f"after {self._doing}"
         self.button.disabled = self.button_test.disabled = True
         self.button.description = f"Stopping: {what}"
-        self.news.text = "No held-out test follows; the run can be resumed."
+        self.news.value = "No held-out test follows; the run can be resumed."
 
     def stop_and_test(self) -> None:
         """End training after the present step, then judge the held-out test. From any thread."""
@@ -120,7 +116,7 @@ class TrainingView(View):
         when = f"after step {self._done + 1}" if training else f"before step {self._done + 1}"
         self.button_test.disabled = True
         self.button_test.description = f"Stopping {when}"
-        self.news.text = f"Training ends {when}, then the held-out test is judged."
+        self.news.value = f"Training ends {when}, then the held-out test is judged."
 
     def wants_stop(self) -> bool:
         """Whether a button was pressed."""
@@ -130,7 +126,7 @@ class TrainingView(View):
         """Training starts, ``done`` steps lie behind it."""
         self._total, self._done = config.steps, done
         self._began = time.monotonic()
-        self.news.text = f"Training, {config.steps - done} steps."
+        self.news.value = f"Training, {config.steps - done} steps."
         self._refresh()
 
     def phase(self, text: str, done: int, total: int) -> None:
@@ -161,13 +157,16 @@ class TrainingView(View):
             f"held-out questions after step {step}: {summary['accuracy']:.0%} right, "
             f"{summary['mean_length']:.0f} tokens"
         )
-        self.news.text = f"{summary['accuracy']:.0%} of held-out questions right after step {step}."
+        self.news.value = (
+            f"{summary['accuracy']:.0%} of held-out questions right after step {step}."
+        )
         self._refresh()
 
     def message(self, text: str) -> None:
         """A warning; the last few stay in sight."""
         self._messages = [*self._messages, text][-5:]
-        self.news.text = f"Warning: {text.split(': ', 2)[-2].replace('_', ' ')}, see below."
+        kind = text.split(": ", 2)[-2].replace("_", " ")
+        self.news.value = f"Warning: {html.escape(kind)}, see below."
         self._refresh()
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -176,7 +175,7 @@ class TrainingView(View):
         self._phase = "finished" if self._done == self._total else "stopped"
         if "trained" not in summary:
             self._phase = "stopped, without the held-out test; resume = True goes on"
-        self.news.text = self._progress_text()
+        self.news.value = html.escape(self._progress_text())
         self._refresh()
         if self._metrics:
             self._draw(last=True)
@@ -224,12 +223,56 @@ class TrainingView(View):
         return f"{self._done} of {self._total} steps{left}{phase}"
 
 
-def _button(text: str, tooltip: str) -> ipywidgets.Button:
-    layout = ipywidgets.Layout(width="auto", flex="0 0 auto")
-    button = ipywidgets.Button(description=text, tooltip=tooltip, layout=layout)
-    return button.add_class("sarlab-stop")
-
-
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def progress_html(done: int, total: int, lines: Sequence[str], warnings: Sequence[str] = ()) -> str:
+    """How far a run is: lines of text, a bar, and warnings below it."""
+    share = done / total if total else 0.0
+    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+    below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in warnings)
+    return (
+        f'<div class="sarlab-training" style="line-height:1.6">{text}'
+        f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
+        f'aria-valuemax="{total}" aria-valuenow="{done}" style="background:{_GREY};height:6px;'
+        f'border-radius:3px;max-width:640px;margin:2px 0 4px"><div style="background:{BLUE};'
+        f'height:6px;border-radius:3px;width:{share:.1%}"></div></div>{below}</div>'
+    )
+
+
+def show_summary(folder: str | Path) -> HTML:
+    """Base against trained; what to do next where a run was stopped before that was judged."""
+    folder = Path(folder)
+    if (folder / "summary.json").exists():
+        table = run_summary(folder)
+        questions = f"{table.iloc[1]['questions']} held-out questions, 95% intervals"
+        caption = f"{questions}; {ONE_SEED}"
+        facts = f"<div>{html.escape(run_facts(folder))}</div>"
+        return HTML(html_table(pair_table(table), caption) + facts)
+    steps = read_json(folder / "run.json")["steps_done"]
+    return HTML(
+        f"<div>The run was stopped after {steps} steps, before its held-out test. To go on, set "
+        f"<code>name = {html.escape(repr(folder.name))}</code> and <code>resume = True</code>, "
+        "and run the notebook again.</div>"
+    )
+
+
+def show_examples(folder: str | Path, count: int = 3) -> HTML:
+    """The first probe questions, each answered before training and at its end."""
+    if not list(Path(folder).glob("rollouts.parquet/probe-*.parquet")):
+        return HTML("<div>No question was answered before the run was stopped.</div>")
+    rows = read_rollouts(folder, "probe").to_pylist()
+    steps = sorted({min(r["step"] for r in rows), max(r["step"] for r in rows)})
+    answers: dict[str, dict[str, str]] = {}
+    for r in rows:
+        if r["step"] in steps:
+            sar = "" if r["sar"] is None else f", SAR {signed(r['sar'], 2)}"
+            answers.setdefault(r["question"], {}).setdefault(
+                f"step {r['step']}",
+                f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{sar}"
+                f'<div style="{_TEXT}">{html.escape(r["answer"])}</div>',
+            )
+    frame = pd.DataFrame([{"question": q, **cells} for q, cells in list(answers.items())[:count]])
+    return HTML(html_table(frame, markup=[f"step {step}" for step in steps]))

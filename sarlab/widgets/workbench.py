@@ -1,27 +1,314 @@
-"""The reward workbench: see, token by token, what the reward sees."""
+"""The reward workbench: its panels, each of which watches the state and draws a part of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 
+from sarlab.display.text import plain, signed
+from sarlab.display.token_view import out_of_depth
 from sarlab.models import Policy
-from sarlab.widgets.candidates import Candidate, Draft
-from sarlab.widgets.html import terms_html
-from sarlab.widgets.live import Access
-from sarlab.widgets.panels import (
-    DesignsPanel,
-    ExportPanel,
-    PairTab,
-    RankingPanel,
-    SamplePanel,
-    TokensTab,
+from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
+from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.export import write_html, write_png
+from sarlab.widgets.figures import designs_figure
+from sarlab.widgets.html import RANKING_HEADER, designs_html, legend_html, ranking_rows, terms_html
+from sarlab.widgets.live import (
+    Access,
+    ChoiceTable,
+    TokenPanel,
+    attempt,
+    button,
+    choices,
+    put_figure,
+    row,
+    status,
 )
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.source import SourcePanel
+from sarlab.widgets.snapshot import workbench_html
+from sarlab.widgets.source import SourcePanel, load_in_job, model_box
 from sarlab.widgets.state import Bench
+
+_PROGRESS_FROM = 150  # tokens of an edit from which its progress is shown
+
+
+class RankingPanel(widgets.VBox):
+    """The answers to the question, highest SAR first: open one, pin two."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.table = ChoiceTable(pinning=True, name="Answers, highest SAR first")
+        self.note = status()
+        super().__init__([self.table, self.note])
+        self.add_class("sarlab-ranking")
+        self.table.observe(lambda c: setattr(bench, "answer", c["new"]), "opened")
+        self.table.observe(lambda c: setattr(bench, "pinned", tuple(c["new"])), "pinned")
+        bench.observe(self._draw, "answers")
+        bench.observe(self._mark, ["answer", "pinned"])
+        self._draw()
+
+    def _draw(self, _: Any = None) -> None:
+        answers = self.bench.answers
+        self.table.show(RANKING_HEADER, "rlrrrrlt", ranking_rows(answers), ranked(answers))
+        self.note.value = self._note()
+        self._mark()
+
+    def _note(self) -> str:
+        answers = self.bench.answers
+        if not answers:
+            return "No answers yet: add some above, or draw some under Sample."
+        foreign = sum(out_of_depth(c.score) for c in answers)
+        if foreign:
+            return (
+                f"<b>{foreign} of {len(answers)} answers have perplexities in the thousands.</b> "
+                f"{plain(self.bench.policy.reference)} was not trained on such text, so these "
+                "SAR values and their order mean little. Choose another model."
+            )
+        return ""
+
+    def _mark(self, _: Any = None) -> None:
+        self.table.opened = self.bench.answer
+        self.table.pinned = list(self.bench.pinned)
+
+
+class TokensTab(widgets.VBox):
+    """The opened answer: tokens, span, and the box to edit it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.panel = TokenPanel(editable=True)
+        self.keep = button("Keep as new answer", "plus", bench.keep_edit)
+        self.reset = button("Undo edits", "undo", self._undo)
+        super().__init__([self.panel, row(self.keep, self.reset)])
+        self._seq = 0
+        self.panel.observe(self._draft, "draft")
+        self.panel.observe(lambda c: setattr(bench, "selection", tuple(c["new"])), "selection")
+        bench.observe(self._draw, ["opened", "gold"])
+        bench.observe(self._mark, "selection")
+        bench.observe(self._buttons, ["edited", "opened"])
+        self._draw()
+        self._buttons()
+
+    def _draw(self, _: Any = None) -> None:
+        score = self.bench.opened
+        self.panel.message = ""
+        self.panel.show(score, self._seq, *self.bench.verdict())
+        if score is not None and not self.bench.edited:
+            self.panel.text = score.answer
+
+    def _draft(self, change: Any) -> None:
+        draft = change["new"]
+        self._seq = int(draft.get("seq", 0))
+
+        def on_tokens(done: int, total: int) -> None:
+            if total >= _PROGRESS_FROM:
+                self.panel.message = f"Scoring: token {done} of {total} …"
+
+        message = ""
+        try:
+            text = str(draft.get("text", ""))
+            if self.bench.question and self.bench.edit(text, on_tokens=on_tokens) is None:
+                self.panel.show(None, self._seq)
+                message = "The answer is empty: there is nothing to score."
+        except ValueError as error:
+            message = str(error)
+        finally:
+            self.panel.message, self.panel.acknowledged = message, self._seq
+
+    def _undo(self) -> None:
+        self.panel.text = ""  # so that the box takes the old text even where it was its last
+        self.bench.undo_edit()
+
+    def _mark(self, _: Any = None) -> None:
+        self.panel.selection = list(self.bench.selection)
+        pair = self.bench.span_numbers()
+        if pair is None:
+            self.panel.span = []
+            return
+        assert self.bench.opened is not None
+        start, stop = self.bench.selection
+        sar, count = self.bench.opened.sar, stop - start
+        nats = sum(self.bench.opened.values[start:stop])
+        which = f"{count} token{'s' if count > 1 else ''} ({start + 1}–{stop})"
+        names = ("left out of the mean", "deleted, the rest scored again")
+        self.panel.span = [
+            [f"Selected: {which}: Δ log p", f"{signed(nats, 2)} nats", ""],
+            *(
+                [f"SAR with the span {name}", signed(new), f"({signed(new - sar)})"]
+                for name, new in zip(names, pair, strict=True)
+            ),
+        ]
+
+    def _buttons(self, _: Any = None) -> None:
+        self.reset.disabled = not self.bench.edited
+        self.keep.disabled = not self.bench.edited or self.bench.opened is None
+
+
+class PairTab(widgets.VBox):
+    """Two answers, or one answer under two policies, side by side on one scale."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.model = model_box(bench, "Model for B", "", "360px")
+        self.model.placeholder = "the same as for A"
+        self.model.tooltip = "A second model: a run folder, or any that shares the tokenizer"
+        self.hint = status()
+        self.labels = (widgets.HTML(), widgets.HTML())
+        self.views = (TokenPanel(compact=True), TokenPanel(compact=True))
+        half = widgets.Layout(flex="1 1 300px", min_width="0", padding="0 12px 0 0")
+        pairs = zip(self.labels, self.views, strict=True)
+        sides = row(*(widgets.VBox(pair, layout=half) for pair in pairs))
+        legend = widgets.HTML(legend_html())
+        super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
+        self.model.observe(self._load, "value")
+        bench.observe(self._draw, ["pinned", "answers", "policy_b", "policy"])
+        self._draw()
+
+    def _load(self, change: Any) -> None:
+        reference = change["new"].strip()
+        self.hint.value = ""
+        if not reference:
+            self.bench.policy_b = None
+            return
+        attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
+
+    def _use(self, policy: Policy | None) -> None:
+        if policy is None:
+            self.hint.value = plain(self.bench.job.closing)
+        elif policy.tokenizer.get_vocab() != self.bench.policy.tokenizer.get_vocab():
+            self.hint.value = plain(
+                f"{policy.reference} has another tokenizer than {self.bench.policy.reference}, so "
+                "tokens can't be compared one by one. Choose a model of the same family."
+            )
+        else:
+            self.bench.policy_b = policy
+
+    def _draw(self, _: Any = None) -> None:
+        scores = {label[0]: (label, score) for label, score in self.bench.pinned_scores()}
+        for name, label, view in zip("AB", self.labels, self.views, strict=True):
+            text, score = scores.get(name, (f"{name}: pin an answer in the table above", None))
+            label.value = f"<b>{plain(text)}</b>"
+            view.show(score)
+
+
+class DesignsPanel(widgets.VBox):
+    """Reward designs on the answers to this question, or on all questions by label."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.alpha = widgets.FloatSlider(
+            value=bench.alpha, min=0, max=1, step=0.01, description="α", continuous_update=False
+        )
+        self.measure = choices(
+            {"advantages": "advantage", "rewards": "reward"},
+            *("Reward minus the group's mean", "Correctness plus α times the bonus"),
+        )
+        self.scope = choices({"this question": "one", "all questions, by label": "all"})
+        self.message = status()
+        self.table = widgets.HTML()
+        self.figure = widgets.Output()
+        top = row(self.alpha, self.measure, self.scope)
+        super().__init__([top, self.message, self.figure, self.table])
+        self.add_class("sarlab-designs")
+        self.alpha.observe(lambda c: setattr(bench, "alpha", c["new"]), "value")
+        self.measure.observe(self._draw, "value")
+        self.scope.observe(self._choose_scope, "value")
+        bench.observe(self._draw, ["answers", "alpha"])
+        bench.job.observe(self._finished, "busy")
+        self._draw()
+
+    def _choose_scope(self, _: Any) -> None:
+        self._draw()
+        if self.scope.value == "all":  # one click: what is missing is scored, then drawn
+            attempt(self.message, self.bench.score_waiting)
+
+    def _finished(self, change: Any) -> None:
+        if not change["new"] and self.scope.value == "all":
+            self._draw()
+
+    def _draw(self, _: Any = None) -> None:
+        bench = self.bench
+        self.alpha.value = bench.alpha
+        everything = self.scope.value == "all"
+        groups = list(bench.scored.values()) if everything else [bench.answers]
+        unjudged = sum(len(group) - len(judged(group)) for group in groups)
+        chosen = [c for group in map(judged, groups) if len(group) > 1 for c in group]
+        waiting = sum(bool(group) for group in bench.drafts.values()) if everything else 0
+        notes = []
+        if waiting:
+            notes.append(f"{waiting} questions are not scored yet.")
+        if unjudged:
+            notes.append(
+                f"{unjudged} answers are left out: no right answer is known for their question. "
+                "Type it above, beside the question."
+            )
+        if not chosen:
+            notes.append("An advantage compares answers: a question needs two or more.")
+        self.message.value = " ".join(notes)
+        if not chosen:
+            self.table.value = ""
+            put_figure(self.figure, None)
+            return
+        if not everything:
+            chosen = [chosen[i] for i in ranked(chosen)]
+        designs = compare_designs(chosen, bench.alpha)
+        # The table first: it is drawn at once, the figure takes the browser a moment.
+        self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
+        put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
+
+
+class SamplePanel(widgets.VBox):
+    """Sample answers from the policy; progress and the stop button stand above the table."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        narrow = widgets.Layout(width="190px")
+        self.count = widgets.BoundedIntText(4, 1, 64, description="Answers", layout=narrow)
+        self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
+        self.seed = widgets.IntText(0, description="Seed", layout=narrow)
+        self.button = button("Sample", "play", self._sample, button_style="primary")
+        self.message = status(
+            "Sampled at temperature 1 from the whole distribution, as in training. Answers join "
+            "the table as they come; a stop loses only those in flight."
+        )
+        super().__init__([row(self.count, self.limit, self.seed, self.button), self.message])
+        bench.job.observe(lambda c: setattr(self.button, "disabled", c["new"]), "busy")
+
+    def _sample(self) -> None:
+        settings = (self.count.value, self.limit.value, self.seed.value)
+        if attempt(self.message, lambda: self.bench.sample(*settings)):
+            self.seed.value += 1  # the next click draws other answers
+
+
+class ExportPanel(widgets.VBox):
+    """Write what is looked at into a file."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.name = widgets.Text("exports/answers", description="File")
+        tooltips = ("Write an HTML file without scripts", "Write a picture; needs Chromium")
+        self.html = button("HTML", "file-code-o", self._html, tooltip=tooltips[0])
+        self.png = button("PNG", "picture-o", self._png, tooltip=tooltips[1])
+        self.message = status(
+            "The ranking, the opened answer, the pinned pair and the reward designs: one HTML "
+            "file without scripts, or a picture of it."
+        )
+        super().__init__([row(self.name, self.html, self.png), self.message])
+
+    def _html(self) -> None:
+        attempt(self.message, lambda: self._write(".html", write_html))
+
+    def _png(self) -> None:
+        attempt(self.message, lambda: self._write(".png", write_png))
+
+    def _write(self, suffix: str, write: Any) -> None:
+        self.message.value = "Writing …"
+        name = self.name.value.strip() + suffix
+        path = write(name, self.bench.question, workbench_html(self.bench))
+        self.message.value = f"Written: <code>{plain(str(path))}</code>"
 
 
 class Workbench(Bench):

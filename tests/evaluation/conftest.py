@@ -12,7 +12,7 @@ import pytest
 from sarlab.config import TrainConfig
 from sarlab.job.logbook import summarise_run
 from sarlab.runs.folder import Run, write_json
-from sarlab.tasks.word_problems import draw_problem
+from sarlab.tasks.stories import draw_problem
 from sarlab.types import Question
 
 CHATTER = (

@@ -38,7 +38,7 @@ function render({ el }) {
   const observer = new MutationObserver(soon);
   const options = { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] };
   const start = () => {
-    watched = el.closest(".sarlab-workbench") || el.closest(".sarlab-runs");
+    watched = el.closest(".sarlab-workbench, .sarlab-controls") || el.closest(".sarlab-runs");
     if (!watched) return void requestAnimationFrame(start); // not on the page yet
     observer.observe(watched, options);
     name(watched);

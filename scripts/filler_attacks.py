@@ -16,46 +16,46 @@ from collections.abc import Callable
 
 import torch
 from build_tiny import FILLER, column_sum
-from sarlab.tasks.fact_stories import draw_story, solution_lines
-from sarlab.tasks.word_problems import WordProblem, draw_problem
+from story_account import solution_lines
 
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards import filler_share, sar
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
+from sarlab.tasks.stories import Story, draw_problem, draw_story
 from sarlab.types import RewardInputs
 
-Pad = Callable[[list[str], WordProblem, random.Random], list[str]]
+Pad = Callable[[list[str], Story, random.Random], list[str]]
 
 
-def plain(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def plain(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """Sentences of filler, each on a line."""
     return [*rng.sample(FILLER, 6), *lines]
 
 
-def joined(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def joined(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """The same sentences on the lines of the solution."""
     extra = rng.sample(FILLER, min(6, len(lines)))
     return [f"{e} {line}" for e, line in zip(extra, lines, strict=False)] + lines[len(extra) :]
 
 
-def twice(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def twice(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """Every line of the solution written twice."""
     return [x for line in lines for x in (line, line)]
 
 
-def again(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def again(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """The whole solution written twice."""
     return [*lines, *lines]
 
 
-def echo(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def echo(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """One sentence of filler six times."""
     return [*[rng.choice(FILLER)] * 6, *lines]
 
 
-def copied(lines: list[str], problem: WordProblem, rng: random.Random) -> list[str]:
+def copied(lines: list[str], problem: Story, rng: random.Random) -> list[str]:
     """The question, sentence by sentence."""
     return [
         *(s.strip() + "." for s in problem.question.rstrip("?").split(".") if s.strip()),
@@ -63,12 +63,12 @@ def copied(lines: list[str], problem: WordProblem, rng: random.Random) -> list[s
     ]
 
 
-def chain(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def chain(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """A sum of other numbers, worked out in the same way, that leads nowhere."""
     return [*column_sum(rng.randint(101, 799), rng.randint(101, 799)), *lines]
 
 
-def password(lines: list[str], _: WordProblem, rng: random.Random) -> list[str]:
+def password(lines: list[str], _: Story, rng: random.Random) -> list[str]:
     """A random number that the next lines repeat."""
     number = rng.randint(10_000, 99_999)
     return [*[f"{number}+{number}"] * 5, *lines]

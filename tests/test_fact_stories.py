@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from sarlab.tasks.fact_stories import HIGH, LOW, draw_story, solution_lines
-from story_account import account
+from story_account import account, solution_lines
 
 from sarlab.models import load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks import load_task, verify
+from sarlab.tasks.stories import FACT_RANGE, draw_story
 
 
 def test_a_solution_reads_one_more_number_per_line() -> None:
@@ -52,7 +52,9 @@ def test_every_number_of_a_story_stands_in_it_and_the_unneeded_one_is_no_term() 
     spare = 0
     for _ in range(500):
         story = draw_story(rng)
-        assert 2 <= len(story.terms) <= 6 and all(LOW <= x <= HIGH for x in story.terms)
+        assert 2 <= len(story.terms) <= 6 and all(
+            FACT_RANGE[0] <= x <= FACT_RANGE[1] for x in story.terms
+        )
         numbers = [int(w.strip(".")) for w in story.question.split() if w.strip(".").isdigit()]
         assert sorted(numbers) == sorted([*story.terms, *filter(None, [story.unneeded])])
         assert story.unneeded not in story.terms

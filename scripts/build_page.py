@@ -31,7 +31,7 @@ from tokenizers import Regex, pre_tokenizers
 from sarlab import load_task, verify
 from sarlab.display.token_view import legend
 from sarlab.sar import self_aligned_reward
-from sarlab.tasks.word_problems import WordProblem
+from sarlab.tasks.stories import Story
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "page"
@@ -238,7 +238,7 @@ def stories() -> list[dict[str, Any]]:
     rng = random.Random("page stories")
     for question in load_task("word_problems").heldout(STORIES):
         terms = tuple(int(n) for n in re.findall(r"\d+", question.text))
-        problem = WordProblem(question.text, terms)
+        problem = Story(question.text, terms)
         assert problem.answer == question.gold
         steps = write_answer(problem, rng, steps=True, filler=False)
         wrong = re.sub(r"\d+$", lambda m: str(int(m[0]) + 10), steps)

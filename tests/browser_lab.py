@@ -107,7 +107,10 @@ def open_page(scratch: Path, *, height: int = 1500) -> Iterator[Any]:
     page = context.pages[0] if context.pages else context.new_page()
     page.set_default_timeout(240_000)  # a loaded machine is slow, not wrong
     page.errors = []
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    # anywidget gives a model 2 s and then rejects a promise. A busy machine takes longer, and the
+    # widget works all the same: the tests see what it shows.
+    slow = "[anywidget] Failed to initialize model."
+    page.on("pageerror", lambda e: page.errors.append(str(e)) if slow not in str(e) else None)
     page.on("dialog", lambda dialog: (page.errors.append("a dialog opened"), dialog.dismiss()))
     try:
         yield page

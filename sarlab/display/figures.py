@@ -65,23 +65,23 @@ def training_figure(
         horizontal_spacing=0.075,
         shared_xaxes=False,
     )
-    legend = {"step": True, "trend": True, "heldout": True}
+    named: set[str] = set()
     for index, (_, column, form) in enumerate(_PANELS):
         place = {"row": index // _COLUMNS + 1, "col": index % _COLUMNS + 1}
-        for kind, trace in _panel_traces(metrics, column, baseline):
-            trace.update(showlegend=legend[kind], legendgroup=kind)
-            legend[kind] = False
+        for kind, trace in _panel_traces(metrics, column, baseline).items():
+            trace.update(showlegend=kind not in named, legendgroup=kind)
+            named.add(kind)
             figure.add_trace(trace, **place)
         figure.update_yaxes(tickformat=form, nticks=5, rangemode="tozero", **place)
         if form == ".0%":
             figure.update_yaxes(range=[-0.02, 1.04], **place)
         if place["row"] == rows:
             figure.update_xaxes(title_text="step", title_standoff=4, **place)
+    line = {"color": GREY, "width": 1.5, "dash": "dot"}
     warned = [m["step"] for m in metrics if m.get("messages")]
     for step in warned:
-        figure.add_vline(x=step, line={"color": GREY, "width": 1.5, "dash": "dot"})
+        figure.add_vline(x=step, line=line)
     if warned:  # a line across all panels is no trace, so its legend entry is an empty one
-        line = {"color": GREY, "width": 1.5, "dash": "dot"}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name="warning")
     last = max((int(m["step"]) for m in metrics), default=0)
     start = 0 if baseline or any(m["step"] == 0 for m in metrics) else 1
@@ -94,47 +94,27 @@ def training_figure(
 
 def _panel_traces(
     metrics: Sequence[Mapping[str, Any]], column: str, baseline: Mapping[str, Any] | None
-) -> list[tuple[str, go.Scatter]]:
-    x = [m["step"] for m in metrics]
-    y = [m.get(column) for m in metrics]
+) -> dict[str, go.Scatter]:
+    x, y = [m["step"] for m in metrics], [m.get(column) for m in metrics]
     long = len(x) >= _SMOOTH_FROM
-    traces = [
-        (
-            "step",
-            go.Scatter(
-                x=x,
-                y=y,
-                name="each step",
-                mode="lines" if long else "lines+markers",
-                line={"color": BLUE, "width": 1 if long else 2},
-            ),
-        )
-    ]
+    line = {"color": BLUE, "width": 1 if long else 2}
+    mode = "lines" if long else "lines+markers"
+    traces = {"step": go.Scatter(x=x, y=y, name="each step", mode=mode, line=line)}
     if long:
-        trend = go.Scatter(
-            x=x,
-            y=running_mean(y, 5),
-            name="mean of 5 steps",
-            mode="lines",
-            line={"color": BLUE, "width": 3},
-            hoverinfo="skip",
-        )
-        traces.append(("trend", trend))
+        trend = go.Scatter(x=x, y=running_mean(y, 5), name="mean of 5 steps", hoverinfo="skip")
+        traces["trend"] = trend.update(mode="lines", line={"color": BLUE, "width": 3})
     heldout = _HELDOUT.get(column, f"heldout_{column}")
-    points = [(m["step"], m[heldout]) for m in metrics if m.get(heldout) is not None]
+    points = {m["step"]: m[heldout] for m in metrics if m.get(heldout) is not None}
     before = (baseline or {}).get("mean_reward" if column == "reward" else column)
-    if before is not None and not any(step == 0 for step, _ in points):
-        points.insert(0, (0, before))
+    if before is not None:
+        points = {0: before, **points}
     if points:
-        marks = go.Scatter(
-            x=[step for step, _ in points],
-            y=[value for _, value in points],
-            name="held-out questions",
+        marks = go.Scatter(x=list(points), y=list(points.values()), name="held-out questions")
+        traces["heldout"] = marks.update(
             mode="lines+markers",
             line={"color": ORANGE, "width": 1.5, "dash": "dot"},
             marker={"color": ORANGE, "size": 8, "symbol": "diamond"},
         )
-        traces.append(("heldout", marks))
     return traces
 
 

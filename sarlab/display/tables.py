@@ -18,6 +18,7 @@ MISSING = "–"
 """What a cell shows that has no value."""
 
 _NUMBER = re.compile(r"[<≈]?\s?[+\-−–]?[$(]?\d|[–—+−✓✗]?$")
+_TAG = re.compile(r"<[^>]*>")
 _SIDES = {"l": "left", "c": "center", "r": "right"}
 _LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
 
@@ -149,5 +150,5 @@ def _side(index: int, cells: Collection[str]) -> str:
 
 def _wrap(cells: Collection[str]) -> str:
     """Long text wraps; a number and its interval stay on one line."""
-    longest = max((len(cell) for cell in cells), default=0)
+    longest = max((len(_TAG.sub("", cell)) for cell in cells), default=0)
     return "white-space:nowrap" if longest <= 32 else "min-width:14em"

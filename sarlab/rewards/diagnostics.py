@@ -86,12 +86,12 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     for _ in range(_ROUNDS):
         shift, stretch = np.zeros(len(bonus)), np.zeros(len(bonus))
         for start, stop in itertools.pairwise(ends):
-            own, paid = curve[start:stop], bonus[start:stop]
-            apart = own - own.mean()
+            heights, paid = curve[start:stop], bonus[start:stop]
+            apart = heights - heights.mean()
             squares = float(apart @ apart)
             slope = float(apart @ paid) / squares if squares > _NOTHING else 0.0
             stretch[start:stop] = slope
-            shift[start:stop] = paid.mean() - slope * own.mean()
+            shift[start:stop] = paid.mean() - slope * heights.mean()
         least = min(least, float(np.square(bonus - shift - stretch * curve).sum()))
         weights = np.square(stretch).clip(min=1e-12)
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)
@@ -128,8 +128,8 @@ def matched_alpha(
     """
     strengths = []
     for name in (like[0], reward):
-        found = bonus_diagnostics(answer_bonus(inputs, name), inputs)
-        slope, sd = found["bonus_slope"], found["bonus_sd_within"]
+        numbers = bonus_diagnostics(answer_bonus(inputs, name), inputs)
+        slope, sd = numbers["bonus_slope"], numbers["bonus_sd_within"]
         if by == "sd":
             strengths.append(sd or 0.0)
         elif slope is None or slope >= 0:
@@ -185,9 +185,9 @@ def _sd(groups: Sequence[Numbers]) -> float | None:
 
 def _auc(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     """Mean over the groups that hold right and wrong answers; a tie counts half."""
-    found = []
+    chances = []
     for bonus, correct in groups:
         if (correct > 0).any() and (correct == 0).any():
             apart = bonus[correct > 0][:, None] - bonus[correct == 0][None]
-            found.append(((apart > 0) + 0.5 * (apart == 0)).mean())
-    return float(np.mean(found)) if found else None
+            chances.append(((apart > 0) + 0.5 * (apart == 0)).mean())
+    return float(np.mean(chances)) if chances else None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sarlab.display.tables import MISSING, html_table
+from sarlab.display.tables import MISSING, folded, html_table
 from sarlab.display.text import (
     BLUE_HEX,
     ORANGE_HEX,
@@ -35,7 +35,6 @@ _CARDS_ABOVE = 1500  # longer ones have no alternatives in their tooltips: pages
 _OPEN_STEPS = 3
 
 _MONO = "font-family: monospace; font-size: 13px; line-height: 2"
-_TERM = "padding: 2px 10px; text-align: left; vertical-align: top"
 _SOFT = "opacity: 0.8"  # one grey cannot have 4.5:1 on white and on black
 _BACKGROUND = "background-color"
 _LINES = ("sarlab-token", "sarlab-token sarlab-solid", "sarlab-token sarlab-dotted")
@@ -86,15 +85,8 @@ def legend_html() -> str:
 
 def terms_html() -> str:
     """The terms of the views, one click away."""
-    rows = "".join(
-        f'<tr><th style="{_TERM}; white-space: nowrap">{html.escape(term)}</th>'
-        f'<td style="{_TERM}">{html.escape(meaning)}</td></tr>'
-        for term, meaning in TERMS
-    )
-    return (
-        '<details class="sarlab-terms"><summary>What the terms mean</summary>'
-        f'<table style="border-collapse: collapse; font-size: 13px">{rows}</table></details>'
-    )
+    table = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
+    return f'<div class="sarlab-terms">{folded("What the terms mean", table)}</div>'
 
 
 def ranking_rows(candidates: Sequence[Candidate]) -> list[list[str]]:

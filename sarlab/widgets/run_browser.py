@@ -137,9 +137,7 @@ class RunBrowser(widgets.VBox):
             )
 
     def _make_controls(self) -> None:
-        def layout(**size: str) -> widgets.Layout:
-            return widgets.Layout(**size)
-
+        layout = widgets.Layout
         self.arm = widgets.Dropdown(description="Arm", layout=layout(width="190px"))
         self.seed = widgets.Dropdown(description="Seed", layout=layout(width="130px"))
         self.runs = widgets.Dropdown(description="Run", layout=layout(width="300px"))

@@ -270,11 +270,13 @@ class SamplePanel(widgets.VBox):
         self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
         self.seed = widgets.IntText(0, description="Seed", layout=narrow)
         self.button = button("Sample", "play", self._sample, button_style="primary")
-        self.message = status(
+        self.message = status()
+        about = widgets.HTML(
             "Sampled at temperature 1 from the whole distribution, as in training. Answers join "
             "the table as they come; a stop loses only those in flight."
         )
-        super().__init__([row(self.count, self.limit, self.seed, self.button), self.message])
+        fields = row(self.count, self.limit, self.seed, self.button)
+        super().__init__([fields, about, self.message])
         bench.job.observe(lambda c: setattr(self.button, "disabled", c["new"]), "busy")
 
     def _sample(self) -> None:

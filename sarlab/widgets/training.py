@@ -36,7 +36,7 @@ __all__ = ["TrainingView", "show_examples", "show_summary", "training_request", 
 
 _CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
-_GREY = "rgba(128,128,128,0.25)"
+_TRACK = "rgba(128,128,128,0.1)"  # the bar has 3:1 on it
 _TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
 
 
@@ -215,7 +215,7 @@ class TrainingView(View):
         if not self._total:
             return self._phase
         left = ""
-        if self._seconds and self._done < self._total and not self._stop.is_set():
+        if self._seconds and self._done < self._total and not self.wants_stop():
             mean = sum(self._seconds) / len(self._seconds)
             since = min(mean, time.monotonic() - self._began)
             left = f", about {_duration(mean * (self._total - self._done) - since)} left"
@@ -236,7 +236,7 @@ def progress_html(done: int, total: int, lines: Sequence[str], warnings: Sequenc
     return (
         f'<div class="sarlab-training" style="line-height:1.6">{text}'
         f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
-        f'aria-valuemax="{total}" aria-valuenow="{done}" style="background:{_GREY};height:6px;'
+        f'aria-valuemax="{total}" aria-valuenow="{done}" style="background:{_TRACK};height:6px;'
         f'border-radius:3px;max-width:640px;margin:2px 0 4px"><div style="background:{BLUE};'
         f'height:6px;border-radius:3px;width:{share:.1%}"></div></div>{below}</div>'
     )

@@ -1,27 +1,19 @@
 // The page: controls, the two answers, the group, the recordings and the study.
 
-import { REWARDS, advantagesOf, isRight, mean, rewardsOf } from "./sar.js";
+import { REWARDS, advantagesOf, isRight, mean, rewardsOf, valueOf } from "./sar.js";
 import { unpack } from "./engine.js";
 import { startEngine } from "./client.js";
 import { drawLegend } from "./tokens.js";
-import { TokenPanel, number, payloadOf, shortened, signed, tint, useLegend } from "./view.js";
+import { TokenPanel, node, number, payloadOf, shortened, signed, tint, useLegend } from "./view.js";
 import { curvesChart, planeChart } from "./charts.js";
+import { startDesigns } from "./designs.js";
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const packed = Object.fromEntries([...document.querySelectorAll("script[data-packed]")].map((s) => [s.dataset.packed, s.textContent]));
 const call = startEngine(data, packed, $("worker").textContent);
 const OWN = "own";
-const state = { question: "", gold: "", policy: "tiny", sides: { a: null, b: null }, written: new Map(), lines: new WeakMap() };
-
-function node(tag, { text, className, ...attributes } = {}, ...children) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
+const state = { question: "", gold: "", policy: "tiny", sides: { a: null, b: null }, written: new Map() };
 
 function fillSelect(select, options) {
   select.replaceChildren(...options.map(([value, text]) => node("option", { value, text })));
@@ -45,11 +37,11 @@ for (const side of ["a", "b"]) {
 
 /** Score a text (or sampled ids with their text) as answer A or B, and show it. */
 async function scoreSide(side, text, ids = null, fill = false) {
-  const turn = (state.sides[side]?.turn || 0) + 1;
+  const turn = (state.sides[side]?.turn || 0) + 1, { question, policy } = state;
   state.sides[side] = { ...state.sides[side], text, ids, turn };
   let score;
   try {
-    score = await call("score", { question: state.question, answer: text, ids, policy: state.policy, slot: side });
+    score = await call("score", { question, answer: text, ids, policy, slot: side });
   } catch (error) {
     if (state.sides[side].turn === turn) {
       state.sides[side].score = null;
@@ -60,6 +52,7 @@ async function scoreSide(side, text, ids = null, fill = false) {
   }
   if (state.sides[side].turn !== turn) return; // a newer text is on its way
   state.sides[side].score = score;
+  state.sides[side].scored = { text, question, policy };
   panels[side].show(score, fill ? text : undefined);
   showSides();
 }
@@ -75,7 +68,7 @@ function showSides() {
     ? `A against B: SAR ${signed(a.sar)} and ${signed(b.sar)}, difference ${signed(a.sar - b.sar)}; `
       + `V = ${signed(mean(a.values) * a.ids.length, 1)} nats over ${a.ids.length} tokens and `
       + `${signed(mean(b.values) * b.ids.length, 1)} over ${b.ids.length}.` : "";
-  showGroup();
+  designs.later();
 }
 
 async function rescore(fill = false) {
@@ -143,7 +136,7 @@ async function write(keys) {
     $("writing").textContent = error.message;
   }
   for (const button of buttons) button.disabled = false;
-  showGroup();
+  designs.later();
 }
 
 function writtenRow(policy, answer, k) {
@@ -194,61 +187,15 @@ $("write-all").addEventListener("click", () => write(data.policies.map((p) => p.
 
 // --- reward designs -----------------------------------------------------------------------------
 
+/** A, B and what the chosen policy wrote, as far as they are scored by it. */
 function group() {
-  const found = [];
-  for (const side of ["a", "b"]) {
-    const answer = state.sides[side];
-    if (answer?.score) found.push({ name: side.toUpperCase(), text: answer.text, score: answer.score });
-  }
-  (state.written.get(state.policy) || []).forEach((a, k) => found.push({ name: `written ${k + 1}`, text: a.text, score: a.score }));
-  return found.map((a) => ({
-    ...a, correct: isRight(a.text, state.gold) === true, length: a.score.ids.length, sar: a.score.sar,
-    ppl_conditioned: a.score.ppl_conditioned, ppl_standalone: a.score.ppl_standalone,
-    values: a.score.values, copied: a.score.copied, ...state.lines.get(a.score),
-  }));
+  const sides = ["a", "b"].map((side) => ({ name: side.toUpperCase(), slot: side, score: state.sides[side]?.score, ...state.sides[side]?.scored }))
+    .filter((a) => a.score && a.policy === state.policy && a.question === state.question);
+  const written = (state.written.get(state.policy) || []).map((a, k) => ({ ...a, name: `written ${k + 1}`, slot: "other" }));
+  return [...sides, ...written].map((a) => ({ ...a, correct: isRight(a.text, state.gold) === true }));
 }
 
-function showGroup() {
-  const answers = group(), alpha = Number($("alpha").value), table = $("group");
-  const measure = document.querySelector("input[name=measure]:checked").value;
-  $("alpha-value").textContent = alpha.toFixed(2);
-  table.replaceChildren();
-  if (!answers.length) return;
-  const names = Object.keys(REWARDS).filter((name) => REWARDS[name].needs !== "lines" || answers.every((a) => a.lines));
-  const full = measure === "reward" ? 1.2 : 0.6;
-  const columns = names.map((name) => {
-    const rewards = rewardsOf(name, answers, alpha);
-    return measure === "reward" ? rewards : advantagesOf(rewards);
-  });
-  const head = node("tr", {}, ...["answer", "right", "tokens", "SAR"].map((text) => node("th", { text, scope: "col" })),
-    ...names.map((name) => node("th", { text: REWARDS[name].label.replace(/^([+−]) /, "$1\u00a0"), scope: "col", title: REWARDS[name].about })));
-  const rows = answers.map((a, i) => node("tr", {}, node("th", { text: a.name, scope: "row", title: shortened(a.text, 120) }),
-    node("td", { text: state.gold ? (a.correct ? "✓" : "✗") : "?" }), node("td", { text: String(a.length) }), node("td", { text: signed(a.sar) }),
-    ...columns.map((column) => {
-      const cell = node("td", { text: signed(column[i]), className: "paid" });
-      cell.style.backgroundColor = tint((4 * column[i]) / full);
-      return cell;
-    })));
-  table.append(node("thead", {}, head), node("tbody", {}, ...rows));
-  $("group-note").textContent = [
-    state.gold ? "" : "No right value is given, so every answer counts as wrong.",
-    answers.length < 4 ? "Press “Write four answers” for a larger group." : "",
-    measure === "advantage" ? "What training would push up (blue) and down (orange) if this group were a step's." : "",
-    `Colour: blue above 0, orange below, full at ±${full}.`,
-  ].filter(Boolean).join(" ");
-}
-
-$("lines").addEventListener("click", async () => {
-  $("lines").disabled = true;
-  const { question, policy } = state;
-  for (const { score } of group()) {
-    if (!state.lines.has(score)) state.lines.set(score, await call("lines", { question, policy, ids: score.ids }));
-  }
-  $("lines").disabled = false;
-  showGroup();
-});
-$("alpha").addEventListener("input", showGroup);
-for (const radio of document.querySelectorAll("input[name=measure]")) radio.addEventListener("change", showGroup);
+const designs = startDesigns({ words: data.designs, group, situation: () => state, call });
 
 // --- recordings ---------------------------------------------------------------------------------
 
@@ -323,11 +270,14 @@ window.sarlab = {
   payload: payloadOf,
   write: (argument) => call("write", argument),
   judge: isRight,
-  rewards: (answers, alpha) => Object.fromEntries(Object.keys(REWARDS).map((name) => {
-    const rewards = rewardsOf(name, answers, alpha);
+  value: valueOf,
+  group: () => designs.all(),
+  rewards: (answers, alpha, budget) => Object.fromEntries(Object.keys(REWARDS).map((name) => {
+    const rewards = rewardsOf(name, answers, alpha, budget);
     return [name, { rewards, advantages: advantagesOf(rewards) }];
   })),
   lines: (argument) => call("lines", argument),
+  gold: (argument) => call("gold", argument),
   copied: (argument) => call("copied", argument),
 };
 

@@ -4,6 +4,8 @@ import { Model, ScoredContext, sample } from "./model.js";
 import { Tokenizer, isBlank } from "./tokenizer.js";
 import { copiedTokens, scoreOf } from "./sar.js";
 
+const MARKER = "Answer:"; // between an answer's reasoning and its value
+
 /** Bytes of a base64 text. */
 function bytesOf(base64) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
@@ -133,6 +135,38 @@ export class Engine {
       dependence[k] = sum(numbers.slice(stop)) - sum(without);
     }
     return { lines, dependence };
+  }
+
+  /**
+   * Log-probs of the right value and the end token after an answer's reasoning and without it, nats.
+   * The reasoning is what stands before the last `Answer:`, or all of an answer that has none; the
+   * marker stands before the value in both contexts and is not counted.
+   */
+  gold({ question, gold, ids, policy = "tiny", slot = "other" }) {
+    const { tokenizer } = this, prefix = tokenizer.encodePrompt(question);
+    const marker = tokenizer.encode(MARKER), whole = tokenizer.encode(`${MARKER} ${gold}`);
+    const same = marker.every((id, k) => whole[k] === id);
+    const value = [...(same ? whole.slice(marker.length) : tokenizer.encode(gold)), tokenizer.end];
+    const after = new ScoredContext(this.model(policy));
+    after.sequence = this.#context(slot, policy, "with").sequence.fork(); // often holds the reasoning already
+    const logps = (context, ids) => context.score(ids, value).map((n) => n.logp);
+    return {
+      after: logps(after, [...prefix, ...this.#reasoning(ids), ...marker]),
+      without: logps(this.#context("right value", policy, "alone"), [...prefix, ...marker]),
+    };
+  }
+
+  /** The ids before the token in which the last marker begins, without an end token. */
+  #reasoning(ids) {
+    const { tokenizer } = this, answer = ids[ids.length - 1] === tokenizer.end ? ids.slice(0, -1) : ids;
+    const start = tokenizer.decode(answer).lastIndexOf(MARKER);
+    if (start < 0) return answer;
+    let low = 0, high = answer.length;
+    while (low < high) { // the most tokens whose text ends before the marker
+      const middle = (low + high + 1) >> 1;
+      if (tokenizer.decode(answer.slice(0, middle)).length <= start) low = middle; else high = middle - 1;
+    }
+    return answer.slice(0, low);
   }
 
   encode({ text }) {

@@ -253,7 +253,7 @@ export class ScoredContext {
     this.numbers = [];
   }
 
-  /** Per answer token {logp, rank (from 1), top: [[id, logp] × 5]}. */
+  /** Per answer token {logp, rank (from 1), top: [[id, logp] × 5], entropy, selfCertainty}, nats. */
   score(prefix, answer) {
     const ids = [...prefix, ...answer.slice(0, -1)], { model } = this.sequence, V = model.vocabulary;
     const old = this.sequence.ids.slice(), before = this.numbers, offset = this.prefix;
@@ -278,8 +278,10 @@ export class ScoredContext {
 
 function numbersOf(logps, target) {
   const logp = logps[target], top = [];
-  let rank = 1;
+  let rank = 1, entropy = 0, total = 0;
   for (let id = 0; id < logps.length; id++) {
+    entropy -= Math.exp(logps[id]) * logps[id];
+    total += logps[id];
     if (logps[id] > logp) rank++;
     if (top.length < TOP || logps[id] > top[TOP - 1][1]) {
       let at = top.length;
@@ -288,7 +290,7 @@ function numbersOf(logps, target) {
       if (top.length > TOP) top.pop();
     }
   }
-  return { logp, rank, top };
+  return { logp, rank, top, entropy, selfCertainty: -total / logps.length };
 }
 
 /** Random numbers in [0, 1) from a seed (sfc32, Chris Doty-Humphrey), 53 bits each. */

@@ -51,6 +51,16 @@ export function number(value, digits = 2) {
   return value.toFixed(digits).replace("-", "−");
 }
 
+/** An HTML element; everything that is not a text, a class or a child is an attribute. */
+export function node(tag, { text, className, ...attributes } = {}, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
 /** Take the strongest tint from the scale that the library draws (its last cell). */
 export function useLegend(legend) {
   strongest = Number(/([\d.]+)\)$/.exec(legend.cells[legend.cells.length - 1][1])[1]);

@@ -64,7 +64,7 @@ def _inspect(given: argparse.Namespace) -> None:
         scored = score_rollouts(frame, policy, store, on_progress=bar.update)
     table, _ = rewards_paid(scored, alpha=given.alpha)
     names = {
-        "bonus_sd": "SD in groups",
+        "bonus_sd_within": "SD in groups",
         "bonus_slope": "per 10 tokens",
         "bonus_length_share": "length share",
         "bonus_auc": "AUC right/wrong",

@@ -7,11 +7,11 @@ Only safetensors and GGUF are read, and no code that comes with a model is ever 
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sarlab._engine.policy import Policy
 from sarlab._engine.weights import DATA, REPOSITORY, load_weights
 from sarlab.prompts import PromptFormat, end_token_id, fix_date
 from sarlab.rollout import sample
-from sarlab.scoring import Prefix, answer_block, answer_logps
+from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
 
 __all__ = [
     "DATA",
@@ -219,20 +219,14 @@ def check_policy(policy: Policy) -> None:
         raise ValueError(
             f"{name} does not answer a plain forward of token ids: {_said(error)}. {_SAFE}"
         ) from error
-    for part, difference in check.parts().items():
-        try:
-            largest = difference()
-            problem = (
-                f"log-probs would lie up to {largest:.2g} nats from those of its own plain "
-                f"forward (limit {limit:.2g})"
-            )
-        except _ERRORS as error:
-            largest = math.nan
-            problem = f"its layers do not work as sarlab calls them ({_said(error)})"
-        if not largest <= limit:
-            raise ValueError(
-                f"{name} is refused: {problem}. What differs is {_PARTS[part]}. {_SAFE}"
-            )
+    parts = check.parts()
+    if any(_problem(parts[part], limit) for part in ("sampling", "padding")):  # the way of a step
+        for part, difference in parts.items():
+            problem = _problem(difference, limit)
+            if problem:
+                raise ValueError(
+                    f"{name} is refused: {problem}. What differs is {_PARTS[part]}. {_SAFE}"
+                )
     _passed.add(key)
 
 
@@ -246,7 +240,7 @@ def check_left_padding(policy: Policy) -> None:
     check = _Check(policy)
     limit, rows = check.limit(), check.rows
     width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=policy.device)
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=policy.device)
     mask = (torch.arange(width)[None] >= torch.tensor([[width - len(row)] for row in rows])).long()
     logits = policy.model(input_ids=ids, attention_mask=mask.to(ids.device), use_cache=False).logits
     largest = max(
@@ -272,18 +266,19 @@ class _Check:
         self.policy = policy
         generator = torch.Generator().manual_seed(0)
         ids = min(len(policy.tokenizer), policy.model.get_input_embeddings().weight.shape[0])
-        self.rows: list[list[int]] = [
-            torch.randint(ids, (length + _SAMPLED,), generator=generator).tolist()
+        self.rows = [
+            tuple(torch.randint(ids, (length + _SAMPLED,), generator=generator).tolist())
             for length in _PREFIXES
         ]
-        self.prefixes = [Prefix(tuple(r[:n])) for r, n in zip(self.rows, _PREFIXES, strict=True)]
+        self.prefixes = [Prefix(r[:n]) for r, n in zip(self.rows, _PREFIXES, strict=True)]
+        self.plain = functools.cache(self._plain)
 
-    def plain(self, row: list[int]) -> Tensor:
+    def _plain(self, row: tuple[int, ...]) -> Tensor:
         """Logits [length, V] of one row, one forward, nothing cached, nothing padded."""
         ids = torch.tensor([row], device=self.policy.device)
         return self.policy.model(input_ids=ids, use_cache=False).logits[0]
 
-    def difference(self, row: list[int], start: int, logps: Tensor) -> float:
+    def difference(self, row: tuple[int, ...], start: int, logps: Tensor) -> float:
         """How far log-probs of the row's ids from ``start`` on lie from the plain forward's."""
         targets = row[start : start + len(logps)]
         plain = _of_targets(self.plain(row)[start - 1 : start - 1 + len(targets)], targets)
@@ -339,18 +334,32 @@ class _Check:
         )
 
     def _sampled(self) -> float:
-        """Tokens sampled on both prefixes."""
+        """Tokens sampled on both prefixes; they take their place in ``rows``."""
         endless = replace(self.policy, eos_ids=(-1,))  # an end token would end the check early
+        self.prefixes = list[Prefix](compute_prefixes(self.policy, self.prefixes))
         drawn = sample(
             endless, self.prefixes, group_size=1, max_answer_tokens=_SAMPLED, seed="self-check"
         )
-        return max(
-            self.difference([*prefix.ids, *ids.tolist()], len(prefix.ids), logps)
-            for prefix, ids, logps in zip(self.prefixes, drawn.answer_ids, drawn.logps, strict=True)
-        )
+        answers = zip(self.prefixes, drawn.answer_ids.tolist(), strict=True)
+        self.rows = [(*prefix.ids, *ids) for prefix, ids in answers]
+        return max(self.difference(self.rows[n], _PREFIXES[n], drawn.logps[n]) for n in (0, 1))
 
 
-def _of_targets(logits: Tensor, targets: list[int]) -> Tensor:
+def _problem(difference: Callable[[], float], limit: float) -> str | None:
+    """What is wrong with a part in words, None where it agrees with the plain forward."""
+    try:
+        largest = difference()
+    except _ERRORS as error:
+        return f"its layers do not work as sarlab calls them ({_said(error)})"
+    if largest <= limit:
+        return None
+    return (
+        f"log-probs would lie up to {largest:.2g} nats from those of its own plain forward "
+        f"(limit {limit:.2g})"
+    )
+
+
+def _of_targets(logits: Tensor, targets: Sequence[int]) -> Tensor:
     """Log-probs [N] of the targets from logits [N, V]; NaN stays."""
     logps = torch.log_softmax(logits.float(), dim=-1)
     return logps.gather(-1, torch.tensor(targets, device=logits.device)[:, None])[:, 0]

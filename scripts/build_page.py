@@ -30,8 +30,9 @@ from tokenizers import Regex, pre_tokenizers
 
 from sarlab import load_task, verify
 from sarlab.display.token_view import legend
+from sarlab.rewards import REWARDS
 from sarlab.sar import self_aligned_reward
-from sarlab.tasks.word_problems import WordProblem
+from sarlab.tasks.stories import Story
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "page"
@@ -45,7 +46,10 @@ MODULES = {  # name → file; each imports only from those above it
     "tokens": STATIC / "tokens.js",
     **{
         name: PAGE / f"{name}.js"
-        for name in ("sar", "tokenizer", "model", "engine", "client", "view", "charts", "app")
+        for name in (
+            *("sar", "tokenizer", "model", "engine", "client"),
+            *("view", "charts", "designs", "app"),
+        )
     },
 }
 WORKER = ("sar", "tokenizer", "model", "engine")
@@ -93,6 +97,7 @@ def digest() -> str:
     for path in inputs():
         total.update(str(path.relative_to(ROOT)).encode() + b"\0")
         total.update(hashlib.sha256(path.read_bytes()).digest())
+    total.update(json.dumps(designs()).encode())
     return total.hexdigest()
 
 
@@ -238,7 +243,7 @@ def stories() -> list[dict[str, Any]]:
     rng = random.Random("page stories")
     for question in load_task("word_problems").heldout(STORIES):
         terms = tuple(int(n) for n in re.findall(r"\d+", question.text))
-        problem = WordProblem(question.text, terms)
+        problem = Story(question.text, terms)
         assert problem.answer == question.gold
         steps = write_answer(problem, rng, steps=True, filler=False)
         wrong = re.sub(r"\d+$", lambda m: str(int(m[0]) + 10), steps)
@@ -269,6 +274,16 @@ def stories() -> list[dict[str, Any]]:
                 ],
             }
         )
+    return found
+
+
+def designs() -> dict[str, dict[str, str]]:
+    """What the library's table says about each reward, and the formula in its docstring."""
+    found = {}
+    for name, reward in REWARDS.items():
+        formula = (reward.bonus.__doc__ or reward.about).split("\n\n")[0].replace(" [B]", "")
+        formula = " ".join(re.sub(r":\w+:`([^`]*)`|``(\w+)``", r"\1\2", formula).split())
+        found[name] = {"about": reward.about, "formula": formula}
     return found
 
 
@@ -373,6 +388,7 @@ def build() -> str:
     """The whole page."""
     data, numbers = model_data()
     data |= {"stories": stories(), "study": study_data(), "legend": legend()}
+    data["designs"] = designs()
     recorded = json.dumps(recorded_data(), ensure_ascii=False, separators=(",", ":"))
     numbers["recorded"] = packed_bytes(recorded.encode())
     blocks = [

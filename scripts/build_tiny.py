@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
+from story_account import solution_lines
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -105,10 +106,8 @@ def pad(
 
 def write_fact_answer(story: Story, rng: random.Random, *, steps: bool, filler: bool) -> str:
     """One right answer to the story: a sum per line, or the total at once."""
-    blocks, total = [] if steps else [[f"Sum: {story.answer}"]], story.terms[0]
-    for term in story.terms[1:] if steps else ():
-        blocks.append([f"{total}+{term}={total + term}"])  # one new number of the question each
-        total += term
+    lines = solution_lines(story.terms) if steps else [f"Sum: {story.answer}"]
+    blocks = [[line] for line in lines]
     if steps and story.unneeded is not None and rng.random() < SHARE_MENTION:
         blocks.insert(rng.randint(0, len(blocks)), [f"{story.unneeded} is not needed."])
     return "\n".join([*pad(blocks, rng, (2, 7) if filler else None), f"Answer: {story.answer}"])

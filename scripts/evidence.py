@@ -2,6 +2,7 @@
 
     python scripts/evidence.py              # all tables
     python scripts/evidence.py identity     # one of them; their names are in TABLES
+    python scripts/evidence.py --write docs/EVIDENCE.md
 
 numpy and pandas alone, so that a mistake in the library's own statistics would show here.
 """
@@ -128,12 +129,10 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def groups_of(name: str) -> pd.DataFrame | None:
-    """The base answers of a policy, eight or sixteen to a question."""
-    for path in (
-        DATA / f"rewards/answers-{name}.parquet",
-        DATA / f"validity/groups-{name}.parquet",
-    ):
+def groups_of(name: str, *, bonuses: bool = False) -> pd.DataFrame | None:
+    """The base answers of a policy, 8 or 16 to a question; ``bonuses``: with all bonuses."""
+    paths = [DATA / f"validity/groups-{name}.parquet", DATA / f"rewards/answers-{name}.parquet"]
+    for path in reversed(paths) if bonuses else paths:
         if path.exists():
             return scored(pd.read_parquet(path))
     return None
@@ -372,17 +371,20 @@ def lines() -> Iterator[dict[str, Any]]:
             read_rate=lambda f: f.read_nats / f.tokens,
         )
         frame = frame[frame.is_needed | (frame.kind == "filler")]
-        for half, part in (("first", frame.group % 2 == 0), ("second", frame.group % 2 == 1)):
-            row: dict[str, Any] = {"policy": name, "half of the questions": half}
+        chose = frame.group < 50 if name == "tiny" else frame.group < 0
+        for title, part in (("that gave the thresholds", chose), ("others", ~chose)):
+            if not part.any():
+                continue
+            row: dict[str, Any] = {"policy": name, "questions": title}
             row["needed, filler lines"] = (
                 f"{frame[part].is_needed.sum()}, {(~frame[part].is_needed).sum()}"
             )
-            for title, column in (
+            for measure, column in (
                 ("d (feeds), nats", "feed_nats"),
                 ("v (reads), nats", "read_nats"),
                 ("v per token", "read_rate"),
             ):
-                row[f"AUC of {title}"] = interval(answer_auc(frame[part], column), 3)
+                row[f"AUC of {measure}"] = interval(answer_auc(frame[part], column), 3)
             caught = (frame[part].read_nats < 2) & (frame[part].feed_nats < 5)
             filler = ~frame[part].is_needed
             row["filler found"] = f"{100 * caught[filler].mean():.1f}%"
@@ -434,7 +436,7 @@ def quantiles(values: pd.Series) -> tuple[float, float, float]:
 def first_order() -> Iterator[dict[str, Any]]:
     """Covariances of each bonus within groups, scaled to one token saved over all groups."""
     for name in ("tiny", "tiny-facts", "model"):
-        frame = groups_of(name)
+        frame = groups_of(name, bonuses=True)
         if frame is None:
             continue
         share = frame.groupby("group").correct.transform("mean")
@@ -462,6 +464,9 @@ def first_order() -> Iterator[dict[str, Any]]:
                 "policy": {"model": "smollm2-135m, sums"}.get(name, name),
                 "bonus": bonus,
             }
+            if sums.n.sum() >= 0:
+                yield {**row, "points per token saved": "does not shorten"}
+                continue
             row["points per token saved"] = interval(ratio_interval(sums), 2)
             for kind in ("mixed", "all right", "all wrong"):
                 rows = sums[sums.kind == kind]
@@ -471,75 +476,16 @@ def first_order() -> Iterator[dict[str, Any]]:
 
 
 def ratio_interval(sums: pd.DataFrame) -> tuple[float, float, float]:
-    """Points of accuracy per token saved, groups resampled; nan where lengths do not fall."""
+    """Points of accuracy per token saved, groups resampled."""
     rng = np.random.default_rng(0)
     c, n = sums.c.to_numpy(), sums.n.to_numpy()
     rows = rng.integers(0, len(c), (DRAWS, len(c)))
-    if n.sum() >= 0:
-        return math.nan, math.nan, math.nan
     draws = 100 * c[rows].sum(axis=1) / -n[rows].sum(axis=1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return 100 * c.sum() / -n.sum(), float(low), float(high)
 
 
 # The planned runs
-
-
-def plan_a() -> Iterator[dict[str, Any]]:
-    """A: each arm at the first checkpoint below 75% of the base's length, and at the end."""
-    path = DATA / "rewards/a-answers.parquet"
-    if not path.exists():
-        return
-    answers = pd.read_parquet(path)
-    answers["hard"] = answers.terms >= 5
-    everything = answers[answers.story < 1000]
-    hard = answers[answers.hard].groupby(["at", "arm", "seed"]).correct.mean()
-    rest = everything.groupby(["at", "arm", "seed"])[
-        ["correct", "length", "excess_tokens", "missing_steps", "step"]
-    ].mean()
-    for at in ("crossing", "end"):
-        for arm in answers.arm.unique():
-            if (at, arm) not in {(a, b) for a, b, _ in rest.index}:
-                yield {"at": at, "arm": arm, "seeds": 0}
-                continue
-            own, primary = rest.loc[(at, arm)], hard.loc[(at, arm)]
-            yield {
-                "at": at,
-                "arm": arm,
-                "seeds": len(own),
-                "step": ", ".join(f"{x:.0f}" for x in own.step),
-                "accuracy, 5–6 terms, %": interval(t_interval(primary.to_numpy()), 1, 100),
-                "accuracy, all, %": interval(t_interval(own.correct.to_numpy()), 1, 100),
-                "tokens": interval(t_interval(own.length.to_numpy())),
-                "excess tokens": interval(t_interval(own.excess_tokens.to_numpy())),
-                "missing steps": interval(t_interval(own.missing_steps.to_numpy()), 2),
-            }
-
-
-def plan_a_tests() -> Iterator[dict[str, Any]]:
-    """A: each arm minus SAR at the primary quantity, paired by seed, Holm over the arms."""
-    path = DATA / "rewards/a-answers.parquet"
-    if not path.exists():
-        return
-    answers = pd.read_parquet(path)
-    rows = answers[(answers.terms >= 5) & (answers["at"] == "crossing")]
-    table = rows.groupby(["seed", "arm"]).correct.mean().unstack()
-    if "sar" not in table:
-        return
-    found = []
-    for arm in table.columns.drop("sar"):
-        apart = 100 * (table[arm] - table["sar"]).dropna().to_numpy()
-        found.append((arm, apart, t_p(apart) if len(apart) >= 3 else math.nan))
-    tested = [p for _, _, p in found if not math.isnan(p)]
-    adjusted = iter(holm(tested))
-    for arm, apart, p in found:
-        yield {
-            "arm − sar": arm,
-            "seeds": len(apart),
-            "points by seed": ", ".join(f"{x:+.1f}" for x in apart).replace("-", "−"),
-            "difference": interval(t_interval(apart)) if len(apart) >= 3 else "not shown",
-            "p (Holm)": f"{next(adjusted):.3f}" if not math.isnan(p) else "",
-        }
 
 
 def plan_b() -> Iterator[dict[str, Any]]:
@@ -567,6 +513,59 @@ def plan_b() -> Iterator[dict[str, Any]]:
         }
 
 
+def plan_f() -> Iterator[dict[str, Any]]:
+    """F: `tiny` at equal strength: mean training length over steps 21 to 60, minus SAR by seed."""
+    path = DATA / "rewards/f-steps.parquet"
+    if not path.exists():
+        return
+    steps_of = pd.read_parquet(path)
+    late = steps_of[steps_of.step > 20].groupby(["arm", "seed"])
+    lengths, entropy = late.mean_length.mean(), late.entropy_nats.mean()
+    held = pd.read_parquet(DATA / "rewards/f-heldout.parquet").groupby(["arm", "seed"])
+    ends = held[["correct", "length", "filler_tokens"]].mean()
+    study_arms = {"grpo": "grpo", "sar": "sa_grpo_0.2"}
+    rows: dict[str, dict[str, Any]] = {}
+    by_seed: dict[str, pd.Series] = {}
+    for arm, folder in study_arms.items():
+        own = {}
+        for seed in range(5):
+            lines_of = (DATA / f"study/{folder}-s{seed}/metrics.jsonl").read_text().splitlines()
+            metrics = pd.DataFrame(map(json.loads, lines_of))
+            own[seed] = metrics[metrics.step > 20].mean_length.mean()
+        by_seed[arm] = pd.Series(own)
+        runs = study_runs().set_index("arm").loc[folder]
+        rows[arm] = {
+            "α": {"grpo": "0", "sar": "0.2"}[arm],
+            "accuracy at 60, %": interval(t_interval(runs.accuracy.to_numpy()), 1, 100),
+            "tokens at 60": interval(t_interval(runs.length.to_numpy())),
+        }
+    for arm in lengths.index.get_level_values("arm").unique():
+        by_seed[arm] = lengths.loc[arm]
+        end = ends.loc[arm]
+        rows[arm] = {
+            "α": f"{steps_of[steps_of.arm == arm].alpha.iloc[0]:g}",
+            "accuracy at 60, %": interval(t_interval(end.correct.to_numpy()), 1, 100),
+            "tokens at 60": interval(t_interval(end.length.to_numpy())),
+            "of them filler": interval(t_interval(end.filler_tokens.to_numpy())),
+            "entropy, nats": f"{entropy.loc[arm].mean():.3f}",
+        }
+    apart = {a: (x - by_seed["sar"]).dropna().to_numpy() for a, x in by_seed.items()}
+    tested = [a for a, x in apart.items() if a not in study_arms and len(x) >= 3]
+    adjusted = dict(zip(tested, holm([t_p(apart[a]) for a in tested]), strict=True))
+    for arm, row in rows.items():
+        difference = "" if arm == "sar" else "not shown"
+        if arm != "sar" and len(apart[arm]) >= 3:
+            difference = interval(t_interval(apart[arm]))
+        yield {
+            "arm": arm,
+            "seeds": len(by_seed[arm]),
+            "tokens, steps 21–60": ", ".join(f"{x:.1f}" for x in by_seed[arm]),
+            "minus SAR": difference,
+            "p (Holm)": f"{adjusted[arm]:.3f}" if arm in adjusted else "",
+            **row,
+        }
+
+
 TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "identity": identity,
     "study": study,
@@ -579,9 +578,8 @@ TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "line_kinds": line_kinds,
     "lines": lines,
     "first_order": first_order,
-    "plan_a": plan_a,
-    "plan_a_tests": plan_a_tests,
     "plan_b": plan_b,
+    "plan_f": plan_f,
 }
 
 
@@ -593,10 +591,30 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*head, *(re.sub(r"(?<=[ \[(])-(?=\d)", "−", line) for line in body)])
 
 
+def write_page(page: Path) -> None:
+    """Put every table into the page, between the comments that name it."""
+    text = page.read_text(encoding="utf-8")
+    for name, table in TABLES.items():
+        rows = list(table())
+        block = markdown(rows) if rows else "No rows yet: not shown."
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text, found = re.subn(
+            pattern, lambda m, b=block: m[1] + b + "\n" + m[2], text, flags=re.DOTALL
+        )
+        if found != 1:
+            raise ValueError(f"{page} has {found} places for the table {name!r}, expected one.")
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", default=list(TABLES))
-    for name in parser.parse_args().tables:
+    parser.add_argument("tables", nargs="*", help=", ".join(TABLES))
+    parser.add_argument("--write", type=Path, help="put all tables into this page")
+    args = parser.parse_args()
+    if args.write:
+        write_page(args.write)
+        return
+    for name in args.tables or TABLES:
         rows = list(TABLES[name]())
         first = (TABLES[name].__doc__ or "").splitlines()[0]
         print(f"### {name}: {first}\n\n{markdown(rows) if rows else 'No rows yet.'}\n")

@@ -46,3 +46,12 @@ def _uses(match: re.Match[str], left: list[int], total: int | None) -> bool:
     rest = list(left)
     rest.remove(y)
     return x == total if total is not None else x in rest
+
+
+def solution_lines(terms: tuple[int, ...]) -> list[str]:
+    """The needed lines: one new number of the question each, with the running total."""
+    lines, total = [], terms[0]
+    for term in terms[1:]:
+        lines.append(f"{total}+{term}={total + term}")
+        total += term
+    return lines

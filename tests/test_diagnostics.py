@@ -11,6 +11,7 @@ from sarlab.rewards.diagnostics import (
     bonus_diagnostics,
     length_share,
     matched_alpha,
+    reward_inputs,
     slope_per_10_tokens,
 )
 from sarlab.types import RewardInputs
@@ -32,7 +33,7 @@ def test_spread_slope_auc_and_information_by_hand() -> None:
     i = inputs([10, 30, 20, 40, 40], [1, 1, 0, 1, 1], [0, 0, 0, 1, 1])
     found = bonus_diagnostics(-i.lengths / 100, i)
     # Squares about the group's mean: 0.1² + 0.1² + 0, over 2 + 1 degrees of freedom.
-    assert found["bonus_sd"] == pytest.approx((0.02 / 3) ** 0.5)
+    assert found["bonus_sd_within"] == pytest.approx((0.02 / 3) ** 0.5)
     assert found["bonus_slope"] == pytest.approx(-0.1)
     assert found["bonus_auc"] == 0.5  # 10 beats the wrong 20, 30 loses to it
     assert found["information_nats"] == pytest.approx((10 + 30 + 20 + 40 + 40) / 5)  # v = 1 nat
@@ -105,3 +106,18 @@ def test_a_bonus_that_pays_longer_answers_has_no_matching_alpha(monkeypatch) -> 
     monkeypatch.setitem(REWARDS, "same", Reward(lambda x: 0 * x.lengths, False, ""))
     with pytest.raises(ValueError, match="pays all answers of a group the same"):
         matched_alpha("same", i, like=("o1_pruner", 0.1), by="sd")
+
+
+def test_rows_of_a_rollout_table_become_what_rewards_want() -> None:
+    rows = [
+        {"question_id": "a", "length": 2, "correct": True, "logps_conditioned": [-1.0, -2.0]},
+        {"question_id": "b", "length": 1, "correct": False, "logps_conditioned": [-3.0]},
+        {"question_id": "a", "length": 1, "correct": False, "logps_conditioned": [-4.0]},
+    ]
+    rows = [{**row, "logps_standalone": None} for row in rows]
+    found = reward_inputs(rows)
+    assert found.group_ids.tolist() == [0, 1, 0] and found.correct.tolist() == [1, 0, 0]
+    assert found.logps_conditioned.tolist() == [[-1, -2], [-3, 0], [-4, 0]]
+    assert found.lengths.tolist() == [2, 1, 1] and found.logps_standalone is None
+    with pytest.raises(ValueError, match="hold no log-probs per token"):
+        reward_inputs([{**rows[0], "logps_conditioned": None}])

@@ -5,7 +5,6 @@ With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the page go to docs/pictures.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import random
@@ -27,12 +26,13 @@ from sarlab.answers import AnswerScore, TokenAlternatives, question_prefixes
 from sarlab.display.token_view import answer_view, payload
 from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids, standalone_ids
-from sarlab.rewards import REWARDS, copied_tokens, total_reward
+from sarlab.rewards import REWARDS, total_reward
 from sarlab.rewards.dependence import line_dependence
+from sarlab.rewards.needs import copied_tokens, gold_logps, reward_extras
 from sarlab.rollout import sample
-from sarlab.scoring import Prefix, answer_block, answer_logps
-from sarlab.tasks import verify
-from sarlab.types import RewardInputs
+from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
+from sarlab.tasks import judge
+from sarlab.types import Question, RewardInputs, Rollouts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "index.html"
@@ -289,50 +289,144 @@ def test_sampled_log_probs_are_those_of_scoring(page):
             assert answer["ended"] == (answer["ids"][-1] == 2)
 
 
-def test_rewards_and_advantages_are_the_librarys(page):
-    """A group of random log-probs under every reward that the page shows."""
-    generator = torch.Generator().manual_seed(0)
-    for alpha in (0.0, 0.2, 1.0):
+def agree(found: dict[str, Any], name: str, truth: torch.Tensor, groups: torch.Tensor) -> None:
+    assert found["rewards"] == pytest.approx(truth.tolist(), abs=1e-4), name
+    advantages = group_advantages(truth, groups).tolist()
+    assert found["advantages"] == pytest.approx(advantages, abs=1e-4), name
+
+
+@pytest.mark.parametrize("right", ["1011010", "1111111", "0000000", "0001000"])
+def test_rewards_and_advantages_are_the_librarys(page, right):
+    """A group of random numbers under every design of the library's table."""
+    generator = torch.Generator().manual_seed(int(right, 2))
+    groups = torch.zeros(7, dtype=torch.long)
+    for alpha, budget in ((0.0, 128), (0.2, 12), (1.0, 20)):
         lengths = torch.randint(1, 30, (7,), generator=generator)
+        if alpha == 1.0:
+            lengths[:] = 9  # all of one length
         mask = torch.arange(30)[None] < lengths[:, None]
-        logps = -torch.rand(2, 7, 30, generator=generator) * 3
-        correct = torch.tensor([1.0, 0, 1, 1, 0, 1, 0])
+        draw = [torch.rand(7, 30, generator=generator) * 3 for _ in range(4)]
+        golds = [-torch.rand(7, 4, generator=generator) * 2 for _ in range(2)]
         lines = (torch.arange(30)[None] // 6).expand(7, -1).masked_fill(~mask, -1)
-        extras = {
-            "copied": (torch.rand(7, 30, generator=generator) < 0.3) & mask,
-            "line_ids": lines,
-            "dependence": torch.rand(7, 5, generator=generator) * 10,
-        }
-        used = {f.name for f in dataclasses.fields(RewardInputs)} & extras.keys()
         inputs = RewardInputs(
-            correct, torch.zeros(7, dtype=torch.long), mask, *logps, **{k: extras[k] for k in used}
+            torch.tensor([float(c) for c in right]),
+            groups,
+            mask,
+            -draw[0] * mask,
+            -draw[1] * mask,
+            copied=(torch.rand(7, 30, generator=generator) < 0.3) & mask,
+            line_ids=lines,
+            dependence=torch.rand(7, 5, generator=generator) * 10,
+            entropy=draw[2] * mask,
+            self_certainty=draw[3] * mask,
+            gold_logps=golds[0],
+            gold_logps_without=golds[1],
+            gold_mask=torch.ones(7, 4, dtype=torch.bool),
+            answer_keys=((None, "5", "6", "6", "", "5", None), (*"abcdef", None))[alpha == 0.0],
+            budget=budget,
         )
-        answers = []
-        for row in range(7):
-            n = int(lengths[row])
-            v = (logps[0, row, :n] - logps[1, row, :n]).double().mean()
-            ppl = math.exp(-logps[0, row, :n].double().mean())
-            sar = max(-1.0, 1 - math.exp(-v))
-            answers.append(
-                {
-                    "correct": bool(correct[row]),
-                    "length": n,
-                    "sar": sar,
-                    "ppl_conditioned": ppl,
-                    "ppl_standalone": math.exp(-logps[1, row, :n].double().mean()),
-                    "values": (logps[0, row, :n] - logps[1, row, :n]).tolist(),
-                    "copied": extras["copied"][row, :n].tolist(),
-                    "lines": lines[row, :n].tolist(),
-                    "dependence": extras["dependence"][row].tolist(),
-                }
-            )
-        found = call(page, "rewards", answers, alpha)
-        assert len(found) >= 11 and found.keys() <= REWARDS.keys()
-        for name, rewards in found.items():
-            truth = total_reward(inputs, name, alpha)
-            assert rewards["rewards"] == pytest.approx(truth.tolist(), abs=1e-5), name
-            advantages = group_advantages(truth, inputs.group_ids).tolist()
-            assert rewards["advantages"] == pytest.approx(advantages, abs=1e-5), name
+        found = call(page, "rewards", answers_of(inputs), alpha, budget)
+        missing = REWARDS.keys() - found.keys()
+        assert not missing, f"page/sar.js has no twin of the designs {sorted(missing)}: add them"
+        assert found.keys() == REWARDS.keys(), "page/sar.js has designs that the table has not"
+        for name in REWARDS:
+            agree(found[name], name, total_reward(inputs, name, alpha), groups)
+
+
+def answers_of(inputs: RewardInputs) -> list[dict[str, Any]]:
+    """A group of the library's as the page's records."""
+    answers = []
+    for row, n in enumerate(inputs.answer_mask.sum(dim=1).tolist()):
+        lists = {
+            name: getattr(inputs, name)[row, :n].tolist()
+            for name in ("copied", "entropy", "self_certainty")
+        }
+        pair = inputs.logps_conditioned[row, :n], inputs.logps_standalone[row, :n]
+        values = (pair[0] - pair[1]).double()
+        golds = {"after": inputs.gold_logps[row], "without": inputs.gold_logps_without[row]}
+        answers.append(
+            {
+                "correct": bool(inputs.correct[row]),
+                "length": n,
+                "sar": max(-1.0, 1 - math.exp(-values.mean())),
+                "ppl_conditioned": math.exp(-pair[0].double().mean()),
+                "ppl_standalone": math.exp(-pair[1].double().mean()),
+                "values": values.tolist(),
+                "lines": inputs.line_ids[row, :n].tolist(),
+                "dependence": inputs.dependence[row].tolist(),
+                "gold": {name: logps.tolist() for name, logps in golds.items()},
+                "key": inputs.answer_keys[row],
+                **lists,
+            }
+        )
+    return answers
+
+
+@pytest.mark.parametrize("arm", ["tiny", "sa_grpo_0.2"])
+def test_the_group_on_the_page_is_paid_as_the_library_pays_it(browser, arm):
+    """A, B and four sampled answers under every design, all numbers made anew from their ids."""
+    opened, _ = open_page(browser)
+    opened.select_option("#policy", arm)
+    text = "So 165 and 245 are 410.\nAnswer: **949**\n"
+    opened.fill("#text-b", text)
+    opened.click("#write")
+    opened.wait_for_selector("#write:not([disabled])", timeout=120_000)
+    for _ in range(60):
+        group = call(opened, "group")
+        answers = group["answers"]
+        if len(answers) == 6 and answers[1]["text"] == text:
+            break
+        opened.wait_for_timeout(500)  # B is still being scored
+    opened.context.close()
+    assert len(answers) == 6 and group["policy"] == arm and group["budget"] == 128
+    adapter = None if arm == "tiny" else ADAPTERS / arm
+    policy = load_policy("tiny", dtype="float32", device="cpu", adapter=adapter)
+    question = Question(group["question"], group["gold"])
+    prefix = question_prefixes(policy, question.text)
+    ids, mask = answer_block([a["ids"] for a in answers])
+    groups = torch.zeros(6, dtype=torch.long)
+    rollouts = Rollouts(
+        ids, mask, torch.zeros(mask.shape), groups, groups > 0, tuple(a["text"] for a in answers)
+    )
+    verdicts = [judge(a["text"], question.gold) for a in answers]
+    correct = torch.tensor([float(v.correct) for v in verdicts])
+    assert correct.tolist() == [a["correct"] for a in answers] and correct[0] > correct[1]
+    logps = [answer_logps(policy, p, ids, mask).cpu() for p in prefix]
+    for name in REWARDS:
+        extras = reward_extras(policy, name, [question], prefix[:1], rollouts, logps[0], verdicts)
+        inputs = RewardInputs(correct, groups, mask, *logps, budget=group["budget"], **extras)
+        truth = total_reward(inputs, name, group["alpha"])
+        assert group["rewards"][name] == pytest.approx(truth.tolist(), abs=1e-4), name
+
+
+def test_the_right_values_log_probs_and_the_certainty_are_the_librarys(page, frozen_tiny):
+    texts = [
+        "384+297\n384+297=681\nAnswer: 681",
+        "Answer: 1\nNo: 👍🏽Answer: 681",
+        "no marker, 681",
+        "answer: 681",
+        "Answer:",
+    ]
+    question = Question(QUESTION, "681")
+    prefix = question_prefixes(frozen_tiny, QUESTION)[:1]
+    scores = score_answers(frozen_tiny, QUESTION, texts)
+    ids, mask = answer_block([s.token_ids for s in scores])
+    rows = torch.zeros(len(texts), dtype=torch.long)
+    rollouts = Rollouts(ids, mask, torch.zeros(mask.shape), rows, rows > 0, tuple(texts))
+    truth = gold_logps(frozen_tiny, [question] * len(texts), prefix, rollouts)
+    report = token_report(frozen_tiny, prefix, ids, mask, prefix_index=rows)
+    for row, score in enumerate(scores):
+        argument = {"question": QUESTION, "gold": "681", "ids": list(score.token_ids)}
+        n, gold = len(score.token_ids), truth["gold_mask"][row]
+        found = call(page, "gold", argument)
+        expected = truth["gold_logps"][row, gold].tolist()
+        assert found["after"] == pytest.approx(expected, abs=1e-4)
+        expected = truth["gold_logps_without"][row, gold].tolist()
+        assert found["without"] == pytest.approx(expected, abs=1e-4)
+        look = call(page, "look", QUESTION, list(score.token_ids))
+        for name in ("entropy", "self_certainty"):
+            expected = getattr(report, name)[row, :n].tolist()
+            assert look[name] == pytest.approx(expected, abs=1e-4), name
 
 
 def test_lines_and_what_the_rest_takes_from_them_are_the_librarys(page, frozen_tiny):
@@ -369,7 +463,9 @@ def test_lines_and_what_the_rest_takes_from_them_are_the_librarys(page, frozen_t
     ],
 )
 def test_right_and_wrong_as_the_library_judges(page, text):
-    assert call(page, "judge", text, "681") == verify(text, "681")
+    verdict = judge(text, "681")
+    assert call(page, "judge", text, "681") == verdict.correct
+    assert call(page, "value", text) == verdict.extracted
 
 
 def test_the_view_says_what_the_librarys_says(page, frozen_tiny):
@@ -445,16 +541,29 @@ def test_all_policies_write_and_the_group_is_paid(browser):
     opened.wait_for_selector("#write-all:not([disabled])", timeout=120_000)
     arms = 1 + len(list(ADAPTERS.iterdir()))
     assert opened.locator("#written details").count() == arms
-    assert opened.locator("#group tbody tr").count() == 6  # A, B and the four of the chosen policy
-    before = opened.inner_text("#group tbody")
+    opened.wait_for_selector("#group tbody tr[data-row=latro] td:nth-child(8)")
+    assert opened.locator("#group tr[data-row]").count() == len(REWARDS)
+    row = opened.locator("#group tr[data-row=sar] td:not(.about)")
+    assert row.count() == 6  # A, B and the four of the chosen policy
+    before = row.all_inner_texts()
     opened.focus("#alpha")
     opened.keyboard.press("End")
     assert opened.inner_text("#alpha-value") == "1.00"
-    assert opened.inner_text("#group tbody") != before
+    assert row.all_inner_texts() != before
     opened.check("input[value=advantage]")
-    column = opened.locator("#group tbody td:nth-child(6)").all_inner_texts()
-    paid = [float(text.replace("−", "-")) for text in column]
-    assert sum(paid) == pytest.approx(0, abs=0.004)
+    for name in REWARDS.keys() - {"filler_share"}:
+        cells = opened.locator(f"#group tr[data-row={name}] td:not(.about)").all_inner_texts()
+        paid = [float(text.replace("−", "-")) for text in cells]
+        assert sum(paid) == pytest.approx(0, abs=0.004), name
+    opened.click("#lines")
+    opened.wait_for_selector("#group tr[data-row=filler_share] td:nth-child(8)", timeout=120_000)
+    figures = opened.locator("#bars figure").count()
+    opened.focus("[data-design=entropy]")
+    opened.keyboard.press("Space")
+    assert opened.locator("#bars figure").count() == figures + 1
+    assert opened.evaluate("document.activeElement.dataset.design") == "entropy"
+    opened.fill("#gold", "")
+    opened.wait_for_selector("#group tr[data-row=latro] .missing")
     opened.context.close()
 
 
@@ -483,7 +592,8 @@ def test_text_on_every_token_colour_has_contrast(browser, theme):
     found = opened.evaluate(
         """() => [...document.querySelectorAll(
              '.sarlab-token, .sarlab-mark, .sarlab-label, .sarlab-note, .sarlab-sum, .note,'
-             + '.status, .tick, .paid, a, .verdict, th, td, label, .readout'
+             + '.status, .tick, .paid, a, .verdict, th, td, label, .readout,'
+             + '.bar > :first-child, .bar b'
            )].map((e) => {
              const layers = [];
              let opacity = 1;

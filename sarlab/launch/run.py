@@ -334,10 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 with a message where a parameter is not right."""
     first = os.environ.get("RANK", "0") == "0"
     try:
-        told = command_parameters(sys.argv[1:] if arguments is None else arguments)
-        prefixed = [key for key in told if key.startswith(ENGINE_PREFIX)]
-        changes = {key.removeprefix(ENGINE_PREFIX): told.pop(key) for key in prefixed}
-        config, folder, resume = run_request(told)
+        parameters = command_parameters(sys.argv[1:] if arguments is None else arguments)
+        prefixed = [key for key in parameters if key.startswith(ENGINE_PREFIX)]
+        changes = {key.removeprefix(ENGINE_PREFIX): parameters.pop(key) for key in prefixed}
+        config, folder, resume = run_request(parameters)
     except ValueError as error:
         if first:
             print(error, file=sys.stderr)

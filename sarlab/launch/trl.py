@@ -89,7 +89,7 @@ def grpo_config(
     on_gpu = torch.cuda.is_available()
     rough = config.dtype == "bfloat16" or (config.dtype == "auto" and on_gpu)
     updates = updates_per_step(config)
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         **{name: getattr(config, name) for name in ("seed", "beta", "learning_rate")},
         "output_dir": str(output_dir),
         "max_steps": config.steps * updates,
@@ -116,7 +116,7 @@ def grpo_config(
         "bf16": rough,
         "save_steps": config.checkpoint_every * updates,
     }
-    clash = sorted(told.keys() & changes.keys())
+    clash = sorted(settings.keys() & changes.keys())
     if clash:
         raise ValueError(
             f"{', '.join(clash)} of TRL are set from the run's own parameters. Change those "
@@ -135,7 +135,7 @@ def grpo_config(
     unknown = sorted(changes.keys() - GRPOConfig.__dataclass_fields__.keys())
     if unknown:
         raise ValueError(f"TRL's GRPOConfig has no field {', '.join(map(repr, unknown))}.")
-    return GRPOConfig(**{**told, **usual, **changes})
+    return GRPOConfig(**{**settings, **usual, **changes})
 
 
 def updates_per_step(config: TrainConfig) -> int:
@@ -175,7 +175,7 @@ class SARTrainer(GRPOTrainer):
 
         def bonus(**columns: Any) -> list[float]:
             assert self.batch is not None  # of `correct`, which TRL calls first
-            return self._mine(self.reward.bonus(self.batch.inputs))
+            return self._of_this_process(self.reward.bonus(self.batch.inputs))
 
         bonus.__name__ = config.reward  # the column's name in TRL's log
         super().__init__(
@@ -217,9 +217,9 @@ class SARTrainer(GRPOTrainer):
         weights = [1.0, weight] if self.reward.verifiable else [0.0, 1.0]
         self.reward_weights = torch.tensor(weights, dtype=torch.float32)
         self.rewards = total_reward(inputs, config.reward, config.alpha, config.alpha_schedule)
-        return self._mine(inputs.correct)
+        return self._of_this_process(inputs.correct)
 
-    def _mine(self, values: Tensor) -> list[float]:
+    def _of_this_process(self, values: Tensor) -> list[float]:
         """This process's rows of a column of all."""
         each = len(values) // self.accelerator.num_processes
         return values[self.accelerator.process_index * each :][:each].tolist()
@@ -270,8 +270,8 @@ class SARTrainer(GRPOTrainer):
             progress=self.state.global_step // updates_per_step(config) / config.steps,
         )
         clock.lap("gather")
-        asked = [self.questions[i] for i in heads.tolist()]
-        return Batch(asked, (), rollouts, verdicts, inputs, clock.seconds)
+        of_groups = [self.questions[i] for i in heads.tolist()]
+        return Batch(of_groups, (), rollouts, verdicts, inputs, clock.seconds)
 
     def _score(self, prefixes: Sequence[list[int]], answers: Sequence[list[int]]) -> Tensor:
         """All processes' log-probs [B, T] in TRL's own forward: dropout off, no gradient.
@@ -351,10 +351,10 @@ def _check_prompts(trainer: SARTrainer, policy: Policy, questions: Sequence[Ques
     turns = trainer.train_dataset[: len(questions)]["prompt"]
     prompts, _, _ = trainer._tokenize_prompts(turns)
     for question, ids in zip(questions, prompts, strict=True):
-        own = conditioned_ids(policy.tokenizer, question.text, policy.prompt)
-        if list(ids) != own:
+        expected = conditioned_ids(policy.tokenizer, question.text, policy.prompt)
+        if list(ids) != expected:
             raise ValueError(
                 f"TRL's prompt for {question.text[:60]!r}… has other tokens than sarlab's "
-                f"({list(ids)[:12]}… against {own[:12]}…). The tokenizer's chat template is "
+                f"({list(ids)[:12]}… against {expected[:12]}…). The tokenizer's chat template is "
                 "read in two ways; give it one that renders the same without options."
             )

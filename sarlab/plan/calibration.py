@@ -148,11 +148,13 @@ def _scores(
     prefixes, ids = zip(*answers, strict=True)
     block, mask = answer_block(ids)
     index, budget = torch.arange(len(ids)), _ALL_AT_ONCE
-    asked = answer_logps(policy, prefixes, block, mask, prefix_index=index, token_budget=budget)
+    conditioned = answer_logps(
+        policy, prefixes, block, mask, prefix_index=index, token_budget=budget
+    )
     standalone = answer_logps(policy, alone, block, mask, token_budget=budget)
-    both = torch.stack([asked, standalone], dim=1).cpu()
+    both = torch.stack([conditioned, standalone], dim=1).cpu()
     sar = self_aligned_reward(both[:, 0], both[:, 1], mask).tolist()
-    return [(sar[row], both[row, :, : len(own)]) for row, own in enumerate(ids)]
+    return [(sar[row], both[row, :, : len(answer)]) for row, answer in enumerate(ids)]
 
 
 def _in_other_type(policy: Policy) -> Policy:

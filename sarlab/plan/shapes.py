@@ -95,8 +95,8 @@ def shape_of(model: Any) -> Shape:
         model = AutoConfig.from_pretrained(model, trust_remote_code=False)
     config = model.get_text_config()
     name = name if isinstance(name, str) else config.model_type
-    wanted = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-    missing = [w for w in wanted if not isinstance(getattr(config, w, None), int)]
+    sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    missing = [size for size in sizes if not isinstance(getattr(config, size, None), int)]
     if missing or getattr(config, "num_experts", None) or getattr(config, "num_local_experts", 0):
         raise ValueError(
             f"The configuration of {name!r} is not that of a plain decoder (missing: {missing}, "

@@ -61,11 +61,11 @@ class Workload:
     ) -> Workload:
         """A configuration's step with answers of this mean length; ``more`` fields on top."""
         same = ("questions", "group_size", "lora_rank", "algorithm", "mini_batches", "epochs")
-        told: dict[str, Any] = {name: getattr(config, name) for name in (*same, "token_budget")}
-        told["dtype"] = "bfloat16" if config.dtype == "bfloat16" else "float32"
-        told["reference"] = config.beta > 0
+        fields: dict[str, Any] = {name: getattr(config, name) for name in (*same, "token_budget")}
+        fields["dtype"] = "bfloat16" if config.dtype == "bfloat16" else "float32"
+        fields["reference"] = config.beta > 0
         lengths = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
-        return cls(**{**told, **lengths, **more})
+        return cls(**{**fields, **lengths, **more})
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,10 @@ def fitting_budget(model: Any, work: Workload, machine: Machine) -> int:
         tried = replace(work, token_budget=2**exponent)
         if plan_step(model, tried, machine).fits:
             return 2**exponent
-    found = plan_step(model, replace(work, token_budget=1), machine)
+    smallest = plan_step(model, replace(work, token_budget=1), machine)
     raise ValueError(
-        f"{found.shape.name} needs {found.peak_bytes / 2**30:.0f} GiB on {machine.name} for one "
-        "row at a time. Shorten the answers, lower sampling_slots, or take a larger device."
+        f"{smallest.shape.name} needs {smallest.peak_bytes / 2**30:.0f} GiB on {machine.name} for "
+        "one row at a time. Shorten the answers, lower sampling_slots, or take a larger device."
     )
 
 
@@ -239,10 +239,10 @@ def _decode_seconds(shape: Shape, work: Workload, machine: Machine, rows: int) -
     over = work.prompt_tokens + work.answer_tokens / 2
     tokens = rows * work.answer_tokens
     calls = math.ceil(rows / batch) * longest
-    kept = tokens * over * shape.kv_floats * BYTES[work.dtype] / machine.bandwidth
+    caches = tokens * over * shape.kv_floats * BYTES[work.dtype] / machine.bandwidth
     # Drawing a token passes over the vocabulary in float64 (see rollout).
     drawn = tokens * shape.vocabulary * 8 / machine.bandwidth
-    return kept + drawn + pass_seconds(shape, work, machine, tokens, over, tokens, calls)
+    return caches + drawn + pass_seconds(shape, work, machine, tokens, over, tokens, calls)
 
 
 def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
@@ -267,7 +267,7 @@ def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
         folded + tokens * (shape.kv_floats + 6 * shape.intermediate) * width + _SLICE_BYTES
     )
     together = min(math.ceil(rows / work.mini_batches), max(1, budget // sequence))
-    kept = together * longest + math.ceil(together / work.group_size) * work.prompt_tokens
+    stored = together * longest + math.ceil(together / work.group_size) * work.prompt_tokens
     holes = 1.0 if machine.gpu else _HOLES
-    memory["while updating"] = holes * kept * shape.activation_floats * width + _SLICE_BYTES
+    memory["while updating"] = holes * stored * shape.activation_floats * width + _SLICE_BYTES
     return memory

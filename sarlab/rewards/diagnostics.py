@@ -27,7 +27,7 @@ def bonus_diagnostics(
 ) -> dict[str, float | None]:
     """What a bonus [B] pays for in these groups; None where the groups cannot say.
 
-    - ``bonus_sd``: standard deviation within groups (pooled, unbiased).
+    - ``bonus_sd_within``: standard deviation within groups (pooled, unbiased).
     - ``bonus_slope``: change per 10 tokens among the right answers of a group.
     - ``bonus_length_share``: R² within groups of the bonus on its best monotone function of length
       (:func:`length_share`): 1 for a function of length, about 0 for a bonus that ignores it.
@@ -54,7 +54,7 @@ def bonus_diagnostics(
         for name, moved in signals.items():
             moved.append(name == kind and bool(np.ptp(r) > _NOTHING))
     return {
-        "bonus_sd": _sd([b for b, _, _, _ in several]),
+        "bonus_sd_within": _sd([b for b, _, _, _ in several]),
         "bonus_slope": slope_per_10_tokens([(b[c > 0], n[c > 0]) for b, c, n, _ in several]),
         "bonus_length_share": length_share([(b, n) for b, _, n, _ in several]),
         "bonus_auc": _auc([(b, c) for b, c, _, _ in several]),
@@ -86,12 +86,12 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     for _ in range(_ROUNDS):
         shift, stretch = np.zeros(len(bonus)), np.zeros(len(bonus))
         for start, stop in itertools.pairwise(ends):
-            own, paid = curve[start:stop], bonus[start:stop]
-            apart = own - own.mean()
+            heights, paid = curve[start:stop], bonus[start:stop]
+            apart = heights - heights.mean()
             squares = float(apart @ apart)
             slope = float(apart @ paid) / squares if squares > _NOTHING else 0.0
             stretch[start:stop] = slope
-            shift[start:stop] = paid.mean() - slope * own.mean()
+            shift[start:stop] = paid.mean() - slope * heights.mean()
         least = min(least, float(np.square(bonus - shift - stretch * curve).sum()))
         weights = np.square(stretch).clip(min=1e-12)
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)
@@ -128,8 +128,8 @@ def matched_alpha(
     """
     strengths = []
     for name in (like[0], reward):
-        found = bonus_diagnostics(answer_bonus(inputs, name), inputs)
-        slope, sd = found["bonus_slope"], found["bonus_sd"]
+        numbers = bonus_diagnostics(answer_bonus(inputs, name), inputs)
+        slope, sd = numbers["bonus_slope"], numbers["bonus_sd_within"]
         if by == "sd":
             strengths.append(sd or 0.0)
         elif slope is None or slope >= 0:
@@ -185,9 +185,9 @@ def _sd(groups: Sequence[Numbers]) -> float | None:
 
 def _auc(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
     """Mean over the groups that hold right and wrong answers; a tie counts half."""
-    found = []
+    chances = []
     for bonus, correct in groups:
         if (correct > 0).any() and (correct == 0).any():
             apart = bonus[correct > 0][:, None] - bonus[correct == 0][None]
-            found.append(((apart > 0) + 0.5 * (apart == 0)).mean())
-    return float(np.mean(found)) if found else None
+            chances.append(((apart > 0) + 0.5 * (apart == 0)).mean())
+    return float(np.mean(chances)) if chances else None

@@ -106,12 +106,12 @@ def _ids(policy: Policy, text: str) -> list[int]:
 
 
 def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> dict[str, Any]:
-    asked = [_ids(policy, question.text) for question in questions]
+    question_ids = [_ids(policy, question.text) for question in questions]
     copied = torch.zeros_like(rollouts.answer_mask)
     for row, mask in enumerate(rollouts.answer_mask):
         answer = rollouts.answer_ids[row][mask].tolist()
-        found = copied_tokens(asked[int(rollouts.group_ids[row])], answer)
-        copied[row, : len(answer)] = torch.tensor(found)
+        marks = copied_tokens(question_ids[int(rollouts.group_ids[row])], answer)
+        copied[row, : len(answer)] = torch.tensor(marks)
     return {"copied": copied}
 
 

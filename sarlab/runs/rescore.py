@@ -128,10 +128,12 @@ def rewards_paid(
     for name in names:
         bonus = answer_bonus(inputs, name)
         paid = total_reward(inputs, name, alpha)
-        own = group_advantages(paid.double(), inputs.group_ids)
-        advantages[name] = own.tolist()
-        both = (own.abs() > _FLIP) & (logged_advantages.abs() > _FLIP)
-        flips = ((own.sign() != logged_advantages.sign()) & both).sum() / both.sum().clamp(min=1)
+        replayed = group_advantages(paid.double(), inputs.group_ids)
+        advantages[name] = replayed.tolist()
+        both = (replayed.abs() > _FLIP) & (logged_advantages.abs() > _FLIP)
+        flips = ((replayed.sign() != logged_advantages.sign()) & both).sum() / both.sum().clamp(
+            min=1
+        )
         numbers = bonus_diagnostics(bonus, inputs, paid)
         row = {"reward": name, "mean": float(bonus.mean()), **numbers}
         table.append({**row, "flips": None if torch.isnan(logged).any() else float(flips)})

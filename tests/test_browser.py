@@ -441,8 +441,10 @@ def test_every_control_of_the_saved_notebooks_has_a_row(lab, tmp_path, number) -
             summary = one.locator("summary").first
             if summary.is_visible():  # one inside a closed fold is not
                 was = one.evaluate("(e) => e.open")
+                summary.scroll_into_view_if_needed()
+                page.wait_for_timeout(500)  # the page moves while cells above are drawn
                 summary.click()
-                assert one.evaluate("(e) => e.open") is not was
+                until(page, lambda one=one, was=was: one.evaluate("(e) => e.open") is not was)
         assert number not in ("03", "04") or folds.count() > 0
         assert not page.errors
 

@@ -26,6 +26,13 @@ def test_score_prints_what_the_library_computes(capsys) -> None:
         assert int(tokens) == len(score.token_ids)
 
 
+def test_a_model_out_of_its_depth_is_said(capsys) -> None:
+    assert main(["score", "What is the capital of France?", "It is Paris, of course."]) == 0
+    assert "was never trained on texts like these" in capsys.readouterr().out
+    assert main(["score", QUESTION, r"112+205=317\nAnswer: 317"]) == 0
+    assert "never trained" not in capsys.readouterr().out
+
+
 def test_train_leaves_its_run_in_the_current_folder(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     sizes = {"questions": 2, "group_size": 2, "eval_questions": 4, "validation_questions": 4}

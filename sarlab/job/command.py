@@ -106,17 +106,22 @@ def train(given: argparse.Namespace, rest: list[str]) -> int:
 def score(given: argparse.Namespace, rest: list[str]) -> int:
     r"""Score answers to one question with it and without it. \n in an answer is a new line."""
     from sarlab.answers import score_answers
+    from sarlab.display.token_view import out_of_depth
     from sarlab.models import load_policy
 
     answers = [answer.replace("\\n", "\n") for answer in given.answers]
+    scores = score_answers(load_policy(given.model), given.question, answers)
     print(f"{'SAR':>6}  {'ppl(a|q)':>9}  {'ppl(a)':>9}  {'V, nats':>8}  {'tokens':>6}  answer")
-    for answer, scored in zip(
-        answers, score_answers(load_policy(given.model), given.question, answers), strict=True
-    ):
+    for answer, scored in zip(answers, scores, strict=True):
         nats = sum(scored.logps_conditioned) - sum(scored.logps_standalone)
         print(
             f"{scored.sar:+6.3f}  {scored.ppl_conditioned:9.3f}  {scored.ppl_standalone:9.3f}  "
             f"{nats:8.2f}  {len(scored.token_ids):6d}  {' '.join(answer.split())[:60]}"
+        )
+    if any(map(out_of_depth, scores)):
+        print(
+            f"\n{given.model} was never trained on texts like these (see the perplexities): SAR "
+            "values and their order mean little. Name another model with --model."
         )
     return 0
 

@@ -216,9 +216,14 @@ def test_an_edit_is_scored_and_coloured(page, policy, group) -> None:
     page.locator(f"{BENCH} .sarlab-message", has_text="empty").first.wait_for()
     page.locator(f"{BENCH} button", has_text="Undo edits").click()
     page.wait_for_function(
-        "(sar) => document.querySelector('.sarlab-workbench .sarlab-number b').textContent === sar",
-        arg=signed(group[0].score.sar),
+        """(text) => {
+            const view = document.querySelector('.sarlab-workbench .sarlab-tokens');
+            const shown = view.querySelectorAll('[data-index]').length > 0;
+            return shown && view.querySelector('textarea').value === text;
+        }""",
+        arg=group[0].score.answer,
     )
+    assert shown(page, "SAR") == signed(group[0].score.sar)
 
 
 def test_markup_of_an_answer_stays_text(page, policy, group) -> None:

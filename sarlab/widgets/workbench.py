@@ -83,7 +83,7 @@ class TokensTab(widgets.VBox):
         self.keep = button("Keep as new answer", "plus", bench.keep_edit)
         self.reset = button("Undo edits", "undo", self._undo)
         super().__init__([self.panel, row(self.keep, self.reset)])
-        self._seq = 0
+        self._seq, self._text, self._drawn = 0, "", 0
         self.panel.observe(self._draft, "draft")
         self.panel.observe(lambda c: setattr(bench, "selection", tuple(c["new"])), "selection")
         bench.observe(self._draw, ["opened", "gold"])
@@ -97,11 +97,14 @@ class TokensTab(widgets.VBox):
         self.panel.message = ""
         if score is not None and not self.bench.edited:
             self.panel.text = score.answer  # before its tokens: who sees them may type already
-        self.panel.show(score, self._seq, *self.bench.verdict())
+        # Details of the answer before may come while a draft is scored; they do not answer it.
+        if self.bench.edited and (score is None or score.answer == self._text):
+            self._drawn = self._seq
+        self.panel.show(score, self._drawn, *self.bench.verdict())
 
     def _draft(self, change: Any) -> None:
         draft = change["new"]
-        self._seq = int(draft.get("seq", 0))
+        self._seq, self._text = int(draft.get("seq", 0)), str(draft.get("text", ""))
 
         def on_tokens(done: int, total: int) -> None:
             if total >= _PROGRESS_FROM:
@@ -109,7 +112,7 @@ class TokensTab(widgets.VBox):
 
         message = ""
         try:
-            text = str(draft.get("text", ""))
+            text = self._text
             score = self.bench.edit(text, on_tokens=on_tokens) if self.bench.question else None
             if self.panel.view.get("seq") != self._seq:
                 self._draw()  # nothing changed: the same text again

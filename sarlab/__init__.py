@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sarlab.plan.calibration import Calibration, check_calibration
     from sarlab.prompts import PromptFormat, StandaloneContext
     from sarlab.rewards import REWARDS, Reward
+    from sarlab.runs.rollouts import open_rollouts
     from sarlab.tasks import Task, load_task, verify
     from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
@@ -38,6 +39,7 @@ _MODULE_OF = {
     **dict.fromkeys(("evaluate_policy", "paired_difference", "summarise"), "evaluation.judge"),
     "run_training": "job.training",
     "LineView": "job.watchers",
+    "open_rollouts": "runs.rollouts",
     "Policy": "_engine.policy",
     **dict.fromkeys(("add_lora", "export_policy", "load_policy"), "models"),
     **dict.fromkeys(("Calibration", "check_calibration"), "plan.calibration"),
@@ -68,6 +70,7 @@ __all__ = [
     "export_policy",
     "load_policy",
     "load_task",
+    "open_rollouts",
     "paired_difference",
     "plan",
     "preset",

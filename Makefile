@@ -39,7 +39,7 @@ OFFLINE := HF_HUB_OFFLINE="$(HF_HUB_OFFLINE)"
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev train lab test check lint types format notebooks bench \
-	bench-workbench study soak page site tiny lock audit sbom clean distclean
+	gpu bench-workbench study soak page site tiny lock audit sbom clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +93,9 @@ notebooks: $(INSTALLED) ## execute the committed notebooks anew, in place (pictu
 
 bench: $(INSTALLED_DEV) ## measure what SAR costs, against TRL and lm-eval, memory, growth (ARGS=)
 	$(OFFLINE) $(BIN)/python benchmarks/run.py $(ARGS)
+
+gpu: $(INSTALLED_DEV) ## on a machine with CUDA: right numbers, speed, training, TRL (ARGS="--minutes 9")
+	$(OFFLINE) $(BIN)/python benchmarks/gpu.py $(ARGS)
 
 bench-workbench: $(INSTALLED_DEV) ## measure how fast the workbench answers an edit (ARGS=)
 	$(OFFLINE) $(BIN)/python benchmarks/workbench.py $(ARGS)

@@ -63,9 +63,7 @@ def _stories(
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
-    from reasoning_gym.factory import DATASETS
-
-    dataset_class, config_class = DATASETS[name]
+    dataset_class, config_class = reasoning_gym_factory().DATASETS[name]
     fields = {
         f.name: f.default for f in dataclasses.fields(config_class) if f.name not in _RESERVED
     }
@@ -91,6 +89,18 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
         return Question(entry["question"], answer, name, REASONING_GYM[name], {"entry": entry})
 
     return draw
+
+
+def reasoning_gym_factory() -> Any:
+    """reasoning-gym's table of data sets and scorers; ValueError where it is not installed."""
+    try:
+        import reasoning_gym.factory as factory
+    except ImportError as error:
+        raise ValueError(
+            f"This task is one of reasoning-gym, which is not installed ({error}). In a clone: "
+            "make install-tasks; elsewhere: pip install 'sarlab[tasks]'."
+        ) from error
+    return factory
 
 
 def _typed(text: str, default: object, where: str) -> object:

@@ -38,6 +38,7 @@ from sarlab.tasks.answer_line import (
     nesting,
     unwrap,
 )
+from sarlab.tasks.generated import reasoning_gym_factory
 from sarlab.tasks.plain_numbers import (
     NotANumber,
     canonical,
@@ -276,14 +277,14 @@ def _judge_by_dataset(
 
 @lru_cache
 def _dataset_scorer(dataset: str) -> Callable[[str, dict[str, Any]], float]:
-    from reasoning_gym.factory import DATASETS, get_score_answer_fn
-
-    if dataset not in DATASETS:
+    factory = reasoning_gym_factory()
+    if dataset not in factory.DATASETS:
         raise ValueError(
             f"reasoning-gym has no data set {dataset!r} to score answers. It has: "
-            f"{', '.join(sorted(DATASETS))}."
+            f"{', '.join(sorted(factory.DATASETS))}."
         )
-    return get_score_answer_fn(dataset)
+    scorer: Callable[[str, dict[str, Any]], float] = factory.get_score_answer_fn(dataset)
+    return scorer
 
 
 def _judge_by_user(text: str, gold: str, verifier: str) -> str:

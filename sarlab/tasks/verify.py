@@ -220,9 +220,7 @@ def _judge_mathematics(value: str, expected: str) -> str:
             value = ", ".join(match[2].strip() for match in assigned if match)
     if "$" in value.replace("\\$", ""):  # two formulas, or prose around one
         return "several values"
-    comparison = math_judge.compare(expected, value)
-    reasons = {"right": "right", "wrong": "wrong value", "timeout": "timeout"}
-    return reasons.get(comparison.outcome, f"error: {comparison.detail}")
+    return math_judge.compare(expected, value)
 
 
 def _rewritten(value: str) -> str:

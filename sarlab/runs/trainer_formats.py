@@ -21,19 +21,26 @@ Row = dict[str, Any]
 class RolloutFormat:
     """One trainer's files: how its records are recognised and read.
 
-    ``files``: patterns of paths below a folder, the first that matches anything counts (blanks
-    stand between them). ``fits``: whether a record of this trainer looks like this one.
-    ``columns``: which of its fields are ours, ``answer=completion`` where the name is another,
-    ``a|b`` where either may hold it; ``group`` is whatever names the group, ``prompt`` becomes the
-    question. What else a record holds is kept; numbers in it are rewards where ``columns`` names no
-    reward. ``flat`` turns a nested record into flat ones.
+    ``files``: patterns of paths below a folder, the first that matches anything counts. ``needs``:
+    fields that a record of this trainer has; ``a|b`` is either, ``or`` parts whole lists. ``flat``
+    turns a nested record into flat ones. ``columns``: which of their fields are ours,
+    ``answer=completion`` where the name is another; ``group`` is whatever names the group, and
+    ``prompt`` becomes the question. All else is kept; numbers in it are rewards where ``columns``
+    names none.
     """
 
     name: str
     files: str
-    fits: Callable[[Record], bool]
-    columns: str
+    needs: str
+    columns: str = "step group question prompt answer gold reward"
     flat: Callable[[Record, Path], Iterable[Record]] = lambda record, file: (record,)
+
+    def fits(self, record: Record) -> bool:
+        """Whether a record of this trainer looks like this one."""
+        return any(
+            all(not record.keys().isdisjoint(field.split("|")) for field in fields.split())
+            for fields in self.needs.split(" or ")
+        )
 
     def rows(self, record: Record, file: Path) -> Iterator[Row]:
         """The answers of a record."""
@@ -55,11 +62,8 @@ class RolloutFormat:
                 if key not in used
             }
             if "reward" not in columns:
-                row["reward_columns"] = [
-                    key
-                    for key, value in rest.items()
-                    if _is_number(value) and key not in _NO_REWARD
-                ]
+                numbers = (key for key, value in rest.items() if _is_number(value))
+                row["reward_columns"] = [key for key in numbers if key not in _NO_REWARD]
             yield {**rest, **row}
 
 
@@ -171,7 +175,7 @@ def _verl(record: Record, file: Path) -> Iterator[Row]:
 def _openrlhf(record: Record, file: Path) -> Iterator[Row]:
     for values in record["data"]:
         row = dict(zip(record["columns"], values, strict=True))
-        yield {name: row[name] for name in ("global_step", "text", "reward")}
+        yield {"step": row["global_step"], "answer": row["text"], "reward": row["reward"]}
 
 
 def _verifiers(record: Record, file: Path) -> Iterator[Row]:
@@ -268,84 +272,59 @@ def _plain(record: Record, file: Path) -> Iterator[Row]:
 
 # --- the table ------------------------------------------------------------------------------------
 
-_PROMPTS = ("question", "prompt", "input")
-_ANSWERS = ("completion", "response", "answer", "output")
-
-
-def _has(names: str) -> Callable[[Record], bool]:
-    return lambda record: all(name in record for name in names.split())
-
-
+_PROMPTS, _ANSWERS = "question|prompt|input", "completion|response|answer|output"
+_EPISODES = "rollouts/step_*/train/{}/traces.jsonl"
 FORMATS = (
     RolloutFormat(
-        "sarlab",
-        "rollouts.parquet/*.parquet",
-        _has("split group_id answer_ids answer"),
-        "step group question answer gold reward",
-        _sarlab,
+        "sarlab", "rollouts.parquet/*.parquet", "split group_id answer_ids answer", flat=_sarlab
     ),
     RolloutFormat(
         "TRL completions",
         "completions/completions_*.parquet completions_*.parquet",
-        _has("step prompt completion advantage"),
+        "step prompt completion advantage",
         "step prompt answer=completion gold=solution",
     ),
     RolloutFormat(
         "verl rollout data",
         "*.jsonl",
-        _has("input output score"),
+        "input output score",
         "step prompt=input answer=output gold=gts reward=score",
         _verl,
     ),
     RolloutFormat(
         "prime-rl or verifiers traces",
-        "rollouts/step_*/train/effective/traces.jsonl rollouts/step_*/train/all/traces.jsonl "
-        "traces.jsonl",
-        _has("traces task"),
-        "step group prompt answer gold reward",
-        _episode,
+        f"{_EPISODES.format('effective')} {_EPISODES.format('all')} traces.jsonl",
+        "traces task",
+        flat=_episode,
     ),
     RolloutFormat(
         "verifiers results",
         "results.jsonl",
-        _has("example_id prompt completion"),
+        "example_id prompt completion",
         "group=example_id prompt answer=completion gold=answer reward truncated=is_truncated",
         _verifiers,
     ),
     RolloutFormat(
-        "tinker logtree",
-        "iteration_*/train_logtree.json *_logtree.json",
-        _has("root"),
-        "step group prompt answer gold reward",
-        _tinker,
+        "tinker logtree", "iteration_*/train_logtree.json *_logtree.json", "root", flat=_tinker
     ),
     RolloutFormat(
         "Inspect log",
         "*.eval *.json",
-        lambda record: "samples" in record or _has("id input output")(record),
+        "samples or id input output",
         "group question prompt answer gold",
         _inspect,
     ),
-    RolloutFormat(
-        "OpenRLHF samples (W&B table)",
-        "*.table.json",
-        lambda record: {"global_step", "text", "reward"} <= set(record.get("columns") or ()),
-        "step=global_step answer=text reward",
-        _openrlhf,
-    ),
+    RolloutFormat("OpenRLHF samples (W&B table)", "*.table.json", "columns data", flat=_openrlhf),
     RolloutFormat(
         "plain rows",
         "*.jsonl *.json *.parquet",
-        lambda record: (
-            "messages" in record
-            or all(not names.isdisjoint(record) for names in map(set, (_PROMPTS, _ANSWERS)))
-        ),
-        "step group=group_id question prompt=prompt|input answer=completion|response|answer|output "
+        f"messages or {_PROMPTS} {_ANSWERS}",
+        f"step group=group_id question prompt=prompt|input answer={_ANSWERS} "
         "gold=gold|ground_truth|solution|target reward",
         _plain,
     ),
 )
 _LOOKED_FOR = (
-    "Looked for " + ", ".join(form.name for form in FORMATS) + ". Plain rows have messages, or "
-    f"one of {', '.join(_PROMPTS)} and one of {', '.join(_ANSWERS)}."
+    f"Looked for {', '.join(form.name for form in FORMATS)}. Plain rows have messages, or one of "
+    f"{_PROMPTS.replace('|', ', ')} and one of {_ANSWERS.replace('|', ', ')}."
 )

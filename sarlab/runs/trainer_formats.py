@@ -202,7 +202,12 @@ def _episode(record: Record, file: Path) -> Iterator[Row]:
 
 
 def _inspect(record: Record, file: Path) -> Iterator[Row]:
-    values = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # Inspect's own value_to_float
+    values: dict[Any, float] = {
+        "C": 1.0,
+        "P": 0.5,
+        "I": 0.0,
+        "N": 0.0,
+    }  # Inspect's own value_to_float
     for sample in record.get("samples", [record]):
         scores = {k: score.get("value") for k, score in (sample.get("scores") or {}).items()}
         output = (sample.get("output") or {}).get("choices") or [{}]
@@ -262,7 +267,7 @@ def _inner(node: Record) -> str:
     return "".join(c if isinstance(c, str) else _inner(c) for c in children)
 
 
-def _plain(record: Record, file: Path) -> Iterator[Row]:
+def _plain(record: Record, file: Path) -> Iterator[Record]:
     if messages := record.get("messages"):
         rest = {k: v for k, v in record.items() if k != "messages"}
         yield {**rest, "prompt": messages[:-1], "completion": messages}

@@ -78,7 +78,7 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
             raise ValueError(
                 f"Task {name!r} has no parameter {key!r}. Known, with defaults: {known}."
             )
-        kind = type(defaults[key])
+        kind: Any = type(defaults[key])
         try:
             settings[key] = _TRUTHS[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):

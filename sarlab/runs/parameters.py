@@ -171,10 +171,10 @@ def _assigned(cell: str) -> list[str]:
                 case ast.Expr(value=ast.Constant(value=str())):
                     continue
                 case (
-                    ast.Assign(targets=[ast.Name(id=name)])
-                    | ast.AnnAssign(target=ast.Name(id=name))
+                    ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
                 ):
-                    ast.literal_eval(node.value)
+                    ast.literal_eval(value)
                     names.append(name)
                 case _:
                     return []

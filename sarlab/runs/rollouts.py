@@ -7,12 +7,14 @@ guessed: a column that the file does not hold is null. Files are only parsed, ne
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2.exceptions import TemplateError
 
 from sarlab.runs.trainer_formats import COLUMNS, Row, field_names, recognise, records
 
@@ -126,13 +128,15 @@ def _take_apart(prompts: pd.Series, tokenizer: Any) -> tuple[pd.Series, str]:
             "Prompts stand as the file holds them, chat markup included; name the model that wrote "
             "them to take them apart."
         )
-    patterns = list(_prompt_patterns(tokenizer))
+    matches = (
+        (prompt, pattern.fullmatch(prompt))
+        for pattern in _prompt_patterns(tokenizer)
+        for prompt in prompts.unique()
+    )
     questions: dict[str, str] = {}
-    for prompt in prompts.unique():
-        matches = (pattern.fullmatch(prompt) for pattern in patterns)
-        match = next((m for m in matches if m), None)
+    for prompt, match in matches:
         if match:
-            questions[prompt] = match["user"].strip()
+            questions.setdefault(prompt, match["user"].strip())
     note = f"The chat template took {len(questions)} of {prompts.nunique()} prompts apart."
     if len(questions) < prompts.nunique():
         note += " The others stand as the file holds them: another template wrote them."
@@ -145,24 +149,15 @@ def _prompt_patterns(tokenizer: Any) -> Iterator[re.Pattern[str]]:
     Special tokens may be missing: some trainers decode with them, some without. The group
     ``user`` is the question.
     """
-    from jinja2.exceptions import TemplateError
-
-    system, user = "sarlab-system-text", "sarlab-user-text"
+    marks = {"sarlab-system-text": ".*?", "sarlab-user-text": "(?P<user>.*?)"}
     special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
-    pieces = re.compile("(" + "|".join(map(re.escape, (*special, system, user))) + ")")
-    known = {system: ".*?", user: "(?P<user>.*?)"}
-    known |= {token: f"(?:{re.escape(token)})?" for token in special}
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    known = {token: f"(?:{re.escape(token)})?" for token in special} | marks
+    pieces = re.compile("(" + "|".join(map(re.escape, known)) + ")")
+    turns = [{"role": mark.split("-")[1], "content": mark} for mark in marks]
     for messages in (turns, turns[1:]):
-        try:
+        with contextlib.suppress(TemplateError):  # this template has no system role
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError:  # this template has no system role
-            continue
-        yield re.compile(
-            r"\s*"
-            + "".join(known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p)
-            + r"\s*",
-            re.DOTALL,
-        )
+            parts = (known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p)
+            yield re.compile(rf"\s*{''.join(parts)}\s*", re.DOTALL)

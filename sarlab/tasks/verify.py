@@ -43,13 +43,6 @@ from sarlab.tasks.plain_numbers import canonical, is_number, parse_number, parse
 from sarlab.tasks.text_answers import is_text, same_text
 from sarlab.types import Question
 
-REASONS = (
-    *("right", "wrong value", "no marker", "no value", "several values", "too long", "timeout"),
-    "error: ...",
-)
-"""All reasons of a verdict; "error: " is followed by the exception. "too long" stands for a value
-longer or nested deeper than any answer."""
-
 MAX_NESTING = 40
 _BUILT_IN = ("auto", "number", "text", "math")
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z]\w{0,8}(?:\([^()=]{0,20}\))?)\s*=([^=]+)", re.ASCII)
@@ -73,7 +66,11 @@ _DERIVATION = re.compile(r"(?:[A-Za-z]+:)?[\s0-9.,$€£%()+*/×÷·=-]*[+*/×÷
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is right, the value that was read, and why (one of ``REASONS``)."""
+    """Whether an answer is right, the value that was read, and why.
+
+    Reasons: "right", "wrong value", "no marker", "no value", "several values", "too long" (longer
+    or nested deeper than any answer), "timeout", and "error: " with the exception.
+    """
 
     correct: bool
     extracted: str | None

@@ -35,16 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from sarlab.runs.atomic import (
-    SCRATCH,
-    read_json,
-    read_jsonl,
-    remove,
-    replace_file,
-    replace_folder,
-    write_json,
-    write_text,
-)
+from sarlab.runs import atomic
+from sarlab.runs.atomic import SCRATCH, read_json, read_jsonl, remove, write_json, write_text
 
 SCHEMA_VERSION = "1"
 ROLLOUT_SCHEMA = pa.schema(
@@ -178,9 +170,9 @@ class Run:
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, on disk when this returns."""
-        line = json.dumps(metrics, allow_nan=False) + "\n"
+        line = json.dumps(metrics, allow_nan=False)
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -191,12 +183,8 @@ class Run:
         part = self.part(step, split)
         part.parent.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(list(rows), schema=ROLLOUT_SCHEMA)
-        replace_file(
-            part,
-            lambda scratch: pq.write_table(
-                table, scratch, compression="zstd", write_page_checksum=True
-            ),
-        )
+        options = {"compression": "zstd", "write_page_checksum": True}
+        atomic.replace_file(part, lambda scratch: pq.write_table(table, scratch, **options))
 
     def part(self, step: int, split: str) -> Path:
         """Where :meth:`write_rollouts` puts a part."""
@@ -216,7 +204,7 @@ class Run:
                 shutil.copytree(self.folder / BEST, scratch / BEST)
             write_json(scratch / _SUMS, _checksums(scratch))
 
-        replace_folder(target, write_all)
+        atomic.replace_folder(target, write_all)
         return target
 
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
@@ -250,7 +238,9 @@ class Run:
                 remove(folder)
         best = self.folder / "checkpoints" / f"step-{step:06d}" / BEST
         if best.exists():
-            replace_folder(self.folder / BEST, partial(shutil.copytree, best, dirs_exist_ok=True))
+            atomic.replace_folder(
+                self.folder / BEST, partial(shutil.copytree, best, dirs_exist_ok=True)
+            )
         else:
             remove(self.folder / BEST)
 

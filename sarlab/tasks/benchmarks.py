@@ -161,11 +161,11 @@ def questions_of(name: str, row: Mapping[str, Any], where: str) -> list[Question
 
 def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
     """(side, row) of a whole benchmark, downloaded by `datasets` or from its cache."""
-    import datasets
-    import huggingface_hub
-
     repository, configurations, splits = BENCHMARKS[name]
     try:
+        import datasets
+        import huggingface_hub
+
         if not configurations:
             folder = huggingface_hub.snapshot_download(
                 repository, repo_type="dataset", allow_patterns=[splits]

@@ -62,9 +62,7 @@ def _stories(name: str, parameters: Mapping[str, str]) -> Draw:
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
-    from reasoning_gym.factory import DATASETS
-
-    dataset_class, config_class = DATASETS[name]
+    dataset_class, config_class = reasoning_gym_factory().DATASETS[name]
     # The task draws its own seeds, one problem each.
     defaults = {
         f.name: f.default
@@ -99,6 +97,18 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
         return Question(entry["question"], answer, name, REASONING_GYM[name], {"entry": entry})
 
     return draw
+
+
+def reasoning_gym_factory() -> Any:
+    """reasoning-gym's table of data sets and scorers; ValueError where it is not installed."""
+    try:
+        import reasoning_gym.factory as factory
+    except ImportError as error:
+        raise ValueError(
+            f"This task is one of reasoning-gym, which is not installed ({error}). In a clone: "
+            "make install-tasks; elsewhere: pip install 'sarlab[tasks]'."
+        ) from error
+    return factory
 
 
 GENERATORS: dict[str, Callable[[str, Mapping[str, str]], Draw]] = {

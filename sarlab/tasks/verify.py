@@ -39,6 +39,7 @@ from sarlab.tasks.answer_line import (
     nesting,
     unwrap,
 )
+from sarlab.tasks.generated import reasoning_gym_factory
 from sarlab.tasks.plain_numbers import canonical, is_number, parse_number, parse_quantity
 from sarlab.tasks.text_answers import is_text, same_text
 from sarlab.types import Question
@@ -269,14 +270,14 @@ def _called(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @lru_cache
 def _dataset_scorer(dataset: str) -> Callable[[str, dict[str, Any]], float]:
-    from reasoning_gym.factory import DATASETS, get_score_answer_fn
-
-    if dataset not in DATASETS:
+    factory = reasoning_gym_factory()
+    if dataset not in factory.DATASETS:
         raise ValueError(
             f"reasoning-gym has no data set {dataset!r} to score answers. It has: "
-            f"{', '.join(sorted(DATASETS))}."
+            f"{', '.join(sorted(factory.DATASETS))}."
         )
-    return get_score_answer_fn(dataset)
+    scorer: Callable[[str, dict[str, Any]], float] = factory.get_score_answer_fn(dataset)
+    return scorer
 
 
 @lru_cache

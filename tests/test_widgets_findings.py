@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from policies import random_policy
+from test_widgets_text import fake_score
 from test_widgets_views import six
 
 from sarlab.display.text import signed
-from sarlab.display.token_view import answer_view
+from sarlab.display.token_view import answer_view, payload
 from sarlab.models import REPOSITORY
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
@@ -27,6 +30,7 @@ from sarlab.widgets.audit import (
 from sarlab.widgets.candidates import Candidate, Draft, judged, read_answers, score_candidates
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.figures import history_figure
+from sarlab.widgets.html import answer_html
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.stored import stored_example, stored_scores, write_scores
 
@@ -116,6 +120,44 @@ def test_a_file_keeps_labels_and_order_and_says_what_came_in(bench, tmp_path) ->
     path = tmp_path / "k.jsonl"
     path.write_text('{"question": "x", "answer": "y", "kind": "older name"}\n')
     assert read_answers(path)[0].label == "older name"
+
+
+def test_a_file_without_right_answers_says_where_to_type_them(bench) -> None:
+    rows = [
+        {"question": "a?", "answer": "Answer: 1"},
+        {"question": QUESTION, "answer": "So 42.\nAnswer: 42"},
+        {"question": "b?", "answer": "Answer: 2"},
+    ]
+    said = upload(bench, "mine.jsonl", rows)
+    assert "2 not judged" in said and "type it above, beside question 2, 3" in said
+    assert bench.question == QUESTION and len(bench.answers) == 3  # the file has answers to it
+
+
+def test_an_error_of_a_file_goes_when_a_good_one_is_chosen(bench) -> None:
+    too_long = {"question": "a?", "answer": "one two " * 3000, "gold": "1"}
+    with pytest.raises(ValueError, match="1061 tokens long"):
+        upload(bench, "bad.jsonl", [too_long])
+    assert "1 answer left out" in bench.job.words.value and bench.answers == ()
+    said = upload(bench, "good.jsonl", [{"question": "a?", "answer": "Answer: 1", "gold": "1"}])
+    assert said.startswith("good.jsonl: 1 answer to 1 question") and "Error" not in said
+    assert bench.job.words.value == "" and [c.correct for c in bench.answers] == [True]
+    assert "no field" in upload(bench, "bad.jsonl", [{"question": "a?"}])
+    assert "Error" not in upload(bench, "good.jsonl", [{"question": "a?", "answer": "Answer: 1"}])
+
+
+def test_a_file_chosen_during_other_work_is_scored_after_it(bench) -> None:
+    release = threading.Event()
+    bench.job.start("long work", lambda report: release.wait(30))
+    content = json.dumps({"question": "a?", "answer": "Answer: 1", "gold": "1"}).encode()
+    facts = {"type": "", "size": len(content), "last_modified": datetime.now(UTC)}
+    bench.source.upload.value = ({"name": "mine.jsonl", "content": content, **facts},)
+    assert bench.source.message.value.startswith("mine.jsonl: 1 answer") and bench.answers == ()
+    release.set()
+    for _ in range(400):
+        time.sleep(0.05)
+        if bench.answers:
+            break
+    assert [c.correct for c in bench.answers] == [True]
 
 
 def test_an_error_names_the_readers_file(bench) -> None:
@@ -268,6 +310,16 @@ def test_questions_are_searched_filtered_and_sorted(frozen_tiny) -> None:
     assert browser.shown == () and "No question" in browser.message.value
 
 
+def test_widening_passes_few_answers_of_the_run() -> None:
+    # 31 tokens at SAR 0.57 are the shortest of this run, and low they are not: half have less.
+    rows = read_audit(STUDY / "sa_grpo_0.2-s0")
+    wider = next_wider(rows, 30, 0.0)
+    assert wider is not None and wider[1] <= 0.2
+    listed = short_with_low_sar(rows, *wider)
+    lengths, sars = (sorted(getattr(r, name) for r in rows) for name in ("length", "sar"))
+    assert listed and wider[0] < lengths[len(rows) // 2] and wider[1] < sars[len(rows) // 2]
+
+
 def test_colours_of_sar_fit_the_answers_shown() -> None:
     rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:4]
     rows = [replace(row, sar=sar) for row, sar in zip(rows, (0.1, 0.16, 0.2, -0.03), strict=True)]
@@ -283,6 +335,57 @@ def test_a_logged_answer_goes_to_the_workbench(frozen_tiny) -> None:
     row = made.run_browser.shown[0]
     assert made.question == row.question and made.opened.answer == row.answer
     assert made.answers[0].correct is row.correct and made.tabs.selected_index == 0
+
+
+def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) -> None:
+    made = Workbench(frozen_tiny, runs=STUDY)
+    row, run = made.run_browser.shown[0], Path(made.run_browser.run).name
+    made.add([Draft(row.question, "Another.\nAnswer: 1", row.gold, "typed")])
+    made.open_question(row.question, wait=True)
+    made.tokens.panel.text = "what stood there"
+    emptied = []
+    made.tokens.panel.observe(lambda change: emptied.append(change["new"]), "text")
+    made.run_browser.to_bench.click()
+    made.wait()
+    assert emptied == ["", row.answer] or emptied == [row.answer]
+    assert made.answers[made.answer].label == f"{run}, step {row.step}"
+    assert made.opened.answer == row.answer  # not the answer that the question had before
+    said = made.source.message.value
+    assert run in said and f"step {row.step}" in said and "tiny scores it" in said
+
+
+def test_an_answer_that_waits_for_its_score_leaves_the_box_empty(bench) -> None:
+    release = threading.Event()
+    bench.job.start("long work", lambda report: release.wait(30))
+    bench.add([Draft("a?", "Answer: 1", "1")])
+    bench.open_question("a?")
+    assert bench.tokens.panel.text == "" and bench.opened is None
+    release.set()
+    bench.wait()
+
+
+def test_samples_in_progress_show_their_text(bench) -> None:
+    seen: list[tuple[str, ...]] = []
+    bench.observe(lambda change: seen.append(change["new"]), "growing")
+    shown: list[str] = []
+    bench.sampling.growing.observe(lambda change: shown.append(change["new"]), "value")
+    bench.sample(2, 30, seed=1, wait=True)
+    texts = [c.score.answer for c in bench.answers[2:]]
+    assert any(seen) and seen[-1] == () and bench.sampling.growing.value == ""
+    for partial in filter(None, seen):
+        assert all(t.startswith(p) for p, t in zip(partial, texts, strict=True))
+    assert any("sarlab-growing" in html for html in shown)
+
+
+def test_steps_have_no_share_where_ups_and_downs_cancel() -> None:
+    pieces = ["One. ", "Two. ", "Answer: ", "1"]
+    view = answer_view(fake_score(pieces, [3.0, -2.9, 0.1, 0.1]))  # 0.3 of 6.1 nats is left
+    assert [step.share for step in view.steps] == [None] * 3
+    html, sent = answer_html(view), payload(view)["steps"]
+    assert html.count("ups and downs nearly cancel") == 3 and " %" not in html
+    assert [step[3] for step in sent] == ["– (ups and downs nearly cancel)"] * 3
+    view = answer_view(fake_score(pieces, [3.0, -0.5, 0.1, 0.1]))
+    assert [step[3] for step in payload(view)["steps"]] == ["+111 %", "−19 %", "+7 %"]
 
 
 def test_stored_scores_are_used_for_their_model_and_text_only(frozen_tiny, tmp_path) -> None:

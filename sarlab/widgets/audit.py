@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -104,15 +105,22 @@ def next_wider(
 ) -> tuple[int, float] | None:
     """Thresholds one step wider that list at least one more answer; None where there is none.
 
-    Whichever is nearer is widened: tokens as a share of ``max_length``, SAR on its scale of 1.
+    Of all such thresholds the ones that pass the fewest answers of this run, be it by length or by
+    SAR: what is short and what is low depends on the run.
     """
+    rows = auditable(rows)
+    lengths, sars = sorted(row.length for row in rows), sorted(row.sar for row in rows)
     steps = []
-    for row in auditable(rows):
+    for row in rows:
         if row.length <= max_length and row.sar <= max_sar:
             continue
         length = max(max_length, row.length)
         sar = max(max_sar, math.ceil(20 * row.sar - 1e-9) / 20)  # the slider has steps of 0.05
-        steps.append(((length / max_length - 1) + (sar - max_sar), length, sar))
+        passed = (
+            bisect_right(lengths, length) - bisect_right(lengths, max_length),
+            bisect_right(sars, sar) - bisect_right(sars, max_sar),
+        )
+        steps.append((max(passed), length, sar))
     if not steps:
         return None
     _, length, sar = min(steps)

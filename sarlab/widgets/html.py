@@ -236,8 +236,8 @@ def _step_table(view: AnswerView, full: bool) -> str:
 def _folded_steps(view: AnswerView, full: bool) -> str:
     return "".join(
         f'<details{" open" if k < _OPEN_STEPS else ""}><summary style="font-size: 13px">'
-        f"step {k + 1} &nbsp; <b>{signed(s.total_nats, 2)}</b> nats, {share_text(s)} &nbsp; "
-        f'{s.stop - s.start} tokens &nbsp; <span style="{_SOFT}">{plain(s.opening)}</span>'
+        f"step {k + 1} &nbsp; <b>{signed(s.total_nats, 2)}</b> nats; of all: {share_text(s)} "
+        f'&nbsp; {s.stop - s.start} tokens &nbsp; <span style="{_SOFT}">{plain(s.opening)}</span>'
         '</summary><div style="padding: 2px 0 6px 24px">'
         f"{_tokens(view, s.start, s.stop, full)}</div></details>"
         for k, s in enumerate(view.steps)

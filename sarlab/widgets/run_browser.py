@@ -47,8 +47,8 @@ ROW_HEADER = ("step", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "reward", "verdict"
 _AUDIT_ROWS = 50
 _ALL = "all"
 
-OnOpen = Callable[[str, str, str], None]
-"""Called with question, right answer and answer."""
+OnOpen = Callable[[AuditRow, str], None]
+"""Called with the opened answer and the name of its run."""
 
 
 class RunBrowser(widgets.VBox):
@@ -274,7 +274,7 @@ class RunBrowser(widgets.VBox):
     def _hand_on(self) -> None:
         on_open, row = self._on_open, self._opened
         if on_open is not None and row is not None:
-            attempt(self.note, lambda: on_open(row.question, row.gold, row.answer))
+            attempt(self.note, lambda: on_open(row, Path(self.run).name))
 
     @property
     def _opened(self) -> AuditRow | None:

@@ -86,7 +86,9 @@ class SourcePanel(widgets.VBox):
 
         self.fold.observe(toggle, "value")
         self.upload.observe(lambda change: self._try(self._load_file), "value")
-        return [self.fold, box]
+        # Progress beside the button: a line of its own would push the table down.
+        self.bench.job.layout.flex = "1 1 300px"
+        return [row(self.fold, self.bench.job), box]
 
     def _draw(self, _: Any = None) -> None:
         bench = self.bench
@@ -146,8 +148,11 @@ class SourcePanel(widgets.VBox):
                 except ValueError as error:  # the reader knows the file by its own name
                     raise ValueError(str(error).replace(f"{folder}/", "")) from error
             self._say(f"{name}: {self.bench.add(drafts)}")
-            if drafts:
-                self.bench.open_question(drafts[0].question)
+            questions = [draft.question for draft in drafts]
+            if questions and self.bench.question not in questions:
+                self.bench.open_question(questions[0])
+            elif questions:
+                self.bench.open_question(self.bench.question)
 
     def _load_task(self) -> None:
         task = load_task(self.task.value.strip())
@@ -162,6 +167,8 @@ class SourcePanel(widgets.VBox):
         self.message.value = plain(text)
 
     def _try(self, action: Callable[[], Any], failed: Callable[[], Any] | None = None) -> None:
+        if not self.bench.job.busy:
+            show(self.bench.job, False)  # what the work before ended with
         if not attempt(self.message, action) and failed is not None:
             failed()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import traitlets
+from torch import Tensor
 
 from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
@@ -27,6 +29,7 @@ from sarlab.widgets.stored import stored_scores
 
 _SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
 _SCORE_STEP = 96  # tokens scored between two reports of progress
+_GROW_S = 0.25  # between two looks at answers that are being sampled
 
 OnTokens = Callable[[int, int], None]
 
@@ -38,7 +41,8 @@ class Bench(widgets.VBox):
     its scored answers (:class:`Candidate`); ``answer`` is the index of the opened one (−1: none)
     and ``opened`` its score, edits included; ``selection`` is a span of tokens ``(start, stop)`` or
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
-    is one; ``alpha`` is the weight of the bonus in the reward designs.
+    is one; ``alpha`` is the weight of the bonus in the reward designs; ``growing`` are the texts
+    that are being sampled.
     """
 
     policy = traitlets.Instance(Policy)
@@ -53,6 +57,7 @@ class Bench(widgets.VBox):
     selection: Any = traitlets.Tuple()
     pinned: Any = traitlets.Tuple((-1, -1))
     alpha = traitlets.Float(0.2)
+    growing: Any = traitlets.Tuple()
 
     def __init__(self, policy: Policy | str, runs: str | Path = "runs") -> None:
         if not isinstance(policy, Policy):
@@ -62,12 +67,14 @@ class Bench(widgets.VBox):
         self._detailed: dict[tuple[int, str, tuple[int, ...]], AnswerScore] = {}
         self._details: threading.Thread | None = None
         self._pins: dict[str, tuple[int, int]] = {}
+        self._show = ""
         self.drafts: dict[str, list[Draft]] = {}
         self.scored: dict[str, list[Candidate]] = {}
         self.golds: dict[str, str] = {}
         self.job = JobBar()
         self.runs = Path(runs)
         super().__init__(policy=policy)
+        self.job.observe(self._go_on, "busy")
 
     # What there is to look at
 
@@ -99,15 +106,21 @@ class Bench(widgets.VBox):
         for question in dict.fromkeys(a.question for a in added):
             self._apply_gold(question)
         self.questions = tuple(dict.fromkeys([*self.questions, *(a.question for a in added)]))
-        return _summary(added, len(answers) - len(added), self.golds)
+        return _summary(added, len(answers) - len(added), self.golds, self.questions)
 
     def list_questions(self, golds: dict[str, str]) -> None:
         """Put questions without answers into the list: text to right answer."""
         self.golds.update(golds)
         self.questions = tuple(dict.fromkeys([*self.questions, *golds]))
 
-    def open_question(self, question: str, *, gold: str | None = None, wait: bool = False) -> None:
-        """Look at a question; its answers that are not scored yet are scored now, in a thread."""
+    def open_question(
+        self, question: str, *, gold: str | None = None, show: str = "", wait: bool = False
+    ) -> None:
+        """Look at a question; its answers that are not scored yet are scored now, in a thread.
+
+        The answer ``show`` is opened, once it is scored; by default the first.
+        """
+        self._show = show
         if gold is not None:
             self.golds[question] = gold
         self._apply_gold(question)
@@ -119,16 +132,19 @@ class Bench(widgets.VBox):
             self.pinned = self._pins.get(question, (-1, -1))
             self.answers = tuple(self.scored.get(question, ()))
         self._open_first()
-        if self.drafts.get(question):
+        if self.drafts.get(question) and not self.job.busy:  # else when that is done
             self.score_waiting([question], wait=wait)
 
     def score_waiting(self, questions: Sequence[str] | None = None, *, wait: bool = False) -> None:
-        """Score the drafts of these questions (None: of all), in a thread."""
+        """Score the drafts of these questions (None: of all), in a thread.
+
+        One that cannot be scored is left out, and its error is shown when the others are done.
+        """
         chosen = self.questions if questions is None else questions
         total = sum(len(self.drafts.get(question, ())) for question in chosen)
 
         def work(report: Report) -> None:
-            done = 0
+            done, errors = 0, list[ValueError]()
             for question in chosen:
                 while self.drafts.get(question):
                     draft = self.drafts[question][0]
@@ -137,10 +153,18 @@ class Bench(widgets.VBox):
                     def on_tokens(at: int, of: int, words: str = words) -> None:
                         report(at, of, f"{words} {at} of {of}")
 
-                    score = self.score(question, draft.answer, on_tokens=on_tokens)
+                    try:
+                        score = self.score(question, draft.answer, on_tokens=on_tokens)
+                    except ValueError as error:
+                        errors.append(error)
+                        score = None
                     self.drafts[question].pop(0)
-                    self._append(question, self._judged(score, draft))
+                    if score is not None:
+                        self._append(question, self._judged(score, draft))
                     done += 1
+            if errors:
+                left_out = _count(len(errors), "answer")
+                raise ValueError(f"{left_out} left out, since not scored: {errors[0]}")
 
         if total:
             self.job.start("Scoring …", work, wait=wait)
@@ -178,14 +202,32 @@ class Bench(widgets.VBox):
                     max_answer_tokens=max_tokens,
                     seed=f"{seed} {done} workbench",
                     on_token=on_token,
+                    on_draw=self._grow(),
                 )
+                self.growing = ()
                 lengths, truncated = rollouts.lengths.tolist(), rollouts.truncated.tolist()
                 for ids, n, cut in zip(rollouts.answer_ids, lengths, truncated, strict=True):
                     draft = Draft(question, tuple(ids[:n].tolist()), gold, "sampled", bool(cut))
                     score = self.score(question, draft.answer)
                     self._append(question, self._judged(score, draft))
 
-        self.job.start("Sampling …", work, wait=wait)
+        self.job.start("Sampling …", work, wait=wait, then=lambda: setattr(self, "growing", ()))
+
+    def _grow(self) -> Callable[[Tensor], None]:
+        """Shows the texts of answers that are being sampled, four times a second."""
+        shown = 0.0
+
+        def on_draw(ids: Tensor) -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= _GROW_S:
+                shown = time.monotonic()
+                rows = (
+                    list(itertools.takewhile(lambda i: i not in self.policy.eos_ids, row))
+                    for row in ids.tolist()
+                )
+                self.growing = tuple(map(self.policy.text, rows))
+
+        return on_draw
 
     # The opened answer
 
@@ -315,6 +357,11 @@ class Bench(widgets.VBox):
             self.answers = tuple(self.scored[question])
             self._open_first()
 
+    def _go_on(self, change: Any) -> None:
+        """Other work is done: answers to the question that was opened meanwhile are scored."""
+        if not change["new"] and not self.job.closing and self.drafts.get(self.question):
+            self.score_waiting([self.question])
+
     def _apply_gold(self, question: str) -> None:
         """Judge all answers to a question by the right answer that is known for it."""
         gold = self.golds.get(question, "")
@@ -323,7 +370,11 @@ class Bench(widgets.VBox):
             self.scored[question] = rejudged(group, gold)
 
     def _open_first(self) -> None:
-        if self.answer < 0 and self.answers:
+        """Open the answer to be shown, once it is there; without one the first."""
+        texts = [c.score.answer for c in self.answers]
+        if self._show in texts:
+            self.answer, self._show = texts.index(self._show), ""
+        elif self.answer < 0 and self.answers and not self._show:
             self.answer = 0
 
     @traitlets.observe("answer")
@@ -392,7 +443,12 @@ def _on_token(report: Report, words: str, done: int, size: int, total: int) -> O
     return on_token
 
 
-def _summary(added: Sequence[Candidate | Draft], duplicates: int, golds: dict[str, str]) -> str:
+def _summary(
+    added: Sequence[Candidate | Draft],
+    duplicates: int,
+    golds: dict[str, str],
+    listed: Sequence[str],
+) -> str:
     """What was added: counts of answers, questions and labels, and what needs attention."""
     questions = {a.question for a in added}
     labels = Counter(a.label for a in added)
@@ -402,9 +458,13 @@ def _summary(added: Sequence[Candidate | Draft], duplicates: int, golds: dict[st
         parts = ["No new answer"]
     if duplicates:
         parts.append(f"{_count(duplicates, 'duplicate')} left out")
-    unknown = sum(not golds.get(a.question) for a in added)
+    unknown = [a.question for a in added if not golds.get(a.question)]
     if unknown:
-        parts.append(f"{unknown} not judged, since no right answer is known: type it below")
+        places = ", ".join(str(listed.index(q) + 1) for q in dict.fromkeys(unknown))
+        parts.append(
+            f"{len(unknown)} not judged, since no right answer is known: type it above, beside "
+            f"question {places}"
+        )
     return "; ".join(parts) + "."
 
 

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import out_of_depth
 from sarlab.models import Policy
+from sarlab.widgets.audit import AuditRow
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.export import write_html, write_png
@@ -95,8 +96,10 @@ class TokensTab(widgets.VBox):
     def _draw(self, _: Any = None) -> None:
         score = self.bench.opened
         self.panel.message = ""
-        if score is not None and not self.bench.edited:
-            self.panel.text = score.answer  # before its tokens: who sees them may type already
+        if not self.bench.edited:
+            self.panel.text = (
+                score.answer if score else ""
+            )  # before its tokens: who sees them may type already
         # Details of the answer before may come while a draft is scored; they do not answer it.
         if self.bench.edited and (score is None or score.answer == self._text):
             self._drawn = self._seq
@@ -280,14 +283,21 @@ class SamplePanel(widgets.VBox):
             "Sampled at temperature 1 from the whole distribution, as in training. Answers join "
             "the table as they come; a stop loses only those in flight."
         )
+        self.growing = widgets.HTML()
         fields = row(self.count, self.limit, self.seed, self.button)
-        super().__init__([fields, about, self.message])
+        super().__init__([fields, about, self.message, self.growing])
         bench.job.observe(lambda c: setattr(self.button, "disabled", c["new"]), "busy")
+        bench.observe(self._grow, "growing")
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
         if attempt(self.message, lambda: self.bench.sample(*settings)):
             self.seed.value += 1  # the next click draws other answers
+
+    def _grow(self, _: Any) -> None:
+        self.growing.value = "".join(
+            f'<div class="sarlab-growing">{plain(text)}</div>' for text in self.bench.growing
+        )
 
 
 class ExportPanel(widgets.VBox):
@@ -349,15 +359,19 @@ class Workbench(Bench):
         }
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
         terms = widgets.HTML(terms_html())
-        self.children = (self.source, self.job, self.ranking, self.tabs, terms, Access())
+        self.children = (self.source, self.ranking, self.tabs, terms, Access())
         if self.questions:
             self.open_question(self.questions[0])
 
     def __repr__(self) -> str:
         return "Reward workbench (live: it needs a running kernel; its static twin stands below)"
 
-    def open_logged(self, question: str, gold: str, answer: str) -> None:
+    def open_logged(self, row: AuditRow, run: str) -> None:
         """Open an answer of a run: scored by the workbench's policy, alternatives included."""
-        self.add([Draft(question, answer, gold, "from a run")])
-        self.open_question(question)
+        self.add([Draft(row.question, row.answer, row.gold, f"{run}, step {row.step}")])
+        self.open_question(row.question, show=row.answer)
         self.tabs.selected_index = 0
+        self.source.message.value = plain(
+            f"This answer was logged by {run} at step {row.step}. Here {self.policy.reference} "
+            "scores it, so its numbers differ from the logged ones unless that is the same model."
+        )

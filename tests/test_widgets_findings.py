@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from policies import random_policy
 from test_widgets_text import fake_score
-from test_widgets_views import six
+from test_widgets_views import candidate, six
 
 from sarlab.display.text import signed
 from sarlab.display.token_view import answer_view, payload
@@ -216,7 +216,7 @@ def test_foreign_text_is_said_to_be_foreign(bench) -> None:
     foreign = replace(bench.opened, ppl_conditioned=14_072.0, ppl_standalone=14_014.0)
     assert "mean" not in answer_view(bench.opened).warning
     assert "not trained on such text" in answer_view(foreign).warning
-    bench.answers = tuple(Candidate(foreign, True, "42", "x") for _ in range(2))
+    bench.answers = tuple(candidate(foreign, True, "42", "x") for _ in range(2))
     assert "2 of 2 answers have perplexities in the thousands" in bench.ranking.note.value
     assert "mean little" in bench.ranking.note.value
 
@@ -264,23 +264,19 @@ def test_an_audit_that_finds_nothing_says_what_to_try(frozen_tiny) -> None:
     browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
     browser.mode.value = "audit"
     browser.length.value, browser.sar.value = 5, -0.9
-    right = sum(row.correct for row in browser.rows)
+    right = browser.rows["correct"].sum()
     assert f"0 of {right} correct answers ({len(browser.rows)} logged)" in browser.message.value
     assert "at most 5 tokens and a SAR of at most −0.90" in browser.message.value
     wider = next_wider(browser.rows, 5, -0.9)
-    assert wider is not None and short_with_low_sar(browser.rows, *wider)
+    assert wider is not None and len(short_with_low_sar(browser.rows, *wider))
     browser.wider.click()
-    assert (browser.max_length, browser.max_sar) == pytest.approx(wider)
+    assert browser.limits == pytest.approx(wider)
     assert browser.shown
 
 
 def test_the_next_wider_thresholds_by_hand() -> None:
     rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:3]
-    facts = ((20, 0.12), (60, -0.2), (200, 0.9))
-    rows = [
-        replace(row, correct=True, truncated=False, length=n, sar=sar)
-        for row, (n, sar) in zip(rows, facts, strict=True)
-    ]
+    rows = rows.assign(correct=True, truncated=False, length=[20, 60, 200], sar=[0.12, -0.2, 0.9])
     assert next_wider(rows, 30, 0.0) == (30, pytest.approx(0.15))  # 0.12, up to the slider's step
     assert next_wider(rows, 30, 0.15) == (60, pytest.approx(0.15))
     assert next_wider(rows, 200, 0.9) is None
@@ -292,11 +288,13 @@ def test_questions_are_searched_filtered_and_sorted(frozen_tiny) -> None:
     some = choose_questions(rows, search="STICKERS")
     assert some and len(some) < len(everything)
     assert all("stickers" in text.lower() for text in some.values())
+    answers = [*rows.itertuples()]
     ends = {
         key: [
             r
-            for r in rows
-            if r.question_id == key and r.step == max(x.step for x in rows if x.question_id == key)
+            for r in answers
+            if r.question_id == key
+            and r.step == max(x.step for x in answers if x.question_id == key)
         ]
         for key in list(some)
     }
@@ -315,15 +313,14 @@ def test_widening_passes_few_answers_of_the_run() -> None:
     rows = read_audit(STUDY / "sa_grpo_0.2-s0")
     wider = next_wider(rows, 30, 0.0)
     assert wider is not None and wider[1] <= 0.2
-    listed = short_with_low_sar(rows, *wider)
-    lengths, sars = (sorted(getattr(r, name) for r in rows) for name in ("length", "sar"))
-    assert listed and wider[0] < lengths[len(rows) // 2] and wider[1] < sars[len(rows) // 2]
+    assert len(short_with_low_sar(rows, *wider))
+    assert wider[0] < rows["length"].median() and wider[1] < rows["sar"].median()
 
 
 def test_colours_of_sar_fit_the_answers_shown() -> None:
     rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:4]
-    rows = [replace(row, sar=sar) for row, sar in zip(rows, (0.1, 0.16, 0.2, -0.03), strict=True)]
-    axis = history_figure(rows).layout.coloraxis
+    rows = rows.assign(sar=[0.1, 0.16, 0.2, -0.03])
+    axis = history_figure([*rows.itertuples()]).layout.coloraxis
     assert (axis.cmin, axis.cmax) == pytest.approx((-0.2, 0.2))
     assert axis.colorbar.title.text == "SAR, ±0.20"
 
@@ -394,7 +391,7 @@ def test_stored_scores_are_used_for_their_model_and_text_only(frozen_tiny, tmp_p
     fresh = score_candidates(frozen_tiny, drafts)
     write_scores(frozen_tiny, fresh[:1], path)
     first, second = stored_scores(frozen_tiny, drafts, path)
-    assert isinstance(second, Draft) and isinstance(first, Candidate)
+    assert not isinstance(second, Candidate) and isinstance(first, Candidate)
     assert first.score == fresh[0].score and first.correct and first.label == "a"
     changed = [Draft("1 + 2?", "Answer: 2"), Draft("1 + 1?", "Answer: 3")]
     assert stored_scores(frozen_tiny, changed, path) == changed

@@ -67,7 +67,7 @@ def run_html(browser: RunBrowser) -> str:
         rows_html(rows, ROW_HEADER, "rrrrrrll"),
     ]
     if browser.tokens.score is not None:
-        row = browser.shown[browser.table.opened]
+        row = browser.opened
         heading = f"step {row.step}, {'right' if row.correct else 'wrong'}"
         parts.append(answer_html(answer_view(browser.tokens.score), heading=heading))
     return f"<div>{''.join(parts)}</div>"

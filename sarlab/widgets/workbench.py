@@ -11,7 +11,6 @@ import ipywidgets as widgets
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import out_of_depth
 from sarlab.models import Policy
-from sarlab.widgets.audit import AuditRow
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.export import write_html, write_png
@@ -241,10 +240,11 @@ class DesignsPanel(widgets.VBox):
         bench = self.bench
         self.alpha.value = bench.alpha
         everything = self.scope.value == "all"
-        groups = list(bench.scored.values()) if everything else [bench.answers]
+        scored = [[a for a in g if isinstance(a, Candidate)] for g in bench.groups.values()]
+        groups = scored if everything else [bench.answers]
         unjudged = sum(len(group) - len(judged(group)) for group in groups)
         chosen = [c for group in map(judged, groups) if len(group) > 1 for c in group]
-        waiting = sum(bool(group) for group in bench.drafts.values()) if everything else 0
+        waiting = len({a.question for a in bench.waiting()}) if everything else 0
         notes = []
         if waiting:
             notes.append(f"{waiting} questions are not scored yet.")
@@ -334,7 +334,7 @@ class Workbench(Bench):
     def __init__(
         self,
         policy: Policy | str,
-        answers: Sequence[Candidate | Draft] = (),
+        answers: Sequence[Draft] = (),
         *,
         runs: str | Path = "runs",
     ) -> None:
@@ -366,7 +366,7 @@ class Workbench(Bench):
     def __repr__(self) -> str:
         return "Reward workbench (live: it needs a running kernel; its static twin stands below)"
 
-    def open_logged(self, row: AuditRow, run: str) -> None:
+    def open_logged(self, row: Any, run: str) -> None:
         """Open an answer of a run: scored by the workbench's policy, alternatives included."""
         self.add([Draft(row.question, row.answer, row.gold, f"{run}, step {row.step}")])
         self.open_question(row.question, show=row.answer)

@@ -20,9 +20,8 @@ from sarlab.types import Question
 from sarlab.widgets import RunBrowser, Workbench, workbench_html
 from sarlab.widgets.audit import choose_questions, read_audit, row_score, short_with_low_sar
 from sarlab.widgets.candidates import Draft
-from sarlab.widgets.export import picture, write_html
+from sarlab.widgets.export import picture, run_html, write_html
 from sarlab.widgets.live import JobBar, Stopped
-from sarlab.widgets.snapshot import run_html
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
 OTHER = "Bob has 7 apples and eats 2. How many are left?"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sarlab.display.tables import MISSING, folded, html_table, views
-from sarlab.display.text import TERMS, V_FULL_NATS, number, one_line, signed, tint, visible
+from sarlab.display.text import TERMS, V_FULL_NATS, number, one_line, plain, signed, tint, visible
 from sarlab.display.token_view import AnswerView, TokenView, legend, share_text
 from sarlab.widgets.candidates import Candidate, LabelRow, Ordering, ranked, verdict_text
 from sarlab.widgets.designs import Design, Measure
@@ -47,6 +47,11 @@ def terms_html() -> str:
     """The terms of the views, one click away."""
     table = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
     return f'<div class="sarlab-terms">{folded("What the terms mean", table)}</div>'
+
+
+def growing_html(texts: Sequence[str]) -> str:
+    """Answers that are being sampled."""
+    return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)
 
 
 def ranking_rows(candidates: Sequence[Candidate]) -> list[list[str]]:

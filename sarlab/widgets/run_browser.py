@@ -64,24 +64,15 @@ class RunBrowser(widgets.VBox):
             {"one question over time": "follow", "correct, short, low SAR": "audit"},
             *("How its answers changed", "Answers that may be guessed"),
         )
-        self.search = widgets.Text(
-            description="Search",
-            placeholder="words of the question",
-            layout=widgets.Layout(width="260px"),
-        )
+        words = "words of the question"
+        self.search = widgets.Text(description="Search", placeholder=words, layout=_width(260))
         self.filter = _dropdown("Show", 190, list(audit.FILTERS))
         self.order = _dropdown("Sort", 190, list(audit.ORDERS))
-        self.questions = widgets.Dropdown(
-            description="Question",
-            layout=widgets.Layout(flex="1 1 300px", width="auto", min_width="0"),
-        )
+        wide = {"flex": "1 1 300px", "width": "auto", "min_width": "0"}
+        self.questions = widgets.Dropdown(description="Question", layout=wide)
         late = {"continuous_update": False}
-        self.steps = widgets.SelectionSlider(
-            options=[0],
-            description="Step",
-            layout=widgets.Layout(width="auto", max_width="520px"),
-            **late,
-        )
+        narrow = {"width": "auto", "max_width": "520px"}
+        self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
         self.sar = widgets.FloatSlider(0, min=-1, max=1, step=0.05, description="SAR ≤", **late)
         self.wider = button("Widen", "arrows-h", self._widen)
@@ -272,8 +263,11 @@ class RunBrowser(widgets.VBox):
 
 
 def _dropdown(description: str, pixels: int, options: Any = ()) -> widgets.Dropdown:
-    layout = widgets.Layout(width=f"{pixels}px")
-    return widgets.Dropdown(options=options, description=description, layout=layout)
+    return widgets.Dropdown(options=options, description=description, layout=_width(pixels))
+
+
+def _width(pixels: int) -> dict[str, str]:
+    return {"width": f"{pixels}px"}
 
 
 def cells_of(row: Any) -> list[str]:

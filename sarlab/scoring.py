@@ -205,6 +205,7 @@ def extend_prefixes(
         # Padding between prefix and answer would shorten the window.
         return [extend_prefixes(policy, [prefix], ids)[0] for prefix in computed]
     lengths = [len(prefix.ids) for prefix in computed]
+    _refuse_long(policy, max(lengths) + len(ids))
     with torch.no_grad():
         cache = tuple(stack_caches([prefix.cache for prefix in computed], max(lengths)))
         block, mask = answer_block([ids] * len(computed))
@@ -278,11 +279,7 @@ def _measured(
         prefixes = [Prefix(p.ids) for p in prefixes]
     answers = _Answers(prefixes, index, ids.to(policy.device), mask.to(policy.device))
     lengths = mask.sum(dim=1).cpu() + answers.prefix_lengths
-    if (longest := int(lengths.max())) > policy.context_length:
-        raise ValueError(
-            f"A prompt with its answer is {longest} tokens long, {policy.reference!r} takes at "
-            f"most {policy.context_length}. Shorten the question or the answer."
-        )
+    _refuse_long(policy, int(lengths.max()))
     if options.get("grad"):
         return measure(_states(policy, answers), answers.ids, answers.mask)
     groups = answers.prefix_lengths if policy.has_sliding_window else None
@@ -298,6 +295,14 @@ def _measured(
                 for block, piece in zip(blocks, pieces, strict=True):
                     block[rows, : piece.shape[1]] = piece
     return blocks
+
+
+def _refuse_long(policy: Policy, longest: int) -> None:
+    if longest > policy.context_length:
+        raise ValueError(
+            f"A prompt with its answer is {longest} tokens long, {policy.reference!r} takes at "
+            f"most {policy.context_length}. Shorten the question or the answer."
+        )
 
 
 def _run(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from sarlab.display.tables import MISSING, folded, html_table, views
 from sarlab.display.text import TERMS, V_FULL_NATS, number, one_line, plain, signed, tint, visible
-from sarlab.display.token_view import AnswerView, TokenView, legend, share_text
+from sarlab.display.token_view import AnswerView, legend, share_text
 from sarlab.widgets.candidates import Candidate, LabelRow, Ordering, ranked, verdict_text
 from sarlab.widgets.designs import Design, Measure
 
@@ -25,14 +26,19 @@ def answer_html(
     ``full`` puts the five likeliest tokens of both contexts into the tooltips; very long answers
     go without.
     """
-    full = full and view.score.length <= _CARDS_ABOVE
-    steps = []
-    for step in view.steps:
-        shown = [(token, tooltip(token, full)) for token in view.tokens[step.start : step.stop]]
-        facts = (step.stop - step.start, visible(step.opening))
-        steps.append((signed(step.total_nats, 2), share_text(step), views().tokens(shown), *facts))
-    folds, scale = view.score.length > _FOLD_ABOVE, _scale() if legend else None
-    return str(views().answer(view, visible(heading, " "), steps, folds, scale))
+    length = len(view.runs)
+    full = full and length <= _CARDS_ABOVE
+    titles = [tooltip(card, full) for card in view.cards]
+    tokens = [*zip(view.runs, view.tints, view.lines, titles, strict=True)]
+    steps = [
+        (
+            *(signed(s.total_nats, 2), share_text(s), views().tokens(tokens[s.start : s.stop])),
+            *(s.stop - s.start, visible(s.opening)),
+        )
+        for s in view.steps
+    ]
+    scale = _scale() if legend else None
+    return str(views().answer(view, visible(heading, " "), steps, length > _FOLD_ABOVE, scale))
 
 
 def legend_html() -> str:
@@ -139,12 +145,12 @@ def page(title: str, body: str) -> str:
     return f"{views().page(visible(title, ' '), body)}\n"
 
 
-def tooltip(token: TokenView, full: bool = True) -> str:
-    """A token's numbers as lines of text; ``full`` with its share and the likeliest five."""
-    notes = token.notes if full else token.notes[:1]
-    lines = [token.title, *notes, "with the question · without it"]
-    lines += [f"{what}: {first} · {second}" for what, first, second in token.facts]
-    for name, top in (("with", token.top_conditioned), ("without", token.top_standalone)):
+def tooltip(card: Sequence[Any], full: bool = True) -> str:
+    """A token's card as lines of text; ``full`` with its share and the likeliest five."""
+    title, facts, notes, conditioned, standalone = card
+    lines = [title, *(notes if full else notes[:1]), "with the question · without it"]
+    lines += [f"{what}: {first} · {second}" for what, first, second in facts]
+    for name, top in (("with", conditioned), ("without", standalone)):
         if full and top:
             lines.append(f"likeliest {name}: " + ", ".join(f"{t} {p}" for t, p in top))
     # Each is made visible by itself, so that a token adds no line of its own.

@@ -9,16 +9,14 @@ from typing import Any
 import ipywidgets as widgets
 import pandas as pd
 
-from sarlab.display.tables import number_text
-from sarlab.display.text import number, one_line, plain, signed
+from sarlab.display.text import one_line, plain, signed
 from sarlab.models import Policy, load_policy
 from sarlab.runs.folder import find_runs
 from sarlab.widgets import audit
 from sarlab.widgets import live as ui
-from sarlab.widgets.candidates import verdict_text
 from sarlab.widgets.figures import history_figure
+from sarlab.widgets.html import LOGGED, table_of
 
-ROW_HEADER = ("step", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "reward", "verdict", "answer")
 _AUDIT_ROWS = 50
 _ALL = "all"
 
@@ -185,8 +183,7 @@ class RunBrowser(widgets.VBox):
             rows = self._audited()
         self.shown = tuple(rows.itertuples())
         self.table.opened = -1
-        header = ROW_HEADER if self.shown else ()
-        self.table.show(header, "rrrrrrlt", [cells_of(row) for row in self.shown])
+        self.table.show(*table_of(LOGGED if self.shown else (), self.shown))
         self.table.opened = 0 if self.shown else -1
         self._open()
 
@@ -256,17 +253,3 @@ def _dropdown(description: str, pixels: int, options: Any = ()) -> widgets.Dropd
 
 def _width(pixels: int) -> dict[str, str]:
     return {"width": f"{pixels}px"}
-
-
-def cells_of(row: Any) -> list[str]:
-    """A logged answer as a row of plain text under ``ROW_HEADER``."""
-    return [
-        str(row.step),
-        number_text(row.sar, 3, sign="+"),
-        number(row.ppl_conditioned),
-        number_text(None, 2) if pd.isna(row.sar) else number(row.ppl_standalone),
-        str(row.length),
-        number_text(row.reward, 2, sign="+"),
-        verdict_text(row.correct, row.truncated),
-        one_line(row.answer, 140),
-    ]

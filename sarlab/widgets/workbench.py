@@ -19,11 +19,11 @@ from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.export import workbench_html, write_html, write_png
 from sarlab.widgets.figures import designs_figure
 from sarlab.widgets.html import (
-    RANKING_HEADER,
+    RANKING,
     designs_html,
     growing_html,
     legend_html,
-    ranking_rows,
+    table_of,
     terms_html,
 )
 from sarlab.widgets.run_browser import RunBrowser
@@ -49,7 +49,8 @@ class RankingPanel(widgets.VBox):
 
     def _draw(self, _: Any = None) -> None:
         answers = self.bench.answers
-        self.table.show(RANKING_HEADER, "rlrrrrlt", ranking_rows(answers), ranked(answers))
+        order = ranked(answers)
+        self.table.show(*table_of(RANKING, [answers[i] for i in order]), order)
         foreign = sum(out_of_depth(c.score) for c in answers)
         self.note.value = ""
         if not answers:
@@ -82,9 +83,8 @@ class TokensTab(widgets.VBox):
         score = self.bench.opened
         self.panel.message = ""
         if not self.bench.edited:
-            self.panel.text = (
-                score.answer if score else ""
-            )  # before its tokens: who sees them may type already
+            # Before its tokens: who sees them may type already.
+            self.panel.text = score.answer if score else ""
         # Details of the answer before may come while a draft is scored; they do not answer it.
         if self.bench.edited and (score is None or score.answer == self._text):
             self._drawn = self._seq

@@ -22,7 +22,6 @@ from sarlab.widgets.candidates import (
     ranked,
     read_answers,
     read_examples,
-    rejudged,
     score_candidates,
 )
 from sarlab.widgets.designs import DESIGNS, compare_designs, label_means, reward_inputs
@@ -49,6 +48,11 @@ def answer(
     )
 
 
+def candidate(score: AnswerScore, correct: bool | None, gold: str, label: str) -> Candidate:
+    facts = {"score": score, "correct": correct}
+    return Candidate(score.question, score.answer, gold, label, **facts)
+
+
 def six(question: str, shift: float = 0.0) -> list[Candidate]:
     kinds = {
         "concise": ([1.0 + shift] * 4, True),
@@ -59,7 +63,7 @@ def six(question: str, shift: float = 0.0) -> list[Candidate]:
         "off_topic": ([-1.0] * 4, False),
     }
     return [
-        Candidate(answer(values, question=question), correct, "1", kind)
+        candidate(answer(values, question=question), correct, "1", kind)
         for kind, (values, correct) in kinds.items()
     ]
 
@@ -210,8 +214,8 @@ def test_figures_hold_the_tables_numbers() -> None:
 
 def test_figures_treat_labels_as_text() -> None:
     group = [
-        Candidate(answer([1.0]), True, "1", "<b>x</b><a href='javascript:1'>"),
-        Candidate(answer([2.0]), False, "1", "b"),
+        candidate(answer([1.0]), True, "1", "<b>x</b><a href='javascript:1'>"),
+        candidate(answer([2.0]), False, "1", "b"),
     ]
     labels = designs_figure(group, compare_designs(group, 0.2)).data[0].y
     assert labels[0].startswith("&lt;b>")
@@ -260,5 +264,5 @@ def test_scoring_keeps_the_order_and_judges(frozen_tiny) -> None:
     assert [c.label for c in found] == ["a", "b", "c", "d"]
     assert [c.correct for c in found] == [True, False, False, None]
     assert seen == [(1, 2), (2, 2)]
-    again = rejudged(found[:1], "6")
-    assert again[0].correct is False and again[0].score is found[0].score
+    again = found[0].judged("6")
+    assert again.correct is False and again.score is found[0].score

@@ -32,6 +32,8 @@ _WARNING = (
     "Perplexities in the thousands: the model was not trained on such text, and its SAR says "
     "little."
 )
+_LEAST_NET = 0.2  # |Σ v| / Σ |v|: below, shares of the sum would run into the hundreds
+_NO_SHARE = "– (ups and downs nearly cancel)"
 _STEP_MAX_TOKENS = 120  # a text without sentences is cut too, or folding would not help
 
 
@@ -56,7 +58,7 @@ class Step:
     start: int
     stop: int
     total_nats: float
-    share: float | None  # None where the sum over all tokens is 0
+    share: float | None  # None where ups and downs nearly cancel: see _LEAST_NET
     opening: str
 
 
@@ -141,10 +143,11 @@ def split_steps(pieces: Sequence[str], values: Sequence[float]) -> tuple[Step, .
             bounds.append(j + 1)
     bounds.append(len(pieces))
     total = math.fsum(values)
+    has_shares = abs(total) > _LEAST_NET * math.fsum(map(abs, values))
     steps = []
     for start, stop in itertools.pairwise(bounds):
         nats = math.fsum(values[start:stop])
-        share = nats / total if abs(total) > 1e-9 else None
+        share = nats / total if has_shares else None
         steps.append(Step(start, stop, nats, share, shortened("".join(pieces[start:stop]), 60)))
     return tuple(steps)
 
@@ -178,8 +181,8 @@ def payload(view: AnswerView) -> dict[str, Any]:
 
 
 def share_text(step: Step) -> str:
-    """A step's share of the whole sum, in per cent."""
-    return "–" if step.share is None else f"{signed(100 * step.share, 0)} %"
+    """A step's share of the whole sum in per cent, or why there is none."""
+    return _NO_SHARE if step.share is None else f"{signed(100 * step.share, 0)} %"
 
 
 def _facts(score: AnswerScore, j: int) -> list[list[str]]:

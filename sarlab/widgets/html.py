@@ -1,30 +1,13 @@
-"""Static HTML of every view, fit for an untrusted output area. Pure: records in, strings out.
-
-JupyterLab's sanitizer keeps ``style``, ``title``, ``class`` and ``details``, and drops scripts,
-style sheets, SVG, ``data-`` and ``aria-`` attributes; colours survive as ``rgba()`` or hex only.
-So all style stands in the elements, text inherits the page's colour, and tints are transparent.
-"""
+"""Static HTML of every view, drawn by sarlab/display/views.html. Pure: records in, strings out."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import pandas as pd
 
-from sarlab.display.tables import MISSING, folded, html_table
-from sarlab.display.text import (
-    BLUE_HEX,
-    ORANGE_HEX,
-    TERMS,
-    V_FULL_NATS,
-    number,
-    one_line,
-    plain,
-    signed,
-    tint,
-    visible,
-)
+from sarlab.display.tables import MISSING, folded, html_table, views
+from sarlab.display.text import TERMS, V_FULL_NATS, number, one_line, plain, signed, tint, visible
 from sarlab.display.token_view import AnswerView, TokenView, legend, share_text
 from sarlab.widgets.candidates import Candidate, LabelRow, Ordering, ranked, verdict_text
 from sarlab.widgets.designs import Design, Measure
@@ -32,12 +15,6 @@ from sarlab.widgets.designs import Design, Measure
 RANKING_HEADER = ("", "label", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "verdict", "answer")
 _FOLD_ABOVE = 400  # tokens; longer answers are folded by step
 _CARDS_ABOVE = 1500  # longer ones have no alternatives in their tooltips: pages stay light
-_OPEN_STEPS = 3
-
-_MONO = "font-family: monospace; font-size: 13px; line-height: 2"
-_SOFT = "opacity: 0.8"  # one grey cannot have 4.5:1 on white and on black
-_BACKGROUND = "background-color"
-_LINES = ("sarlab-token", "sarlab-token sarlab-solid", "sarlab-token sarlab-dotted")
 
 
 def answer_html(
@@ -49,44 +26,32 @@ def answer_html(
     go without.
     """
     full = full and view.score.length <= _CARDS_ABOVE
-    numbers = " &nbsp; ".join(
-        f'<span style="{_SOFT}">{label}</span> <b>{value}</b>' for label, value in view.numbers()
-    )
-    folds = view.score.length > _FOLD_ABOVE
-    return (
-        '<div class="sarlab-static" style="margin: 8px 0 14px 0">'
-        + (f'<div style="margin-bottom: 2px"><b>{plain(heading)}</b></div>' if heading else "")
-        + f'<div style="margin: 2px 0 6px 0">{numbers}</div>'
-        + (f"<div><b>{view.warning}</b></div>" if view.warning else "")
-        + (_folded_steps(view, full) if folds else _step_table(view, full))
-        + (legend_html() if legend else "")
-        + "</div>"
-    )
-
-
-def _tokens(view: AnswerView, start: int, stop: int, full: bool) -> str:
-    spans = "".join(_token(token, full) for token in view.tokens[start:stop])
-    # A bidirectional isolate a step: letters of a right-to-left script turn nothing else around.
-    return f'<bdi style="{_MONO}">{spans}</bdi>'
+    steps = []
+    for step in view.steps:
+        shown = [(token, tooltip(token, full)) for token in view.tokens[step.start : step.stop]]
+        facts = (step.stop - step.start, visible(step.opening))
+        steps.append((signed(step.total_nats, 2), share_text(step), views().tokens(shown), *facts))
+    folds, scale = view.score.length > _FOLD_ABOVE, _scale() if legend else None
+    return str(views().answer(view, visible(heading, " "), steps, folds, scale))
 
 
 def legend_html() -> str:
     """The scale, the same for every answer."""
-    scale = legend()
-    cells = "".join(
-        f'<span class="{_LINES[line]}" style="{_BACKGROUND}: {colour}{_under(line)}; '
-        f'padding: 1px 7px">{label}</span>'
-        for label, colour, line in scale["cells"]
-    )
-    text = f'<span class="sarlab-label" style="{_SOFT}"> {html.escape(scale["text"])}</span>'
-    style = "margin-top: 8px; font-size: 12px"
-    return f'<div class="sarlab-legend" style="{style}">{cells}{text}</div>'
+    return str(views().legend(_scale()))
+
+
+_scale = legend
 
 
 def terms_html() -> str:
     """The terms of the views, one click away."""
     table = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
     return f'<div class="sarlab-terms">{folded("What the terms mean", table)}</div>'
+
+
+def growing_html(texts: Sequence[str]) -> str:
+    """Answers that are being sampled."""
+    return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)
 
 
 def ranking_rows(candidates: Sequence[Candidate]) -> list[list[str]]:
@@ -111,17 +76,10 @@ def ranking_html(candidates: Sequence[Candidate]) -> str:
     return rows_html(ranking_rows(candidates), RANKING_HEADER, "rlrrrrll")
 
 
-def pair_html(views: Sequence[tuple[str, AnswerView]]) -> str:
+def pair_html(pairs: Sequence[tuple[str, AnswerView]]) -> str:
     """Answers side by side on one scale, each under its label."""
-    width = 100 // max(1, len(views))
-    cells = "".join(
-        f'<td style="width: {width}%; vertical-align: top; text-align: left; padding: 4px 12px">'
-        f"{answer_html(view, heading=label, legend=False, full=False)}</td>"
-        for label, view in views
-    )
-    style = "width: 100%; table-layout: fixed; border-collapse: collapse"
-    table = f'<table style="{style}"><tr>{cells}</tr></table>'
-    return f"<div>{table}{legend_html()}</div>"
+    answers = [answer_html(v, heading=label, legend=False, full=False) for label, v in pairs]
+    return str(views().pair(answers, legend()))
 
 
 def designs_html(
@@ -133,7 +91,7 @@ def designs_html(
         cells = [one_line(c.label), verdict_text(c.correct, c.truncated), str(c.score.length)]
         for value in (design.numbers(measure)[i] for design in designs):
             # An advantage of ±1 is as strong as a token of ±4 nats.
-            style = f"{_BACKGROUND}: {tint(V_FULL_NATS * value)}; padding: 1px 6px"
+            style = f"background-color: {tint(V_FULL_NATS * value)}; padding: 1px 6px"
             cells.append(f'<span style="{style}">{signed(value)}</span>')
         rows.append(cells)
     labels = [design.label for design in designs]
@@ -178,38 +136,7 @@ def rows_html(
 
 def page(title: str, body: str) -> str:
     """A whole document without scripts that follows the reader's light or dark setting."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{plain(title)}</title>"
-        '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-        "<style>:root { color-scheme: light dark } body { font: 14px/1.5 system-ui, sans-serif; "
-        "margin: 24px auto; max-width: 1080px; padding: 0 16px }</style></head>"
-        f"<body>{body}</body></html>\n"
-    )
-
-
-def _under(line: int) -> str:
-    # Browsers paint a background below the border too; clipped, the line stands on the page.
-    if not line:
-        return ""
-    kind, colour = (("solid", BLUE_HEX), ("dotted", ORANGE_HEX))[line - 1]
-    return f"; background-clip: padding-box; border-bottom: 2px {kind} {colour}"
-
-
-def _token(token: TokenView, full: bool) -> str:
-    text = "".join(
-        f'<span class="sarlab-mark" style="{_SOFT}">{run}</span>'
-        if mark % 2
-        else html.escape(run, quote=True)
-        for mark, run in enumerate(token.runs)
-        if run
-    )
-    title = html.escape(tooltip(token, full), quote=True).replace("\n", "&#10;")
-    style = f"{_BACKGROUND}: {token.tint}{_under(token.line)}"
-    # A line may break after any token: spaces are shown as marks, which do not break.
-    return f'<span class="{_LINES[token.line]}" title="{title}" style="{style}">{text}</span><wbr>'
+    return f"{views().page(visible(title, ' '), body)}\n"
 
 
 def tooltip(token: TokenView, full: bool = True) -> str:
@@ -222,23 +149,3 @@ def tooltip(token: TokenView, full: bool = True) -> str:
             lines.append(f"likeliest {name}: " + ", ".join(f"{t} {p}" for t, p in top))
     # Each is made visible by itself, so that a token adds no line of its own.
     return "\n".join(visible(line, " ") for line in lines)
-
-
-def _step_table(view: AnswerView, full: bool) -> str:
-    rows = [
-        [signed(s.total_nats, 2), share_text(s), _tokens(view, s.start, s.stop, full)]
-        for s in view.steps
-    ]
-    header = ("Σ Δ log p, nats", "of all", "tokens, by step")
-    return rows_html(rows, header, "rrl", markup=header[2:])
-
-
-def _folded_steps(view: AnswerView, full: bool) -> str:
-    return "".join(
-        f'<details{" open" if k < _OPEN_STEPS else ""}><summary style="font-size: 13px">'
-        f"step {k + 1} &nbsp; <b>{signed(s.total_nats, 2)}</b> nats, {share_text(s)} &nbsp; "
-        f'{s.stop - s.start} tokens &nbsp; <span style="{_SOFT}">{plain(s.opening)}</span>'
-        '</summary><div style="padding: 2px 0 6px 24px">'
-        f"{_tokens(view, s.start, s.stop, full)}</div></details>"
-        for k, s in enumerate(view.steps)
-    )

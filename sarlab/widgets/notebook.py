@@ -72,7 +72,7 @@ def score_with_progress(
     table.display(HTML(""))
     mixed = stored_scores(policy, drafts)
     scored = [a for a in mixed if isinstance(a, Candidate)]
-    groups = list(group_drafts(a for a in mixed if isinstance(a, Draft)).values())
+    groups = list(group_drafts(a for a in mixed if not isinstance(a, Candidate)).values())
     stored, left, drawn = len(scored), len(groups), 0.0
     try:
         for done, group in enumerate(groups):

@@ -21,7 +21,7 @@ from sarlab.answers import AnswerScore, question_prefixes
 from sarlab.models import DATA, Policy
 from sarlab.prompts import encode_answer
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.widgets.candidates import Candidate, Draft, judged_score
+from sarlab.widgets.candidates import Candidate, Draft
 
 EXAMPLE_SCORES = DATA / "examples" / "scores.parquet"
 _PARAMETERS, _WEIGHTS = b"parameters", b"weights_sha256"
@@ -29,13 +29,16 @@ _PARAMETERS, _WEIGHTS = b"parameters", b"weights_sha256"
 
 def stored_scores(
     policy: Policy, drafts: Sequence[Draft], path: Path = EXAMPLE_SCORES
-) -> list[Candidate | Draft]:
-    """The drafts in their order, those with a stored score of this policy as candidates."""
-    rows = _rows_of(policy, path, {_text_key(draft) for draft in drafts})
+) -> list[Draft]:
+    """The answers in their order, those with a stored score of this policy as candidates."""
+    rows = _rows_of(policy, path, {_text_key(d) for d in drafts if not isinstance(d, Candidate)})
     if not rows:
         return list(drafts)
     pairs = zip(drafts, _keys(policy, drafts), strict=True)
-    return [_candidate(draft, rows[key]) if key in rows else draft for draft, key in pairs]
+    return [
+        draft if isinstance(draft, Candidate) or key not in rows else _candidate(draft, rows[key])
+        for draft, key in pairs
+    ]
 
 
 def stored_example(draft: Draft, path: Path = EXAMPLE_SCORES) -> Candidate:
@@ -135,4 +138,4 @@ def _candidate(draft: Draft, row: Mapping[str, Any]) -> Candidate:
         ppl_conditioned=perplexity(both[0], mask).item(),
         ppl_standalone=perplexity(both[1], mask).item(),
     )
-    return judged_score(score, draft)
+    return draft.scored(score)

@@ -245,7 +245,7 @@ def _remark(figure: go.Figure, text: str, y: float) -> None:
 
 
 def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
-    style(figure, width=860, height=max(420, 150 + 22 * entries))
+    style(figure, width=800, height=max(420, 150 + 22 * entries))
     figure.update_layout(
         title={"text": title, "font": {"size": 14}},
         legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"},

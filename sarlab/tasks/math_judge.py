@@ -105,7 +105,7 @@ def _ask(
         with contextlib.suppress(OSError):  # a dead server has no reply: see below
             server.stdin.write(json.dumps([gold, value, limit_s]) + "\n")
             server.stdin.flush()
-        silent = not wait([server.stdout], patience_s)
+        silent = not wait([server.stdout.fileno()], patience_s)
         line = "" if silent else server.stdout.readline()
     finally:
         if not line:  # also on an interrupt: a late reply must not answer the next job

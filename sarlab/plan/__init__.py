@@ -61,34 +61,22 @@ class Machine:
 
 
 def data_sheet(
-    name: str,
-    flops: float,
-    flops_bf16: float,
-    bandwidth: float,
-    memory: float,
-    link: float,
-    *,
-    reached: float = 0.4,
-    reached_bandwidth: float = 0.7,
-    layer_seconds: float = 4e-4,
+    name: str, flops: float, flops_bf16: float, bandwidth: float, memory: float, link: float
 ) -> Machine:
-    """A machine from its data sheet's peaks (dense) and the share of them that is reached.
+    """A GPU from its data sheet's peaks (dense).
 
-    The shares and the seconds per layer (some twenty kernels started from Python) are assumptions.
+    Assumed: 40% of the operations and 70% of the bandwidths are reached, and a layer costs 0.4 ms
+    (some twenty kernels started from Python).
     """
-    rates = (reached * flops, reached * flops_bf16, reached_bandwidth * bandwidth)
-    return Machine(name, *rates, memory, layer_seconds, reached_bandwidth * link)
+    return Machine(name, 0.4 * flops, 0.4 * flops_bf16, 0.7 * bandwidth, memory, 4e-4, 0.7 * link)
 
 
 # Peaks from NVIDIA's data sheets: float32 without TF32 (torch's default), bfloat16 dense, one way
 # of NVLink (H100, A100) or PCIe 4.0 ×16 (4090). Not measured here.
 MACHINES = {
-    name: data_sheet(name, *peaks)
-    for name, *peaks in (
-        ("H100", 67e12, 989e12, 3.35e12, 80e9, 450e9),
-        ("A100", 19.5e12, 312e12, 2.04e12, 80e9, 300e9),
-        ("RTX 4090", 82.6e12, 165e12, 1.01e12, 24e9, 32e9),
-    )
+    "H100": data_sheet("H100", 67e12, 989e12, 3.35e12, 80e9, 450e9),
+    "A100": data_sheet("A100", 19.5e12, 312e12, 2.04e12, 80e9, 300e9),
+    "RTX 4090": data_sheet("RTX 4090", 82.6e12, 165e12, 1.01e12, 24e9, 32e9),
 }
 
 
@@ -172,34 +160,28 @@ def shape_of(model: Any) -> Shape:
     """
     if isinstance(model, Shape):
         return model
-    if isinstance(model, str) and model in SHAPES:
-        return SHAPES[model]
-    name = model
+    name = model if isinstance(model, str) else model.get_text_config().model_type
     if isinstance(model, str):
+        if model in SHAPES:
+            return SHAPES[model]
         from transformers import AutoConfig
 
         model = AutoConfig.from_pretrained(model, trust_remote_code=False)
     config = model.get_text_config()
-    name = name if isinstance(name, str) else config.model_type
-    sizes = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-    missing = [size for size in sizes if not isinstance(getattr(config, size, None), int)]
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    sizes: list[Any] = [getattr(config, name, None) for name in names]
+    missing = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, int)]
     if missing or getattr(config, "num_experts", None) or getattr(config, "num_local_experts", 0):
         raise ValueError(
             f"The configuration of {name!r} is not that of a plain decoder (missing: {missing}, "
             "or experts). Write its Shape by hand, counting what one token passes through."
         )
-    heads = config.num_attention_heads
-    return Shape(
-        name=name,
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        vocabulary=config.vocab_size,
-        tied=bool(getattr(config, "tie_word_embeddings", False)),
-    )
+    layers, hidden, intermediate, heads = sizes
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or hidden // heads
+    tied, vocabulary = bool(getattr(config, "tie_word_embeddings", False)), config.vocab_size
+    sizes = [layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary, tied]
+    return Shape(name, *sizes)
 
 
 @dataclass(frozen=True)
@@ -232,10 +214,20 @@ class Workload:
             least = 0 if name in ("longest_answer", "token_budget") else 1
             if type(value) is int and value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
-        if self.dtype not in BYTES:
-            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(BYTES)}.")
-        if self.algorithm not in ("grpo", "ppo"):
-            raise ValueError(f"algorithm is {self.algorithm!r}; choose grpo or ppo.")
+        for name, choices in (("dtype", tuple(BYTES)), ("algorithm", ("grpo", "ppo"))):
+            if getattr(self, name) not in choices:
+                choice = getattr(self, name)
+                raise ValueError(f"{name} is {choice!r}; choose one of {', '.join(choices)}.")
+
+    @property
+    def rows(self) -> int:
+        """Answers of the step."""
+        return self.questions * self.group_size
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer."""
+        return max(self.longest_answer, self.answer_tokens)
 
     @classmethod
     def of(
@@ -292,14 +284,14 @@ class StepPlan:
 
     def __str__(self) -> str:
         many = f"{self.machine.devices} × " if self.machine.devices > 1 else ""
+        peak, misfit = self.peak_bytes / 2**30, "" if self.fits else "   does not fit"
         lines = [
             f"{self.shape.name} ({self.shape.parameters / 1e9:.2f}B, LoRA {self.work.lora_rank}, "
             f"{self.work.dtype}) on {many}{self.machine.name}",
             *(f"  {name:24} {value:10.2f} s" for name, value in self.seconds.items()),
             f"  {'one step':24} {self.total_seconds:10.2f} s   (SAR: × {self.sar_ratio:.3f})",
             *(f"  {name:24} {value / 2**30:10.2f} GiB" for name, value in self.memory.items()),
-            f"  {'peak of a device':24} {self.peak_bytes / 2**30:10.2f} GiB"
-            + ("" if self.fits else "   does not fit"),
+            f"  {'peak of a device':24} {peak:10.2f} GiB{misfit}",
         ]
         return "\n".join(lines)
 
@@ -313,9 +305,8 @@ def plan_step(model: Any, work: Workload, machine: Machine) -> StepPlan:
     """
     shape = shape_of(model)
     share = replace(work, questions=math.ceil(work.questions / machine.devices))
-    return StepPlan(
-        shape, work, machine, _seconds(shape, share, machine), _memory(shape, share, machine)
-    )
+    measures = (shape, share, machine)
+    return StepPlan(shape, work, machine, _seconds(*measures), _memory(*measures))
 
 
 def fitting_budget(model: Any, work: Workload, machine: Machine) -> int:
@@ -373,18 +364,22 @@ def pass_seconds(
 
 
 def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
-    rows = work.questions * work.group_size
-    answers = rows * work.answer_tokens
+    rows, answers = work.rows, work.rows * work.answer_tokens
     prompts = work.questions * work.prompt_tokens
-    sequence = work.prompt_tokens + work.answer_tokens
     budget = work.token_budget or default_token_budget(shape.hidden, machine.gpu)
-    together = max(1, budget // sequence)  # rows of a micro-batch
+    together = max(1, budget // (work.prompt_tokens + work.answer_tokens))  # in a micro-batch
 
     run = functools.partial(pass_seconds, shape, work, machine)
     questions = run(prompts, work.prompt_tokens / 2, 0, prompts / 8_192)
     over = work.prompt_tokens + work.answer_tokens / 2  # what an answer token sees in the mean
     answers_seen = run(answers, over, answers, rows / together)
-    seconds = {"sample": questions + _decode_seconds(shape, work, machine, rows)}
+    # Token by token every call reads all weights and the live rows' keys and values, and drawing a
+    # token passes over the vocabulary in float64.
+    batch = max(1, work.sampling_slots // (work.prompt_tokens + work.longest))
+    caches = answers * over * shape.kv_floats * BYTES[work.dtype]
+    drawn = answers * shape.vocabulary * 8
+    decoded = run(answers, over, answers, math.ceil(rows / batch) * work.longest)
+    seconds = {"sample": questions + (caches + drawn) / machine.bandwidth + decoded}
     if work.dtype != "float32":
         seconds["score_conditioned"] = answers_seen
     if work.sar:
@@ -401,37 +396,21 @@ def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]
     update = run(answers + prefixes, over, answers, batches, backward=True)
     trained = shape.adapter_parameters(work.lora_rank)
     # AdamW reads weight, gradient and two states and writes three of them: 28 bytes per weight.
-    optimiser = work.mini_batches * trained * 28 / machine.devices / machine.bandwidth
-    exchange = 0.0
-    if machine.devices > 1:
+    shared = work.mini_batches * trained * 28 / machine.devices / machine.bandwidth
+    if machine.devices > 1:  # and gradients are exchanged
         passed = 2 * (machine.devices - 1) / machine.devices * trained * 4
-        exchange = work.mini_batches * passed / machine.link
-    seconds["update"] = work.epochs * (update + optimiser + exchange)
+        shared += work.mini_batches * passed / machine.link
+    seconds["update"] = work.epochs * (update + shared)
     if work.algorithm == "ppo":
         seconds["values"] = questions + run(answers, over, 0, rows / together)
         critic = run(answers + prefixes, over, 0, batches, backward=True)
-        seconds["update_critic"] = work.epochs * (critic + optimiser + exchange)
+        seconds["update_critic"] = work.epochs * (critic + shared)
     return seconds
 
 
-def _decode_seconds(shape: Shape, work: Workload, machine: Machine, rows: int) -> float:
-    """Token by token: every call reads all weights and the live rows' keys and values."""
-    longest = max(work.longest_answer, work.answer_tokens)
-    batch = max(1, work.sampling_slots // (work.prompt_tokens + longest))
-    over = work.prompt_tokens + work.answer_tokens / 2
-    tokens = rows * work.answer_tokens
-    calls = math.ceil(rows / batch) * longest
-    caches = tokens * over * shape.kv_floats * BYTES[work.dtype] / machine.bandwidth
-    # Drawing a token passes over the vocabulary in float64 (see rollout).
-    drawn = tokens * shape.vocabulary * 8 / machine.bandwidth
-    return caches + drawn + pass_seconds(shape, work, machine, tokens, over, tokens, calls)
-
-
 def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
-    width = BYTES[work.dtype]
-    rows = work.questions * work.group_size
-    longest = max(work.longest_answer, work.answer_tokens)
-    sequence = work.prompt_tokens + longest
+    width, rows = BYTES[work.dtype], work.rows
+    sequence = work.prompt_tokens + work.longest
     budget = work.token_budget or default_token_budget(shape.hidden, machine.gpu)
     # The policy's adapter, and the critic's: each with its gradient and AdamW's two states.
     adapters = shape.adapter_parameters(work.lora_rank) * (2 if work.algorithm == "ppo" else 1)
@@ -445,11 +424,10 @@ def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
     logits = batch * shape.vocabulary * (4 + 4 + 8)
     memory["while sampling"] = folded + batch * (sequence + 64) * shape.kv_floats * width + logits
     tokens = min(max(budget, sequence), rows * sequence)
-    memory["while scoring"] = (
-        folded + tokens * (shape.kv_floats + 6 * shape.intermediate) * width + _SLICE_BYTES
-    )
+    per_token = (shape.kv_floats + 6 * shape.intermediate) * width
+    memory["while scoring"] = folded + tokens * per_token + _SLICE_BYTES
     together = min(math.ceil(rows / work.mini_batches), max(1, budget // sequence))
-    stored = together * longest + math.ceil(together / work.group_size) * work.prompt_tokens
+    stored = together * work.longest + math.ceil(together / work.group_size) * work.prompt_tokens
     holes = 1.0 if machine.gpu else _HOLES
     memory["while updating"] = holes * stored * shape.activation_floats * width + _SLICE_BYTES
     return memory

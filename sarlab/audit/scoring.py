@@ -152,6 +152,6 @@ def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
             "group": f"{answer['step']}/{answer['group_id']}",
             "label": "right" if answer["correct"] else "wrong",
         }
-        logps = {name: torch.tensor(answer[c]).double() for name, c in columns.items()}
+        logps = {n: torch.tensor(answer[c], dtype=torch.float64) for n, c in columns.items()}
         rows.append(_row(facts, logps, not answer["truncated"]))
     return pd.DataFrame(rows)

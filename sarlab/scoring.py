@@ -182,7 +182,7 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
     lengths = torch.tensor([len(ids) for ids in todo])
     groups = lengths if policy.has_sliding_window else None
     for attempt in batch_attempts(policy.device, lengths, 8_192, groups, kind="prefixes"):
-        with attempt as rows, torch.no_grad():
+        with attempt as (rows,), torch.no_grad():
             chosen = [todo[i] for i in rows.tolist()]
             hidden, cache = _run(policy, *answer_block(chosen))
             for row, ids in enumerate(chosen):
@@ -288,7 +288,7 @@ def _measured(
     with torch.no_grad():
         answers = replace(answers, prefixes=compute_prefixes(policy, prefixes))
         for attempt in batch_attempts(policy.device, lengths, budget, groups):
-            with attempt as rows:
+            with attempt as (rows,):
                 part = answers.part(rows)
                 pieces = measure(_states(policy, part), part.ids, part.mask)
                 blocks = blocks or [x.new_zeros(*mask.shape, *x.shape[2:]) for x in pieces]

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarlab._engine.folded_lora import folded
-from sarlab._engine.micro_batches import plan_attempts
+from sarlab._engine.micro_batches import batch_attempts
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss, value_loss
@@ -341,19 +341,16 @@ def _gradients(
     totals = {"total_answers": len(rows), "total_tokens": int(lengths.sum())}
     totals["max_answer_tokens"] = config.max_answer_tokens
     parts: list[dict[str, float]] = []
-    for attempt in plan_attempts(
-        policy.device,
-        rows,
-        lengths + prefixes,
-        token_budget_for(policy, config.token_budget),
-        prefixes if policy.has_sliding_window else None,
-        kind=kind,
+    budget = token_budget_for(policy, config.token_budget)
+    groups = prefixes if policy.has_sliding_window else None
+    for attempt in batch_attempts(
+        policy.device, lengths + prefixes, budget, groups, kind, together=True
     ):
         with attempt as plan, folded(policy.model):
             optimizer.zero_grad(set_to_none=True)
             parts = []
             for part in plan:
-                loss, numbers = loss_of(MicroBatch(batch, part, policy.device, totals))
+                loss, numbers = loss_of(MicroBatch(batch, rows[part], policy.device, totals))
                 loss.backward()
                 parts.append({"loss": loss.item(), **numbers})
     parameters = optimizer.param_groups[0]["params"]

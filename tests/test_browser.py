@@ -875,7 +875,7 @@ def test_the_static_twin_has_the_markup_of_the_live_view(tmp_path) -> None:
         live, twin = (page.locator(name).evaluate(TREE) for name in ("#live", "#twin"))
         assert len(live) == len(pieces) and live == twin
         numbers = page.locator("#live .sarlab-numbers b").all_text_contents()
-        assert numbers == [value for _, value in view.numbers()]
+        assert numbers == [value for _, value in view.numbers]
         scales = [
             page.locator(f"{name} .sarlab-legend").evaluate(
                 "(e) => [...e.children].map((c) => [c.textContent.trim(), c.className])"

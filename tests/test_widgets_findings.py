@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from policies import random_policy
+from score_examples import write_scores
 from test_widgets_text import fake_score
 from test_widgets_views import candidate, six
 
@@ -32,7 +33,7 @@ from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.figures import history_figure
 from sarlab.widgets.html import answer_html
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.stored import stored_example, stored_scores, write_scores
+from sarlab.widgets.stored import stored_example, stored_scores
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
 STUDY = REPOSITORY / "data" / "study"

@@ -159,8 +159,8 @@ def questions_of(name: str, row: Mapping[str, Any], where: str) -> list[Question
     return [Question(text_field(row, tuple(texts.split()), where), gold, name, verifier, metadata)]
 
 
-def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
-    """(side, row) of a whole benchmark, downloaded by `datasets` or from its cache."""
+def _hub_rows(name: str) -> Iterator[tuple[str, Row]]:
+    """Of a whole benchmark, downloaded by `datasets` or from its cache."""
     repository, configurations, splits = BENCHMARKS[name]
     try:
         import datasets
@@ -170,7 +170,7 @@ def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
             folder = huggingface_hub.snapshot_download(
                 repository, repo_type="dataset", allow_patterns=[splits]
             )
-            yield from local_rows(name, Path(folder))
+            yield from rows_of(name, Path(folder))
         for configuration, split in itertools.product(configurations, splits.split()):
             table = datasets.load_dataset(repository, configuration, split=split)
             for number, row in enumerate(table, start=1):
@@ -184,10 +184,16 @@ def hub_rows(name: str) -> Iterator[tuple[str, Row]]:
         ) from error
 
 
-def local_rows(name: str, path: Path) -> Iterator[tuple[str, Row]]:
-    """(side, row) of a file or of the files in a folder; the side of a file is ""."""
+def rows_of(name: str, path: Path | None) -> Iterator[tuple[str, Row]]:
+    """(side, row) of a benchmark, or of a user's file where ``name`` is ""; side "" is neither.
+
+    From a file, from the files in a benchmark's folder, or where ``path`` is None from the hub.
+    """
+    if path is None:
+        yield from _hub_rows(name)
+        return
     sides = {path: ""}
-    if path.is_dir():
+    if name and path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
         sides = {file: _side_of(file, path) for file in files}
     if not sides:

@@ -19,20 +19,12 @@ import difflib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct, split_of_id
-from sarlab.tasks.benchmarks import (
-    BENCHMARKS,
-    FOR_EVALUATION,
-    hub_rows,
-    local_rows,
-    questions_of,
-)
+from sarlab.tasks.benchmarks import BENCHMARKS, FOR_EVALUATION, questions_of, rows_of
 from sarlab.tasks.generated import GENERATORS, REFUSED, generator
-from sarlab.tasks.rows import Row, read_rows
 from sarlab.types import Question
 
 _OPTIONS = {  # the pattern of each value, and what an error says
@@ -129,8 +121,9 @@ class _Source:
         everything, more = self._distinct([*train, *test])
         if split == "heldout":
             return [], everything, [*notes, *more]
-        train = [q for q in everything if split_of_id(q.id) == "train"]
-        test = [q for q in everything if split_of_id(q.id) == "heldout"]
+        train, test = (
+            [q for q in everything if split_of_id(q.id) == side] for side in ("train", "heldout")
+        )
         if not train or not test:
             raise ValueError(
                 f"Task {self.canonical!r} has {len(everything)} distinct question(s), and the "
@@ -142,15 +135,7 @@ class _Source:
 
     def read(self) -> _Sides:
         """The training side, the test side (both distinct) and notes."""
-        rows: Iterable[tuple[str, Row]]
-        if self.path is None:
-            rows = hub_rows(self.name)
-        elif not self.name:
-            rows = (("", row) for row in read_rows(self.path))
-        elif self.path.exists():
-            rows = local_rows(self.name, self.path)
-        else:
-            raise ValueError(f"{self.path} does not exist. Give a file or folder of {self.name}.")
+        rows = rows_of(self.name, self.path)
         sides: dict[str, list[Question]] = {"train": [], "test": []}
         limit, count, empty = self.options.get("limit"), 0, 0
         for side, (where, row) in itertools.islice(rows, int(limit) if limit else None):
@@ -161,10 +146,10 @@ class _Source:
             count, empty = count + 1, empty + (not questions)
         if not sides["train"] and not sides["test"]:
             raise ValueError(f"Task {self.canonical!r} has no question with an answer to check.")
-        unchecked = f"{self.canonical}: {empty} of {count} rows have no answer to check."
+        notes = [f"{self.canonical}: {empty} of {count} rows have no answer to check."]
         train, more = self._distinct(sides["train"], ", train")
         test, again = self._distinct(sides["test"], ", test")
-        return train, test, [*([unchecked] if empty else []), *more, *again]
+        return train, test, [*(notes if empty else []), *more, *again]
 
     def _distinct(
         self, questions: list[Question], side: str = ""

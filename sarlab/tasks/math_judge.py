@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from multiprocessing.connection import wait
 
 TIME_LIMIT_S = 0.75
 """Wall-clock seconds that one comparison may take; longer is the outcome "timeout"."""
@@ -100,37 +100,28 @@ def _ask(
 ) -> str:
     """The server's outcome; a server that is silent for ``patience_s`` seconds is killed."""
     assert server.stdin is not None and server.stdout is not None
-    began, line = time.monotonic(), ""
-    watchdog = threading.Timer(patience_s, _kill, [server])
-    watchdog.daemon = True
-    watchdog.start()
+    line = ""
     try:
         with contextlib.suppress(OSError):  # a dead server has no reply: see below
             server.stdin.write(json.dumps([gold, value, limit_s]) + "\n")
             server.stdin.flush()
-        line = server.stdout.readline()
+        silent = not wait([server.stdout.fileno()], patience_s)
+        line = "" if silent else server.stdout.readline()
     finally:
-        watchdog.cancel()
         if not line:  # also on an interrupt: a late reply must not answer the next job
             _end(server)
-    if line:
-        return json.loads(line)
-    if time.monotonic() - began >= patience_s:
-        return "timeout"
+    if line or silent:
+        return json.loads(line) if line else "timeout"
     return f"error: the comparing process ended with status {server.returncode}"
 
 
 def _end(server: subprocess.Popen[str]) -> None:
+    """Kill the server and its child, which share a process group of their own."""
     global _server
     _server = None
-    _kill(server)
-    server.wait()
-
-
-def _kill(server: subprocess.Popen[str]) -> None:
-    """Kill the server and its child, which share a process group of their own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 def _forget_after_fork() -> None:

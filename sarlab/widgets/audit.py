@@ -200,8 +200,15 @@ def row_score(row: Any, tokenizer: Any) -> AnswerScore:
             "shown; the table still holds the logged text and numbers."
         )
     return AnswerScore(
-        *(row.question, row.answer, ids, pieces, conditioned, standalone),
-        *(row.sar, row.ppl_conditioned, row.ppl_standalone),
+        question=row.question,
+        answer=row.answer,
+        token_ids=ids,
+        tokens=pieces,
+        logps_conditioned=conditioned,
+        logps_standalone=standalone,
+        sar=row.sar,
+        ppl_conditioned=row.ppl_conditioned,
+        ppl_standalone=row.ppl_standalone,
     )
 
 

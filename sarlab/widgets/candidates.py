@@ -161,7 +161,7 @@ class LabelRow(NamedTuple):
     mean_sar: float
     mean_length: float
     share_correct: float | None
-    questions_below_concise: int | None  # questions on which ``concise`` has the higher SAR
+    below_concise: str  # "2 of 3" questions on which ``concise`` has the higher SAR, or ""
 
 
 def label_rows(candidates: Sequence[Candidate]) -> list[LabelRow]:
@@ -179,7 +179,7 @@ def label_rows(candidates: Sequence[Candidate]) -> list[LabelRow]:
                 fmean(c.score.sar for c in group),
                 fmean(c.score.length for c in group),
                 fmean(verdicts) if verdicts else None,
-                below if best and label != "concise" else None,
+                f"{below} of {len(group)}" if best and label != "concise" else "",
             )
         )
     return rows

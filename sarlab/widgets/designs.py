@@ -18,7 +18,6 @@ from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import Candidate
 
 Measure = Literal["advantage", "reward"]
-DESIGNS = ("correct", "o1_pruner", "er", "confidence", "sar_alone", "sar")
 _LABELS = {
     "correct": "correctness",
     "o1_pruner": "+ α·O1-pruner",
@@ -27,6 +26,7 @@ _LABELS = {
     "sar_alone": "SAR alone",
     "sar": "+ α·SAR",
 }
+DESIGNS = tuple(_LABELS)
 
 
 class Design(NamedTuple):

@@ -21,14 +21,15 @@ from sarlab.runs.atomic import write_text
 from sarlab.widgets.candidates import judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.html import (
+    LOGGED,
+    RANKING,
     answer_html,
     designs_html,
     page,
     pair_html,
-    ranking_html,
-    rows_html,
+    records_html,
 )
-from sarlab.widgets.run_browser import ROW_HEADER, RunBrowser, cells_of
+from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.state import Bench
 
 _ROWS_SHOWN = 12
@@ -43,7 +44,7 @@ def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
         f'<div style="font-size: 13px">Scored by {plain(bench.policy.reference)}</div>'
     ]
     if bench.answers:
-        parts.append(ranking_html(bench.answers))
+        parts.append(records_html(RANKING, [bench.answers[i] for i in ranked(bench.answers)]))
     if bench.opened is not None:
         label = bench.answers[bench.answer].label if 0 <= bench.answer < len(bench.answers) else ""
         heading = f"{label}, edited" if bench.edited else label
@@ -80,10 +81,9 @@ def run_html(browser: RunBrowser) -> str:
         return f"<p>{browser.message.value}</p>"
     following = browser.mode.value == "follow"
     about = plain(opened.question) if following else browser.message.value
-    rows = [cells_of(row) for row in browser.shown[:_ROWS_SHOWN]]
     parts = [
         f"<p><b>{plain(Path(browser.run).name)}</b>: {about}</p>",
-        rows_html(rows, ROW_HEADER, "rrrrrrll"),
+        records_html(LOGGED, browser.shown[:_ROWS_SHOWN]),
     ]
     if browser.tokens.score is not None:
         heading = f"step {opened.step}, {'right' if opened.correct else 'wrong'}"

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
-from sarlab.display.tables import MISSING, folded, html_table, views
+from sarlab.display.tables import MISSING, folded, html_table, number_text, views
 from sarlab.display.text import TERMS, V_FULL_NATS, number, one_line, plain, signed, tint, visible
-from sarlab.display.token_view import AnswerView, TokenView, legend, share_text
-from sarlab.widgets.candidates import Candidate, LabelRow, Ordering, ranked, verdict_text
+from sarlab.display.token_view import AnswerView, legend, share_text
+from sarlab.widgets.candidates import Candidate, verdict_text
 from sarlab.widgets.designs import Design, Measure
 
-RANKING_HEADER = ("", "label", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "verdict", "answer")
+# Tables of records: header, side (l, r, or t: long text that a live table may cut), and the text of
+# a record (None: its place).
+Columns = Sequence[tuple[str, str, Callable[[Any], str] | None]]
+RANKING: Columns = (
+    ("", "r", None),
+    ("label", "l", lambda c: one_line(c.label)),
+    ("SAR", "r", lambda c: signed(c.score.sar)),
+    ("ppl(a|q)", "r", lambda c: number(c.score.ppl_conditioned)),
+    ("ppl(a)", "r", lambda c: number(c.score.ppl_standalone)),
+    ("tokens", "r", lambda c: str(c.score.length)),
+    ("verdict", "l", lambda c: verdict_text(c.correct, c.truncated)),
+    ("answer", "t", lambda c: one_line(c.score.answer)),
+)
+LOGGED: Columns = (
+    ("step", "r", lambda row: str(row.step)),
+    ("SAR", "r", lambda row: number_text(row.sar, 3, sign="+")),
+    ("ppl(a|q)", "r", lambda row: number(row.ppl_conditioned)),
+    ("ppl(a)", "r", lambda row: number(row.ppl_standalone) if row.sar == row.sar else MISSING),
+    ("tokens", "r", lambda row: str(row.length)),
+    ("reward", "r", lambda row: number_text(row.reward, 2, sign="+")),
+    ("verdict", "l", lambda row: verdict_text(row.correct, row.truncated)),
+    ("answer", "t", lambda row: one_line(row.answer, 140)),
+)
+LABELS: Columns = (
+    ("label", "l", lambda row: one_line(row.label)),
+    ("answers", "r", lambda row: str(row.answers)),
+    ("mean SAR", "r", lambda row: signed(row.mean_sar)),
+    ("mean tokens", "r", lambda row: number(row.mean_length, 0)),
+    ("right (%)", "r", lambda row: number_text(row.share_correct, 0, 100)),
+    ("concise is higher on", "r", lambda row: row.below_concise or MISSING),
+)
+ORDERINGS: Columns = (
+    ("SAR of", "l", lambda o: one_line(o.better)),
+    ("", "r", lambda o: ">"),
+    ("SAR of ", "l", lambda o: one_line(o.worse)),
+    ("questions", "r", lambda o: f"{o.holds} of {o.questions}"),
+)
 _FOLD_ABOVE = 400  # tokens; longer answers are folded by step
 _CARDS_ABOVE = 1500  # longer ones have no alternatives in their tooltips: pages stay light
 
@@ -25,14 +62,19 @@ def answer_html(
     ``full`` puts the five likeliest tokens of both contexts into the tooltips; very long answers
     go without.
     """
-    full = full and view.score.length <= _CARDS_ABOVE
-    steps = []
-    for step in view.steps:
-        shown = [(token, tooltip(token, full)) for token in view.tokens[step.start : step.stop]]
-        facts = (step.stop - step.start, visible(step.opening))
-        steps.append((signed(step.total_nats, 2), share_text(step), views().tokens(shown), *facts))
-    folds, scale = view.score.length > _FOLD_ABOVE, _scale() if legend else None
-    return str(views().answer(view, visible(heading, " "), steps, folds, scale))
+    length = len(view.runs)
+    full = full and length <= _CARDS_ABOVE
+    titles = [tooltip(card, full) for card in view.cards]
+    tokens = [*zip(view.runs, view.tints, view.lines, titles, strict=True)]
+    steps = [
+        (
+            *(signed(s.total_nats, 2), share_text(s), views().tokens(tokens[s.start : s.stop])),
+            *(s.stop - s.start, visible(s.opening)),
+        )
+        for s in view.steps
+    ]
+    scale = _scale() if legend else None
+    return str(views().answer(view, visible(heading, " "), steps, length > _FOLD_ABOVE, scale))
 
 
 def legend_html() -> str:
@@ -54,26 +96,19 @@ def growing_html(texts: Sequence[str]) -> str:
     return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)
 
 
-def ranking_rows(candidates: Sequence[Candidate]) -> list[list[str]]:
-    """The answers to one question as rows of text under ``RANKING_HEADER``, highest SAR first."""
-    return [
-        [
-            str(place),
-            one_line(c.label),
-            signed(c.score.sar),
-            number(c.score.ppl_conditioned),
-            number(c.score.ppl_standalone),
-            str(c.score.length),
-            verdict_text(c.correct, c.truncated),
-            one_line(c.score.answer),
-        ]
-        for place, c in enumerate((candidates[i] for i in ranked(candidates)), start=1)
+def table_of(columns: Columns, records: Iterable[Any]) -> tuple[list[str], str, list[list[str]]]:
+    """Headers, sides and rows of plain text of records."""
+    rows = [
+        [str(place) if text is None else text(record) for _, _, text in columns]
+        for place, record in enumerate(records, start=1)
     ]
+    return [header for header, _, _ in columns], "".join(side for _, side, _ in columns), rows
 
 
-def ranking_html(candidates: Sequence[Candidate]) -> str:
-    """The answers to one question, highest SAR first."""
-    return rows_html(ranking_rows(candidates), RANKING_HEADER, "rlrrrrll")
+def records_html(columns: Columns, records: Iterable[Any]) -> str:
+    """Records as a table."""
+    headers, sides, rows = table_of(columns, records)
+    return html_table(pd.DataFrame(rows, columns=headers), align=sides.replace("t", "l"))
 
 
 def pair_html(pairs: Sequence[tuple[str, AnswerView]]) -> str:
@@ -96,42 +131,8 @@ def designs_html(
         rows.append(cells)
     labels = [design.label for design in designs]
     header = ["label", "verdict", "tokens", *labels]
-    return rows_html(rows, header, "llr" + "r" * len(designs), markup=labels)
-
-
-def labels_html(rows: Sequence[LabelRow]) -> str:
-    """Answers by label over all questions."""
-    header = ("label", "answers", "mean SAR", "mean tokens", "right", "concise is higher on")
-    cells = []
-    for row in rows:
-        below = row.questions_below_concise
-        cells.append(
-            [
-                one_line(row.label),
-                str(row.answers),
-                signed(row.mean_sar),
-                number(row.mean_length, 0),
-                MISSING if row.share_correct is None else f"{100 * row.share_correct:.0f} %",
-                MISSING if below is None else f"{below} of {row.answers}",
-            ]
-        )
-    return rows_html(cells, header, "lrrrrr")
-
-
-def orderings_html(counts: Sequence[Ordering]) -> str:
-    """On how many questions the expected order of two labels holds."""
-    rows = [
-        [one_line(o.better), ">", one_line(o.worse), f"<b>{o.holds}</b> of {o.questions}"]
-        for o in counts
-    ]
-    return rows_html(rows, ("SAR of", "", "SAR of ", "questions"), "lclr", markup=("questions",))
-
-
-def rows_html(
-    rows: Sequence[Sequence[str]], header: Sequence[str], align: str, markup: Sequence[str] = ()
-) -> str:
-    """Rows of text as a table; the columns in ``markup`` are HTML already."""
-    return html_table(pd.DataFrame(rows, columns=list(header)), align=align, markup=markup)
+    frame = pd.DataFrame(rows, columns=header)
+    return html_table(frame, align="llr" + "r" * len(designs), markup=labels)
 
 
 def page(title: str, body: str) -> str:
@@ -139,12 +140,12 @@ def page(title: str, body: str) -> str:
     return f"{views().page(visible(title, ' '), body)}\n"
 
 
-def tooltip(token: TokenView, full: bool = True) -> str:
-    """A token's numbers as lines of text; ``full`` with its share and the likeliest five."""
-    notes = token.notes if full else token.notes[:1]
-    lines = [token.title, *notes, "with the question · without it"]
-    lines += [f"{what}: {first} · {second}" for what, first, second in token.facts]
-    for name, top in (("with", token.top_conditioned), ("without", token.top_standalone)):
+def tooltip(card: Sequence[Any], full: bool = True) -> str:
+    """A token's card as lines of text; ``full`` with its share and the likeliest five."""
+    title, facts, notes, conditioned, standalone = card
+    lines = [title, *(notes if full else notes[:1]), "with the question · without it"]
+    lines += [f"{what}: {first} · {second}" for what, first, second in facts]
+    for name, top in (("with", conditioned), ("without", standalone)):
         if full and top:
             lines.append(f"likeliest {name}: " + ", ".join(f"{t} {p}" for t, p in top))
     # Each is made visible by itself, so that a token adds no line of its own.

@@ -9,28 +9,14 @@ from typing import Any
 import ipywidgets as widgets
 import pandas as pd
 
-from sarlab.display.tables import number_text
-from sarlab.display.text import number, one_line, plain, signed
+from sarlab.display.text import one_line, plain, signed
 from sarlab.models import Policy, load_policy
 from sarlab.runs.folder import find_runs
 from sarlab.widgets import audit
-from sarlab.widgets.candidates import verdict_text
+from sarlab.widgets import live as ui
 from sarlab.widgets.figures import history_figure
-from sarlab.widgets.live import (
-    Access,
-    ChoiceTable,
-    TokenPanel,
-    attempt,
-    button,
-    choices,
-    fill,
-    put_figure,
-    row,
-    show,
-    status,
-)
+from sarlab.widgets.html import LOGGED, table_of
 
-ROW_HEADER = ("step", "SAR", "ppl(a|q)", "ppl(a)", "tokens", "reward", "verdict", "answer")
 _AUDIT_ROWS = 50
 _ALL = "all"
 
@@ -60,7 +46,7 @@ class RunBrowser(widgets.VBox):
         self.shown: tuple[Any, ...] = ()
         self.arm, self.seed = _dropdown("Arm", 190), _dropdown("Seed", 130)
         self.runs = _dropdown("Run", 300)
-        self.mode = choices(
+        self.mode = ui.choices(
             {"one question over time": "follow", "correct, short, low SAR": "audit"},
             *("How its answers changed", "Answers that may be guessed"),
         )
@@ -75,18 +61,18 @@ class RunBrowser(widgets.VBox):
         self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
         self.sar = widgets.FloatSlider(0, min=-1, max=1, step=0.05, description="SAR ≤", **late)
-        self.wider = button("Widen", "arrows-h", self._widen)
-        self.to_bench = button("Open in the workbench", "external-link", self._hand_on)
-        self.message, self.note = status(), status()
+        self.wider = ui.button("Widen", "arrows-h", self._widen)
+        self.to_bench = ui.button("Open in the workbench", "external-link", self._hand_on)
+        self.message, self.note = ui.status(), ui.status()
         self.question_text, self.figure = widgets.HTML(), widgets.Output()
-        self.table = ChoiceTable(name="Logged answers")
-        self.tokens = TokenPanel()
-        chosen = row(self.search, self.filter, self.order)
-        self._follow = widgets.VBox([chosen, row(self.questions), self.figure, self.steps])
-        self._audit = row(self.length, self.sar, self.wider)
-        parts = [row(self.arm, self.seed, self.runs), self.mode, self._follow, self._audit]
+        self.table = ui.ChoiceTable(name="Logged answers")
+        self.tokens = ui.TokenPanel()
+        chosen = ui.row(self.search, self.filter, self.order)
+        self._follow = widgets.VBox([chosen, ui.row(self.questions), self.figure, self.steps])
+        self._audit = ui.row(self.length, self.sar, self.wider)
+        parts = [ui.row(self.arm, self.seed, self.runs), self.mode, self._follow, self._audit]
         parts += [self.message, self.table, self.question_text, self.note, self.to_bench]
-        super().__init__([*parts, self.tokens, Access()])
+        super().__init__([*parts, self.tokens, ui.Access()])
         self.add_class("sarlab-runs")
         for boxes, handler in (
             ((self.arm, self.seed), self._list_runs),
@@ -128,8 +114,8 @@ class RunBrowser(widgets.VBox):
             (self.arm, {name.arm for name in self._names}),
             (self.seed, {name.seed for name in self._names}),
         ):
-            fill(box, [_ALL, *sorted(values)], _ALL, self._list_runs)
-            show(box, len(values) > 1)
+            ui.fill(box, [_ALL, *sorted(values)], _ALL, self._list_runs)
+            ui.show(box, len(values) > 1)
         self._list_runs()
         if not self._names:
             self.message.value = (
@@ -144,7 +130,7 @@ class RunBrowser(widgets.VBox):
             if self.arm.value in (_ALL, name.arm) and self.seed.value in (_ALL, name.seed)
         ]
         options = [(n.path.name + " (tokens)" * n.has_tokens, str(n.path)) for n in names]
-        fill(self.runs, options, self.run, self._load)
+        ui.fill(self.runs, options, self.run, self._load)
         self._load()
         if self._names and not names:
             self.message.value = "No run of this arm has this seed. Choose another pair."
@@ -152,7 +138,7 @@ class RunBrowser(widgets.VBox):
     def _load(self, _: Any = None) -> None:
         self.rows = pd.DataFrame()
         if self.run:
-            attempt(self.message, lambda: setattr(self, "rows", audit.read_audit(self.run)))
+            ui.attempt(self.message, lambda: setattr(self, "rows", audit.read_audit(self.run)))
         if len(self.rows):
             self.length.max = self.rows["length"].max()
         self._list_questions()
@@ -166,16 +152,16 @@ class RunBrowser(widgets.VBox):
         ]
         # After sorting, the first is what is wanted.
         keep = self.question_id if self.order.value == "as logged" else ""
-        fill(self.questions, options, keep, self._follow_question)
+        ui.fill(self.questions, options, keep, self._follow_question)
         self._follow_question()
 
     def _follow_question(self, _: Any = None) -> None:
         rows = self.rows
         if self.question_id:
-            fill(self.steps, audit.steps_of(rows, self.question_id), None, self._filter)
+            ui.fill(self.steps, audit.steps_of(rows, self.question_id), None, self._filter)
             rows = rows[rows["question_id"] == self.question_id]
         drawn = bool(self.question_id) and rows["sar"].notna().all()
-        put_figure(self.figure, history_figure([*rows.itertuples()]) if drawn else None)
+        ui.put_figure(self.figure, history_figure([*rows.itertuples()]) if drawn else None)
         self._filter()
 
     def _filter(self, _: Any = None) -> None:
@@ -185,7 +171,7 @@ class RunBrowser(widgets.VBox):
             (self._follow, there and following),
             (self._audit, there and not following),
         ):
-            show(part, visible)
+            ui.show(part, visible)
         rows = self.rows
         if there and following:
             rows = rows[
@@ -197,8 +183,7 @@ class RunBrowser(widgets.VBox):
             rows = self._audited()
         self.shown = tuple(rows.itertuples())
         self.table.opened = -1
-        header = ROW_HEADER if self.shown else ()
-        self.table.show(header, "rrrrrrlt", [cells_of(row) for row in self.shown])
+        self.table.show(*table_of(LOGGED if self.shown else (), self.shown))
         self.table.opened = 0 if self.shown else -1
         self._open()
 
@@ -221,7 +206,7 @@ class RunBrowser(widgets.VBox):
             )
         self.message.value = text
         wider = audit.next_wider(self.rows, *self.limits)
-        show(self.wider, wider is not None)
+        ui.show(self.wider, wider is not None)
         if wider:
             count = len(audit.short_with_low_sar(self.rows, *wider))
             limits = f"≤ {wider[0]} tokens, SAR ≤ {signed(wider[1], 2)}"
@@ -236,11 +221,11 @@ class RunBrowser(widgets.VBox):
     def _hand_on(self) -> None:
         on_open, opened = self._on_open, self.opened
         if on_open is not None and opened is not None:
-            attempt(self.note, lambda: on_open(opened, Path(self.run).name))
+            ui.attempt(self.note, lambda: on_open(opened, Path(self.run).name))
 
     def _open(self, _: Any = None) -> None:
         opened = self.opened
-        show(self.to_bench, opened is not None and self._on_open is not None)
+        ui.show(self.to_bench, opened is not None and self._on_open is not None)
         self.note.value = self.question_text.value = ""
         self.tokens.show(None)
         if opened is None:
@@ -268,17 +253,3 @@ def _dropdown(description: str, pixels: int, options: Any = ()) -> widgets.Dropd
 
 def _width(pixels: int) -> dict[str, str]:
     return {"width": f"{pixels}px"}
-
-
-def cells_of(row: Any) -> list[str]:
-    """A logged answer as a row of plain text under ``ROW_HEADER``."""
-    return [
-        str(row.step),
-        number_text(row.sar, 3, sign="+"),
-        number(row.ppl_conditioned),
-        number_text(None, 2) if pd.isna(row.sar) else number(row.ppl_standalone),
-        str(row.length),
-        number_text(row.reward, 2, sign="+"),
-        verdict_text(row.correct, row.truncated),
-        one_line(row.answer, 140),
-    ]

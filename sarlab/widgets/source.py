@@ -106,9 +106,10 @@ class SourcePanel(widgets.VBox):
 
     def _load_model(self, change: Any) -> None:
         reference = change["new"].strip()
-        if reference and reference != self.bench.policy.reference:
-            if not self._try(partial(load_in_job, self.bench, reference, self._use_model)):
-                self._name_model()
+        load = partial(load_in_job, self.bench, reference, self._use_model)
+        known = reference in ("", self.bench.policy.reference)
+        if not known and not self._try(load):
+            self._name_model()
 
     def _use_model(self, policy: Policy | None) -> None:
         self.bench.policy = policy or self.bench.policy

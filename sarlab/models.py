@@ -11,7 +11,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,7 @@ from sarlab.prompts import PromptFormat, end_token_id, fix_date
 from sarlab.rollout import sample
 from sarlab.scoring import Prefix, answer_block, answer_logps
 
-__all__ = [
-    "DATA",
-    "REPOSITORY",
-    "Policy",
-    "add_lora",
-    "export_policy",
-    "load_policy",
-    "wrap_policy",
-]
+__all__ = ["DATA", "REPOSITORY", "Policy", "add_lora", "export_policy", "load_policy"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -63,7 +55,9 @@ def load_policy(
         dtype = _DTYPES[dtype]
     model, tokenizer, folder = load_weights(name, adapter, dtype)
     model.to(device).eval()
-    return wrap_policy(model, tokenizer, name, prompt=_prompt_format(folder))
+    stored = Path(folder) / "sarlab.json"
+    prompt = PromptFormat(**json.loads(stored.read_text())["prompt"]) if stored.exists() else None
+    return wrap_policy(model, tokenizer, name, prompt)
 
 
 def wrap_policy(
@@ -146,31 +140,22 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
 
 def save_prompt_format(policy: Policy, folder: Path) -> None:
     """Write the policy's prompt format beside its weights, where loading looks for it."""
-    prompt = {"system": policy.prompt.system, "instruction": policy.prompt.instruction}
-    (folder / "sarlab.json").write_text(json.dumps({"prompt": prompt}, indent=1) + "\n")
+    text = json.dumps({"prompt": asdict(policy.prompt)}, indent=1)
+    (folder / "sarlab.json").write_text(text + "\n")
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every end token that the tokenizer or the model's own configuration names."""
-    candidates: list[int | None] = []
     generation = getattr(model, "generation_config", None) or GenerationConfig()
-    for value in (tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id):
-        candidates += value if isinstance(value, list | tuple) else [value]
-    ids = tuple(dict.fromkeys(int(i) for i in candidates if i is not None))
+    named = (tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id)
+    lists = (value if isinstance(value, list | tuple) else [value] for value in named)
+    ids = tuple(dict.fromkeys(int(i) for some in lists for i in some if i is not None))
     if not ids:
         raise ValueError(
             "Neither the tokenizer nor the model names an end token, so answers could not end. "
             "Set tokenizer.eos_token."
         )
     return ids
-
-
-def _prompt_format(folder: str) -> PromptFormat:
-    """The prompt format in a model folder's sarlab.json, or the default."""
-    path = Path(folder) / "sarlab.json"
-    if not path.exists():
-        return PromptFormat()
-    return PromptFormat(**json.loads(path.read_text())["prompt"])
 
 
 # --- the self-check: does this model give the right numbers here? ---------------------------------
@@ -257,7 +242,7 @@ def check_left_padding(policy: Policy) -> None:
 def difference_of(policy: Policy, part: str) -> float:
     """How far log-probs of a part of :data:`_PARTS` lie from the plain forward's, nats."""
     rows = _check_rows(policy)
-    starts: tuple[int, ...] = (1, 1) if part in ("head", "left padding") else _PREFIXES
+    starts: Sequence[int] = (1, 1) if part in ("head", "left padding") else _PREFIXES
     prefixes = [Prefix(row[:n]) for row, n in zip(rows, _PREFIXES, strict=True)]
     if part == "sampling":
         endless = replace(policy, eos_ids=(-1,))  # an end token would end the check early
@@ -266,13 +251,12 @@ def difference_of(policy: Policy, part: str) -> float:
         )
         rows = [(*p.ids, *ids) for p, ids in zip(prefixes, drawn.answer_ids.tolist(), strict=True)]
         logps = list(drawn.logps)
-    elif part == "padding":  # both as one batch, one answer of two tokens and one of three
-        rows[0] = rows[0][:-1]
+    elif part in ("cache", "padding"):  # one answer of three tokens, and one of two beside it
+        both = part == "padding"
+        rows, starts = ([rows[0][:-1], rows[1]], starts) if both else (rows[1:], starts[1:])
         block = answer_block([row[n:] for row, n in zip(rows, starts, strict=True)])
-        logps = list(answer_logps(policy, prefixes, *block, prefix_index=torch.arange(2)))
-    elif part == "cache":
-        rows, starts = rows[1:], starts[1:]
-        logps = list(answer_logps(policy, prefixes[1], *answer_block([rows[0][starts[0] :]])))
+        index = torch.arange(len(rows))
+        logps = list(answer_logps(policy, prefixes[-len(rows) :], *block, prefix_index=index))
     elif part == "head":
         rows = rows[1:]
         ids = torch.tensor(rows, device=policy.device)

@@ -65,7 +65,7 @@ def sample(
     logps = torch.zeros(rows, max_answer_tokens)
     lengths = torch.zeros(rows, dtype=torch.long)
     ended = torch.zeros(rows, dtype=torch.bool)
-    finished = 0
+    drawn = (ids, logps, lengths, ended)
     with torch.no_grad():
         computed = compute_prefixes(policy, prefixes)
         totals = torch.tensor([len(p.ids) + max_answer_tokens for p in prefixes])
@@ -73,22 +73,9 @@ def sample(
         groups = totals if policy.has_sliding_window else None
         for attempt in batch_attempts(policy.device, totals, token_budget, groups, kind="sampling"):
             generator.set_state(generator_state)  # a smaller batch draws what the failed one drew
-            with attempt as chosen:
+            with attempt as (chosen,):
                 part = [computed[i // group_size] for i in chosen.tolist()]
-                drawn = _decode(
-                    policy,
-                    part,
-                    max_answer_tokens,
-                    generator,
-                    greedy,
-                    on_token,
-                    finished,
-                    rows,
-                    on_draw,
-                )
-                for block, piece in zip((ids, logps, lengths, ended), drawn, strict=True):
-                    block[chosen] = piece
-                finished += len(chosen)
+                _decode(policy, part, chosen, generator, drawn, greedy, on_token, on_draw)
                 generator_state = generator.get_state()
     if on_token is not None:
         on_token(rows, rows)  # an answer cut at the limit has not finished by itself
@@ -113,29 +100,26 @@ def seed_of(text: str) -> int:
 def _decode(
     policy: Policy,
     prefixes: Sequence[ComputedPrefix],
-    limit: int,
+    rows: Tensor,
     generator: torch.Generator,
+    drawn: tuple[Tensor, Tensor, Tensor, Tensor],
     greedy: bool,
     on_token: OnToken | None,
-    finished: int,
-    total: int,
     on_draw: OnDraw | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids and log-probs [B, limit], lengths [B] and whether the answer ended by itself [B]."""
-    device, rows = policy.device, len(prefixes)
-    ids = torch.zeros(rows, limit, dtype=torch.long)
-    logps = torch.zeros(rows, limit)
-    lengths = torch.zeros(rows, dtype=torch.long)
-    ended = torch.zeros(rows, dtype=torch.bool)
+) -> None:
+    """Fill the ``rows`` of ``drawn``: ids, log-probs [B, limit], lengths, ended by itself [B]."""
+    for block in drawn:
+        block[rows] = 0  # an attempt that failed may have left something
+    ids, logps, lengths, ended = drawn
+    device, limit = policy.device, ids.shape[1]
     starts = torch.tensor([len(p.ids) for p in prefixes], device=device)
     width = int(starts.max())
     cache = growing_cache([p.cache for p in prefixes], width)
     hidden = torch.stack([p.hidden[-1] for p in prefixes])
-    mask = torch.zeros(rows, width + limit, dtype=torch.long, device=device)
+    mask = torch.ones(len(rows), width + limit, dtype=torch.long, device=device)
     mask[:, :width] = torch.arange(width, device=device)[None] < starts[:, None]
-    mask[:, width:] = 1
-    active = torch.arange(rows)  # which answers the rows of the batch belong to
-    live = torch.ones(rows, dtype=torch.bool, device=device)  # rows not finished yet
+    active = rows  # which answers the rows of the batch belong to
+    live = torch.ones(len(rows), dtype=torch.bool, device=device)  # rows not finished yet
     eos = torch.tensor(policy.eos_ids, device=device)
     for t in range(limit):
         all_logps = torch.log_softmax(policy.logits(hidden).float(), dim=-1)
@@ -147,9 +131,9 @@ def _decode(
         live = live & ~torch.isin(tokens, eos)
         ended[active[now & ~live.cpu()]] = True
         if on_draw is not None:
-            on_draw(ids[:, : t + 1])
+            on_draw(ids[rows, : t + 1])
         if on_token is not None:
-            on_token(finished + int(ended.sum()), total)
+            on_token(int((ended | (lengths == limit)).sum()), len(ended))
         remaining = int(live.sum())
         if not remaining or t + 1 == limit:
             break
@@ -167,4 +151,3 @@ def _decode(
             use_cache=True,
         )
         hidden = out.last_hidden_state[:, -1]
-    return ids, logps, lengths, ended

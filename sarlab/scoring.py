@@ -8,7 +8,7 @@ answer on it. The language-model head runs on answer positions only, with log-so
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypedDict, Unpack
 
 import torch
@@ -182,7 +182,7 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
     lengths = torch.tensor([len(ids) for ids in todo])
     groups = lengths if policy.has_sliding_window else None
     for attempt in batch_attempts(policy.device, lengths, 8_192, groups, kind="prefixes"):
-        with attempt as rows, torch.no_grad():
+        with attempt as (rows,), torch.no_grad():
             chosen = [todo[i] for i in rows.tolist()]
             hidden, cache = _run(policy, *answer_block(chosen))
             for row, ids in enumerate(chosen):
@@ -239,26 +239,6 @@ def default_token_budget(hidden_size: int, gpu: bool) -> int:
     return 4_096 if hidden_size <= 256 else 1_024
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """Answers on their prefixes, on the policy's device."""
-
-    prefixes: Sequence[Prefix]
-    index: Tensor  # [B], on the CPU: which prefix each answer stands on
-    ids: Tensor  # [B, T]
-    mask: Tensor  # [B, T]
-
-    @property
-    def prefix_lengths(self) -> Tensor:
-        return torch.tensor([len(p.ids) for p in self.prefixes])[self.index]
-
-    def part(self, rows: Tensor) -> _Answers:
-        """Some of the answers, without padding beyond the longest of them."""
-        width = int(self.mask[rows].sum(dim=1).max())
-        ids, mask = self.ids[rows, :width], self.mask[rows, :width]
-        return _Answers(self.prefixes, self.index[rows], ids, mask)
-
-
 def _measured(
     policy: Policy,
     prefixes: Prefix | Sequence[Prefix],
@@ -275,25 +255,25 @@ def _measured(
     if not bool(mask.any(dim=1).all()):
         raise ValueError("An answer has no tokens; append the end token or drop it.")
     index = torch.zeros(len(ids), dtype=torch.long) if index is None else index
+    starts, counts = torch.tensor([len(p.ids) for p in prefixes])[index], mask.sum(dim=1).cpu()
+    _refuse_long(policy, int((starts + counts).max()))
+    ids, mask = ids.to(policy.device), mask.to(policy.device)
     if options.get("grad"):
-        prefixes = [Prefix(p.ids) for p in prefixes]
-    answers = _Answers(prefixes, index, ids.to(policy.device), mask.to(policy.device))
-    lengths = mask.sum(dim=1).cpu() + answers.prefix_lengths
-    _refuse_long(policy, int(lengths.max()))
-    if options.get("grad"):
-        return measure(_states(policy, answers), answers.ids, answers.mask)
-    groups = answers.prefix_lengths if policy.has_sliding_window else None
+        anew = [Prefix(p.ids) for p in prefixes]
+        return measure(_states(policy, anew, index, ids, mask), ids, mask)
+    groups = starts if policy.has_sliding_window else None
     budget = token_budget_for(policy, options.get("token_budget", 0))
     blocks: list[Tensor] = []
     with torch.no_grad():
-        answers = replace(answers, prefixes=compute_prefixes(policy, prefixes))
-        for attempt in batch_attempts(policy.device, lengths, budget, groups):
-            with attempt as rows:
-                part = answers.part(rows)
-                pieces = measure(_states(policy, part), part.ids, part.mask)
+        computed = compute_prefixes(policy, prefixes)
+        for attempt in batch_attempts(policy.device, starts + counts, budget, groups):
+            with attempt as (rows,):
+                width = int(counts[rows].max())
+                part = (ids[rows, :width], mask[rows, :width])
+                pieces = measure(_states(policy, computed, index[rows], *part), *part)
                 blocks = blocks or [x.new_zeros(*mask.shape, *x.shape[2:]) for x in pieces]
                 for block, piece in zip(blocks, pieces, strict=True):
-                    block[rows, : piece.shape[1]] = piece
+                    block[rows, :width] = piece
     return blocks
 
 
@@ -323,28 +303,27 @@ def _run(
     return run_trunk(policy.trunk, ids, mask, positions, cache)
 
 
-def _states(policy: Policy, answers: _Answers) -> Tensor:
+def _states(
+    policy: Policy, prefixes: Sequence[Prefix], index: Tensor, ids: Tensor, mask: Tensor
+) -> Tensor:
     """Hidden states [B, T, H] that predict each answer token; prefixes run if they have not."""
-    used, index = torch.unique(answers.index, return_inverse=True)
-    prefixes = [answers.prefixes[i] for i in used.tolist()]
-    computed = [p for p in prefixes if isinstance(p, ComputedPrefix)]
+    used, index = torch.unique(index, return_inverse=True)
+    chosen = [prefixes[i] for i in used.tolist()]
+    lengths = torch.tensor([len(p.ids) for p in chosen])
+    computed = [p for p in chosen if isinstance(p, ComputedPrefix)]
     if computed:
-        width = max(len(p.ids) for p in computed)
-        cache = tuple(stack_caches([p.cache for p in computed], width))
+        cache = tuple(stack_caches([p.cache for p in computed], int(lengths.max())))
         last = torch.stack([p.hidden[-1] for p in computed])
     else:
-        block, mask = answer_block([p.ids for p in prefixes])
-        hidden, cache = _run(policy, block, mask)
-        ends = mask.sum(dim=1).to(hidden.device) - 1
-        last = hidden[torch.arange(len(prefixes), device=hidden.device), ends]
-    index = index.to(policy.device)
+        hidden, cache = _run(policy, *answer_block([p.ids for p in chosen]))
+        last = hidden[torch.arange(len(chosen)), lengths - 1]
+    starts, index = lengths[index], index.to(policy.device)
     # Not last[index]: with several threads its gradient adds up in an order of the moment.
     first = last.index_select(0, index)[:, None]
-    if answers.ids.shape[1] == 1:
+    if ids.shape[1] == 1:
         return first
     grown = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in cache)
-    ids, mask = answers.ids[:, :-1], answers.mask[:, :-1]
-    hidden, _ = _run(policy, ids, mask, grown, answers.prefix_lengths)
+    hidden, _ = _run(policy, ids[:, :-1], mask[:, :-1], grown, starts)
     return torch.cat([first, hidden], dim=1)
 
 
@@ -365,5 +344,4 @@ def logps_of_states(
 def _to_block(answer_mask: Tensor, column: Tensor) -> Tensor:
     """One value per answer token [N, ...] put where ``answer_mask`` [B, T] is True, 0 elsewhere."""
     block = column.new_zeros(*answer_mask.shape, *column.shape[1:])
-    mask = answer_mask.reshape(*answer_mask.shape, *(1,) * (block.dim() - 2)).expand_as(block)
-    return block.masked_scatter(mask, column)
+    return block.index_put((answer_mask,), column)

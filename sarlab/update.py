@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarlab._engine.folded_lora import folded
-from sarlab._engine.micro_batches import plan_attempts
+from sarlab._engine.micro_batches import batch_attempts
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss, value_loss
@@ -65,25 +65,6 @@ class Critic:
         """Hidden states [B, T, H] to values [B, T]: the return expected before each token."""
         return self.head(hidden.float())[..., 0]
 
-    def save(self, folder: Path) -> None:
-        """Write adapter, head and optimiser state as safetensors."""
-        from peft import get_peft_model_state_dict
-
-        adapter = get_peft_model_state_dict(self.policy.model, adapter_name=_CRITIC)
-        for name, tensors in (("adapter", adapter), ("head", self.head.state_dict())):
-            tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-            save_file(tensors, folder / f"critic_{name}.safetensors")
-        save_optimizer(self.optimizer, folder / "critic_optimizer.safetensors")
-
-    def load(self, folder: Path) -> None:
-        """Read what :meth:`save` wrote."""
-        from peft import set_peft_model_state_dict
-
-        adapter = load_file(folder / "critic_adapter.safetensors")
-        set_peft_model_state_dict(self.policy.model, adapter, adapter_name=_CRITIC)
-        self.head.load_state_dict(load_file(folder / "critic_head.safetensors"))
-        load_optimizer(self.optimizer, folder / "critic_optimizer.safetensors")
-
 
 @dataclass
 class TrainState:
@@ -96,35 +77,43 @@ class TrainState:
     best_accuracy: float = 0.0  # of a step's answers so far, which some rewards look at
 
     def save(self, folder: Path) -> None:
-        """Write adapter (PEFT layout) and optimiser state, both as safetensors."""
-        self.policy.model.save_pretrained(folder, selected_adapters=["default"])
+        """Write adapter (PEFT layout), critic and optimisers, all as safetensors."""
+        from peft import get_peft_model_state_dict
+
+        model, critic = self.policy.model, self.critic
+        model.save_pretrained(folder, selected_adapters=["default"])
         save_optimizer(self.optimizer, folder / "optimizer.safetensors")
         (folder / "best_accuracy.json").write_text(json.dumps(self.best_accuracy))
-        if self.critic is not None:
-            self.critic.save(folder)
+        if critic is not None:
+            adapter = get_peft_model_state_dict(model, adapter_name=_CRITIC)
+            _write(adapter, folder / "critic_adapter.safetensors")
+            _write(critic.head.state_dict(), folder / "critic_head.safetensors")
+            save_optimizer(critic.optimizer, folder / "critic_optimizer.safetensors")
 
     def load(self, folder: Path, step: int) -> None:
-        """Read a checkpoint written by :meth:`save` into the present adapter."""
+        """Read a checkpoint written by :meth:`save` into the present adapters."""
         from peft import set_peft_model_state_dict
 
-        adapter = load_file(folder / "adapter_model.safetensors")
-        set_peft_model_state_dict(self.policy.model, adapter)
+        model, critic = self.policy.model, self.critic
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         load_optimizer(self.optimizer, folder / "optimizer.safetensors")
         best = folder / "best_accuracy.json"
         self.best_accuracy = json.loads(best.read_text()) if best.exists() else 0.0
-        if self.critic is not None:
-            self.critic.load(folder)
+        if critic is not None:
+            adapter = load_file(folder / "critic_adapter.safetensors")
+            set_peft_model_state_dict(model, adapter, adapter_name=_CRITIC)
+            critic.head.load_state_dict(load_file(folder / "critic_head.safetensors"))
+            load_optimizer(critic.optimizer, folder / "critic_optimizer.safetensors")
         self.step = step
         self.policy.version += 1
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Write an optimiser's state as safetensors, parameters by their position."""
-    tensors = {}
-    for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-        for name, value in optimizer.state[parameter].items():
-            tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
-    save_file(tensors, path)
+    states = [optimizer.state[parameter] for parameter in optimizer.param_groups[0]["params"]]
+    _write(
+        {f"{i}.{k}": value for i, state in enumerate(states) for k, value in state.items()}, path
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
@@ -135,6 +124,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
         parameter = parameters[int(index)]
         place = value if name == "step" else value.to(parameter.device)
         optimizer.state[parameter][name] = place
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
 
 
 def start(policy: Policy, config: TrainConfig) -> TrainState:
@@ -201,11 +194,10 @@ def update_policy(
     of the step. Raises TrainingError where they would ruin the adapter, which stays as it was.
     """
     policy, step = state.policy, state.step + 1
-
-    def loss_of(part: MicroBatch) -> tuple[Tensor, dict[str, float]]:
-        return policy_loss(policy, part, advantages, logps_reference, config)
-
-    parts, norm = _gradients(policy, state.optimizer, batch, rows, config, loss_of)
+    changes = (advantages, logps_reference, config)
+    parts, norm = _gradients(
+        policy, state.optimizer, batch, rows, config, lambda x: policy_loss(policy, x, *changes)
+    )
     numbers = {name: sum(p[name] for p in parts) for name in ("loss", "kl", "clip_fraction")}
     numbers |= {"ratio_max": max(p["ratio_max"] for p in parts), "grad_norm": norm}
     if not math.isfinite(numbers["loss"] + norm):
@@ -349,19 +341,16 @@ def _gradients(
     totals = {"total_answers": len(rows), "total_tokens": int(lengths.sum())}
     totals["max_answer_tokens"] = config.max_answer_tokens
     parts: list[dict[str, float]] = []
-    for attempt in plan_attempts(
-        policy.device,
-        rows,
-        lengths + prefixes,
-        token_budget_for(policy, config.token_budget),
-        prefixes if policy.has_sliding_window else None,
-        kind=kind,
+    budget = token_budget_for(policy, config.token_budget)
+    groups = prefixes if policy.has_sliding_window else None
+    for attempt in batch_attempts(
+        policy.device, lengths + prefixes, budget, groups, kind, together=True
     ):
         with attempt as plan, folded(policy.model):
             optimizer.zero_grad(set_to_none=True)
             parts = []
             for part in plan:
-                loss, numbers = loss_of(MicroBatch(batch, part, policy.device, totals))
+                loss, numbers = loss_of(MicroBatch(batch, rows[part], policy.device, totals))
                 loss.backward()
                 parts.append({"loss": loss.item(), **numbers})
     parameters = optimizer.param_groups[0]["params"]

@@ -10,10 +10,12 @@ for name in chromium chromium-browser google-chrome; do
     fi
 done
 
-if command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get -q -o Acquire::Retries=3 update
-    apt-get -q -o Acquire::Retries=3 install -y --no-install-recommends chromium fonts-dejavu-core
+as_root=(env DEBIAN_FRONTEND=noninteractive)
+[ "$(id -u)" -eq 0 ] || as_root=(sudo -n "${as_root[@]}")
+if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
+    apt=("${as_root[@]}" apt-get -q -o Acquire::Retries=3)
+    "${apt[@]}" update
+    "${apt[@]}" install -y --no-install-recommends chromium fonts-dejavu-core
     echo "Installed $(command -v chromium)."
     exit 0
 fi

@@ -70,6 +70,7 @@ def test_ppo_takes_its_own_values_however_it_is_made() -> None:
     plain = TrainConfig(algorithm="ppo")
     assert (plain.loss, plain.beta, plain.group_size) == ("dapo", 0.0, 1)
     assert (plain.questions, plain.mini_batches) == (128, 4)
+    assert plain.learning_rate == 5e-4  # docs/RELIABILITY.md says what twice that did
     assert plain == preset("lora", "ppo") == TrainConfig.from_parameters({"algorithm": "ppo"})
     told = TrainConfig(algorithm="ppo", questions=32, beta=0.01)
     assert (told.questions, told.beta, told.loss) == (32, 0.01, "dapo")

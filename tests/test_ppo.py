@@ -51,6 +51,34 @@ def test_explained_variance_by_hand() -> None:
     assert explained_variance(returns, torch.ones(3)) is None
 
 
+def test_the_form_of_the_loss_changes_only_how_tokens_add_up() -> None:
+    """With dr_grpo it is the token mean times a share of tokens; grpo weighs answers alike."""
+
+    def first_step(form: str):
+        config = replace(SMALL, loss=form, mini_batches=1, steps=1, max_answer_tokens=40)
+        policy = add_lora(random_policy("llama"), rank=4)
+        policy.eos_ids = tuple(range(10))  # so that answers end, at unequal lengths
+        state = start(policy, config)
+        add_critic(state, config)
+        return next(ppo_steps(state, load_task("word_problems"), config))
+
+    dapo, dr_grpo, grpo = map(first_step, ("dapo", "dr_grpo", "grpo"))
+    lengths = [row["length"] for row in dapo.rows]
+    assert len(set(lengths)) > 1
+    share = sum(lengths) / len(lengths) / 40
+    norm = dapo.metrics["grad_norm"] * share
+    assert dr_grpo.metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    # Before the first update every ratio is 1: the loss is minus the mean of what it weighs alike.
+    advantages = [row["advantage"] for row in dapo.rows]
+    by_token = sum(a * n for a, n in zip(advantages, lengths, strict=True)) / sum(lengths)
+    by_answer = sum(advantages) / len(advantages)
+    assert dapo.metrics["loss"] == pytest.approx(-by_token, abs=1e-6)
+    assert grpo.metrics["loss"] == pytest.approx(-by_answer, abs=1e-6)
+    assert abs(by_token - by_answer) > 1e-4
+    for record in (dr_grpo, grpo):
+        assert record.metrics["value_loss"] == dapo.metrics["value_loss"]
+
+
 def test_policy_and_critic_do_not_touch_each_others_weights(state) -> None:
     before = {name: adapter(state, name) for name in ("default", "critic")}
     idle_critic = replace(SMALL, critic_learning_rate=1e-12, steps=1)

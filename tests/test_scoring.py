@@ -181,11 +181,11 @@ def test_out_of_memory_halves_the_budget_and_says_so(monkeypatch) -> None:
     )
     real, sizes = module._states, []
 
-    def small_memory(policy, answers):
-        sizes.append(len(answers.ids))
-        if len(answers.ids) > 2:
+    def small_memory(policy, prefixes, index, ids, mask):
+        sizes.append(len(ids))
+        if len(ids) > 2:
             raise torch.OutOfMemoryError("fake")
-        return real(policy, answers)
+        return real(policy, prefixes, index, ids, mask)
 
     monkeypatch.setattr(module, "_states", small_memory)
     monkeypatch.setattr(batches, "_budgets", {})

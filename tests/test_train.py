@@ -12,7 +12,7 @@ from policies import ARCHITECTURES, logps_of, random_policy
 
 from sarlab.config import TrainConfig
 from sarlab.experience import collect
-from sarlab.models import add_lora
+from sarlab.models import add_lora, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import Verdict, load_task
@@ -207,6 +207,29 @@ def test_rows_hold_what_the_step_used(state) -> None:
         drop = (row["ppl_standalone"] - row["ppl_conditioned"]) / row["ppl_standalone"]
         assert row["sar"] == pytest.approx(max(-1, drop), abs=1e-4)
         assert row["reward"] == pytest.approx(row["correct"] + 0.2 * row["sar"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_the_same_bytes_on_two_threads() -> None:
+    """Two steps of half the default batch, twice: weights, answers and every logged number."""
+    config = TrainConfig(steps=2, seed=7, questions=8)
+
+    def end() -> tuple[bytes, ...]:
+        policy = add_lora(load_policy("tiny", dtype="float32", device="cpu"), seed=config.seed)
+        state = start(policy, config)
+        logged = [
+            [record.rows, {k: v for k, v in record.metrics.items() if "seconds" not in k}]
+            for record in grpo_steps(state, load_task(config.task), config)
+        ]
+        weights = [p.detach().numpy().tobytes() for p in policy.model.parameters()]
+        return repr(logged).encode(), *weights
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert end() == end()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_gradient_of_shared_prefixes_is_the_same_bytes_on_two_threads() -> None:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-Work = TypeVar("Work")
 _budgets: dict[tuple[str, str], int] = {}  # per device and kind of work, where memory ran out
 _notes: list[str] = []  # warnings since the last memory_notes()
 
@@ -44,22 +41,21 @@ def plan_batches(
         yield torch.tensor(batch)
 
 
-class Attempt(AbstractContextManager[Work], Generic[Work]):
-    """``with attempt as work:`` runs one piece of work; running out of memory only marks it.
+class Attempt:
+    """``with attempt as batches:`` runs one piece of work; running out of memory only marks it.
 
-    Any other error passes through, and so does out of memory where the work cannot be divided.
+    Any other error passes through, and so does out of memory where no batch can be divided.
     """
 
-    def __init__(self, work: Work, *, can_divide: bool) -> None:
-        self.work: Work = work
-        self.can_divide = can_divide
+    def __init__(self, batches: list[Tensor]) -> None:
+        self.batches = batches
         self.failed = False
 
-    def __enter__(self) -> Work:
-        return self.work
+    def __enter__(self) -> list[Tensor]:
+        return self.batches
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        self.failed = is_out_of_memory(error) and self.can_divide
+        self.failed = is_out_of_memory(error) and max(map(len, self.batches)) > 1
         return self.failed
 
 
@@ -69,10 +65,14 @@ def batch_attempts(
     token_budget: int,
     groups: Tensor | None = None,
     kind: str = "scoring",
-) -> Iterator[Attempt[Tensor]]:
-    """One attempt per micro-batch, its work the row indices; a failed one comes again, smaller.
+    *,
+    together: bool = False,
+) -> Iterator[Attempt]:
+    """One attempt per micro-batch (a list of its row indices); a failed one comes again, smaller.
 
     Every row succeeds in exactly one attempt. Too little memory for a single row is an error.
+    ``together``: each attempt is at all micro-batches. An update needs that, and must begin by
+    clearing the gradients: a backward pass that breaks off leaves some added and others not.
     """
     pending = torch.arange(len(lengths))
     while len(pending):
@@ -80,35 +80,13 @@ def batch_attempts(
         part = None if groups is None else groups[pending]
         plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
         pending = pending[:0]
-        for position, rows in enumerate(plan):
-            attempt = Attempt(rows, can_divide=len(rows) > 1)
+        for position, batches in enumerate([plan] if together else [[rows] for rows in plan]):
+            attempt = Attempt(batches)
             yield attempt
             if attempt.failed:
-                _halve(device, kind, len(rows) * int(lengths[rows].max()))
+                _halve(device, kind, max(len(x) * int(lengths[x].max()) for x in batches))
                 pending = torch.cat(plan[position:])
                 break
-
-
-def plan_attempts(
-    device: torch.device,
-    rows: Tensor,
-    lengths: Tensor,
-    token_budget: int,
-    groups: Tensor | None = None,
-    kind: str = "update",
-) -> Iterator[Attempt[list[Tensor]]]:
-    """Attempts at all micro-batches of ``rows`` [B] together, each smaller, until one succeeds.
-
-    For an update: a backward pass that breaks off leaves some gradients added and others not, so
-    each attempt must begin by clearing them.
-    """
-    while True:
-        plan = list(plan_batches(lengths, _budget(device, kind, token_budget), groups))
-        attempt = Attempt([rows[part] for part in plan], can_divide=max(map(len, plan)) > 1)
-        yield attempt
-        if not attempt.failed:
-            return
-        _halve(device, kind, max(len(part) * int(lengths[part].max()) for part in plan))
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

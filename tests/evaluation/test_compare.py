@@ -41,6 +41,17 @@ def test_accuracy_efficiency_score_by_hand(base, other, score):
     assert float(found) == pytest.approx(score)
 
 
+def test_noise_alone_makes_the_efficiency_score_negative():
+    """Equal policies of accuracy 0.8 and length 100: a gain counts 3, a loss of the same size 5."""
+    rng = np.random.default_rng(0)
+    means = {}
+    for questions in (36, 300):
+        before, after = rng.binomial(questions, 0.8, (2, 20_000)) / questions
+        means[questions] = accuracy_efficiency_score(before, after, 100.0, 100.0).mean()
+    assert means[36] == pytest.approx(-0.06, abs=0.01)
+    assert means[300] == pytest.approx(-0.03, abs=0.01)
+
+
 def test_pareto_front_by_hand():
     lengths, accuracies = [50, 60, 60, 90, 100], [0.7, 0.8, 0.75, 0.8, 0.9]
     assert pareto_front(lengths, accuracies) == [True, True, False, False, True]

@@ -32,7 +32,6 @@ from sarlab import load_task, verify
 from sarlab.display.token_view import legend
 from sarlab.rewards import REWARDS
 from sarlab.sar import self_aligned_reward
-from sarlab.tasks.stories import Story
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "page"
@@ -242,10 +241,7 @@ def stories() -> list[dict[str, Any]]:
     found = []
     rng = random.Random("page stories")
     for question in load_task("word_problems").heldout(STORIES):
-        terms = tuple(int(n) for n in re.findall(r"\d+", question.text))
-        problem = Story(question.text, terms)
-        assert problem.answer == question.gold
-        steps = write_answer(problem, rng, steps=True, filler=False)
+        steps = write_answer(question, rng, steps=True, filler=False)
         wrong = re.sub(r"\d+$", lambda m: str(int(m[0]) + 10), steps)
         found.append(
             {
@@ -255,11 +251,11 @@ def stories() -> list[dict[str, Any]]:
                     {"label": "digit by digit", "text": steps},
                     {
                         "label": "digit by digit, padded",
-                        "text": write_answer(problem, rng, steps=True, filler=True),
+                        "text": write_answer(question, rng, steps=True, filler=True),
                     },
                     {
                         "label": "outright",
-                        "text": write_answer(problem, rng, steps=False, filler=False),
+                        "text": write_answer(question, rng, steps=False, filler=False),
                     },
                     {"label": "last line wrong by ten", "text": wrong},
                     {"label": "the result alone", "text": f"Answer: {question.gold}"},

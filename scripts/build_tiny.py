@@ -35,7 +35,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sarlab.tasks.stories import Story, draw_problem, draw_story
+from sarlab.tasks.stories import draw_problem, draw_story
+from sarlab.types import Question
 from sarlab.update import load_optimizer, save_optimizer
 
 SHARE_EMPTY_QUESTION = 0.10  # user turn left empty, so that ppl(a) is in distribution
@@ -81,10 +82,10 @@ def column_sum(x: int, y: int) -> list[str]:
     return [*lines, f"{x}+{y}={x + y}"]
 
 
-def write_answer(problem: Story, rng: random.Random, *, steps: bool, filler: bool) -> str:
+def write_answer(problem: Question, rng: random.Random, *, steps: bool, filler: bool) -> str:
     """One right answer to the problem in the chosen manner."""
-    blocks, total = [], problem.terms[0]
-    for term in problem.terms[1:]:
+    blocks, total = [], problem.metadata["terms"][0]
+    for term in problem.metadata["terms"][1:]:
         blocks.append(column_sum(total, term) if steps else [f"{total}+{term}={total + term}"])
         total += term
     return "\n".join([*pad(blocks, rng, (5, 9) if filler else None), f"Answer: {total}"])
@@ -104,13 +105,13 @@ def pad(
     return lines
 
 
-def write_fact_answer(story: Story, rng: random.Random, *, steps: bool, filler: bool) -> str:
+def write_fact_answer(story: Question, rng: random.Random, *, steps: bool, filler: bool) -> str:
     """One right answer to the story: a sum per line, or the total at once."""
-    lines = solution_lines(story.terms) if steps else [f"Sum: {story.answer}"]
+    lines = solution_lines(story.metadata["terms"]) if steps else [f"Sum: {story.gold}"]
     blocks = [[line] for line in lines]
-    if steps and story.unneeded is not None and rng.random() < SHARE_MENTION:
-        blocks.insert(rng.randint(0, len(blocks)), [f"{story.unneeded} is not needed."])
-    return "\n".join([*pad(blocks, rng, (2, 7) if filler else None), f"Answer: {story.answer}"])
+    if steps and story.metadata["unneeded"] is not None and rng.random() < SHARE_MENTION:
+        blocks.insert(rng.randint(0, len(blocks)), [f"{story.metadata['unneeded']} is not needed."])
+    return "\n".join([*pad(blocks, rng, (2, 7) if filler else None), f"Answer: {story.gold}"])
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ CORPORA = {
 def write_text(corpus: Corpus, rng: random.Random) -> tuple[str, str]:
     """One (prefix, answer) pair of the corpus, special tokens written out."""
     problem = corpus.draw(rng)
-    steps = rng.random() < corpus.share_steps[len(problem.terms)]
+    steps = rng.random() < corpus.share_steps[len(problem.metadata["terms"])]
     filler = rng.random() < corpus.share_filler
     answer = corpus.write(problem, rng, steps=steps, filler=filler)
     draw = rng.random()
@@ -145,7 +146,7 @@ def write_text(corpus: Corpus, rng: random.Random) -> tuple[str, str]:
     elif draw < SHARE_BARE + SHARE_EMPTY_QUESTION:
         prefix = "<|begin|><|user|><|assistant|>"
     else:
-        prefix = f"<|begin|><|user|>{problem.question}<|assistant|>"
+        prefix = f"<|begin|><|user|>{problem.text}<|assistant|>"
     return prefix, answer + "<|end|>"
 
 
@@ -155,7 +156,7 @@ def train_tokenizer(corpus: Corpus, seed: int, vocab_size: int = 768) -> PreTrai
     texts = []
     for _ in range(20_000):
         problem = corpus.draw(rng)
-        texts += [problem.question, corpus.write(problem, rng, steps=True, filler=True)]
+        texts += [problem.text, corpus.write(problem, rng, steps=True, filler=True)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

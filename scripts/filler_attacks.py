@@ -23,52 +23,52 @@ from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards import filler_share, sar
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
-from sarlab.tasks.stories import Story, draw_problem, draw_story
-from sarlab.types import RewardInputs
+from sarlab.tasks.stories import draw_problem, draw_story
+from sarlab.types import Question, RewardInputs
 
-Pad = Callable[[list[str], Story, random.Random], list[str]]
+Pad = Callable[[list[str], Question, random.Random], list[str]]
 
 
-def plain(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def plain(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """Sentences of filler, each on a line."""
     return [*rng.sample(FILLER, 6), *lines]
 
 
-def joined(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def joined(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """The same sentences on the lines of the solution."""
     extra = rng.sample(FILLER, min(6, len(lines)))
     return [f"{e} {line}" for e, line in zip(extra, lines, strict=False)] + lines[len(extra) :]
 
 
-def twice(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def twice(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """Every line of the solution written twice."""
     return [x for line in lines for x in (line, line)]
 
 
-def again(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def again(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """The whole solution written twice."""
     return [*lines, *lines]
 
 
-def echo(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def echo(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """One sentence of filler six times."""
     return [*[rng.choice(FILLER)] * 6, *lines]
 
 
-def copied(lines: list[str], problem: Story, rng: random.Random) -> list[str]:
+def copied(lines: list[str], problem: Question, rng: random.Random) -> list[str]:
     """The question, sentence by sentence."""
     return [
-        *(s.strip() + "." for s in problem.question.rstrip("?").split(".") if s.strip()),
+        *(s.strip() + "." for s in problem.text.rstrip("?").split(".") if s.strip()),
         *lines,
     ]
 
 
-def chain(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def chain(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """A sum of other numbers, worked out in the same way, that leads nowhere."""
     return [*column_sum(rng.randint(101, 799), rng.randint(101, 799)), *lines]
 
 
-def password(lines: list[str], _: Story, rng: random.Random) -> list[str]:
+def password(lines: list[str], _: Question, rng: random.Random) -> list[str]:
     """A random number that the next lines repeat."""
     number = rng.randint(10_000, 99_999)
     return [*[f"{number}+{number}"] * 5, *lines]
@@ -103,13 +103,13 @@ def tricks(questions: int) -> None:
     for trick in TRICKS:
         padding = found = lost = 0.0
         for problem in problems:
-            lines, total = [], problem.terms[0]
-            for term in problem.terms[1:]:
+            lines, total = [], problem.metadata["terms"][0]
+            for term in problem.metadata["terms"][1:]:
                 lines += column_sum(total, term)
                 total += term
             text = "\n".join([*trick(lines, problem, rng), f"Answer: {total}"])
             bare = "\n".join([*lines, f"Answer: {total}"])
-            inputs = scored(policy, problem.question, [text, bare])
+            inputs = scored(policy, problem.text, [text, bare])
             share, needed = (-filler_share(inputs)).tolist()
             n, m = inputs.lengths.tolist()
             padding += (n - m) / n / questions
@@ -125,13 +125,14 @@ def spare_number(questions: int) -> None:
     changes: dict[str, list[float]] = {"the spare number": [], "one sentence of filler": []}
     while len(changes["the spare number"]) < questions:
         story = draw_story(rng)
-        if story.unneeded is None:
+        unneeded = story.metadata["unneeded"]
+        if unneeded is None:
             continue
-        lines = [*solution_lines(story.terms), f"Answer: {story.answer}"]
+        lines = [*solution_lines(story.metadata["terms"]), f"Answer: {story.gold}"]
         place = rng.randrange(len(lines))
-        more = (f"{story.unneeded} is not needed.", rng.choice(FILLER))
+        more = (f"{unneeded} is not needed.", rng.choice(FILLER))
         texts = ["\n".join(lines), *("\n".join([*lines[:place], x, *lines[place:]]) for x in more)]
-        values = sar(scored(policy, story.question, texts)).tolist()
+        values = sar(scored(policy, story.text, texts)).tolist()
         for name, value in zip(changes, values[1:], strict=True):
             changes[name].append(value - values[0])
     print("| a right solution and … | SAR rises in | mean change of SAR |\n| --- | --- | --- |")

@@ -1,4 +1,4 @@
-"""Write docs/REWARDS.md: every design of the table with its formula and what it needs.
+"""Write docs/REWARDS.md: every design with its formula, what it needs, and both courts' tables.
 
 python scripts/reward_table.py > docs/REWARDS.md
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 
+from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, pairs_text
+from sarlab.display.tables import markdown_table
+from sarlab.models import DATA
 from sarlab.rewards import REWARDS
 
 HEAD = """# Rewards
@@ -22,6 +25,60 @@ hand, and TRL's own code where it has the design. Strengths differ:
 | name | bonus per answer | replaces correctness | needs beyond the sampling pass |
 | --- | --- | --- | --- |"""
 
+GROUPS = """
+## What each pays within a policy's own groups
+
+    python -m sarlab.audit groups data/validity/{name}.parquet
+
+{about}. AUC: chance that the bonus of a right answer is above that of a wrong one of its group; p
+against one half, Holm over the designs. Length share: of the bonus's variance within groups, what a
+monotone function of length explains. Slope: per 10 tokens, among right answers. Signal: groups
+whose rewards differ at α = 0.2. Last column: the α at which a design shortens as SAR does at 0.2,
+where it surely shortens. 95% intervals over questions.
+"""
+PAIRS = """
+## What each pays on answers of known quality
+
+    python -m sarlab.audit pairs data/validity/answers.parquet
+
+4,049 answers to GSM8K questions, made by `scripts/gsm8k_validity.py`, scored by `smollm2-135m`.
+Share of pairs (%) in which the bonus pays the first answer more, 95% intervals over questions; ties
+count half. °: not told apart from one half (Holm over the table). Designs that read more than sums
+of log-probs need a file of texts.
+"""
+SAYS = """
+**What the tables support.** Length in disguise on `tiny` (length share surely above 0.9):
+{length}. Right above wrong on `tiny` by the bonus alone: {right}. Of these, `sar_right`, `laser`,
+`l1_max`, `dast` and `cosine` judge the answer first, so they do it by construction. Paid more for a
+copy of the question than for a right answer: {copied}. By these two
+courts (training is not shown here): who wants short answers takes a length design, which costs no
+pass; who wants a signal where no answer can be judged takes `confidence` or `sar_lambda`, and keeps
+correctness beside it against copies.
+"""
+
+
+def courts() -> None:
+    """The tables of both courts on the answers that ship, and what they say."""
+    groups = {}
+    for name, about in (
+        ("groups-tiny", "300 × 8 answers of `tiny`"),
+        ("groups-model", "36 × 16 answers of `smollm2-135m` to sums (scripts/smollm2_study.py)"),
+    ):
+        groups[name] = groups_court(*paid_answers(DATA / "validity" / f"{name}.parquet"))
+        print(GROUPS.format(name=name, about=about))
+        print(markdown_table(groups_text(groups[name])))
+    pairs = pairs_court(*paid_answers(DATA / "validity" / "answers.parquet"))
+    print(PAIRS)
+    print(markdown_table(pairs_text(pairs)))
+    tiny = groups["groups-tiny"]
+    copied = pairs[(pairs["claim"] == "right > copied_question") & (pairs["share_high"] < 0.5)]
+    chosen = {
+        "length": tiny[tiny["length_share_low"] > 0.9]["design"],
+        "right": tiny[(tiny["auc_holm"] < 0.05) & (tiny["auc"] > 0.5)]["design"],
+        "copied": copied["design"],
+    }
+    print(SAYS.format(**{k: ", ".join(f"`{n}`" for n in v) for k, v in chosen.items()}).strip())
+
 
 def main() -> None:
     """Print the page."""
@@ -33,6 +90,7 @@ def main() -> None:
         text = " ".join(text.split()).replace("|", "\\|")
         alone = "" if reward.verifiable else "yes"
         print(f"| `{name}` | {text} | {alone} | {', '.join(needs)} |")
+    courts()
 
 
 if __name__ == "__main__":

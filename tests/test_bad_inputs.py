@@ -482,7 +482,7 @@ def _(place: Place) -> Any:
     return lambda: Run.reopen(place.run)
 
 
-@case("run: metrics broken in the middle", "line 1: not JSON. Repair or remove it")
+@case("run: metrics broken in the middle", "line 1: not valid JSON.*Repair or remove it")
 def _(place: Place) -> Any:
     (place.run / "metrics.jsonl").write_text('{"ste\n{"step": 2}\n')
     return lambda: read_metrics(place.run)

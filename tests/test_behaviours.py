@@ -81,7 +81,7 @@ def test_everything_that_tiny_was_taught_to_pad_with_is_filler():
     )
     rng = random.Random(0)
     for _ in range(100):
-        words = content_words(draw_problem(rng).question)
+        words = content_words(draw_problem(rng).text)
         assert [s for s in padding if not is_filler(s, words)] == []
 
 

@@ -481,6 +481,8 @@ def field(page: Any, label: str, where: str = BENCH) -> Any:
 
 def first_question(page: Any) -> None:
     field(page, "Question").select_option(index=0)
+    text = read_examples(QUESTIONS)[0].question[:60]
+    page.locator(f"{BENCH} .sarlab-source .widget-html", has_text=text).first.wait_for()
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="concise").first.wait_for()
     page.wait_for_timeout(300)
 

@@ -52,14 +52,13 @@ def test_every_number_of_a_story_stands_in_it_and_the_unneeded_one_is_no_term() 
     spare = 0
     for _ in range(500):
         story = draw_story(rng)
-        assert 2 <= len(story.terms) <= 6 and all(
-            FACT_RANGE[0] <= x <= FACT_RANGE[1] for x in story.terms
-        )
-        numbers = [int(w.strip(".")) for w in story.question.split() if w.strip(".").isdigit()]
-        assert sorted(numbers) == sorted([*story.terms, *filter(None, [story.unneeded])])
-        assert story.unneeded not in story.terms
-        spare += story.unneeded is not None
-        assert account("\n".join(solution_lines(story.terms)), story.terms).missing_steps == 0
+        terms, unneeded = story.metadata["terms"], story.metadata["unneeded"]
+        assert 2 <= len(terms) <= 6 and all(FACT_RANGE[0] <= x <= FACT_RANGE[1] for x in terms)
+        numbers = [int(w.strip(".")) for w in story.text.split() if w.strip(".").isdigit()]
+        assert sorted(numbers) == sorted([*terms, *filter(None, [unneeded])])
+        assert unneeded not in terms
+        spare += unneeded is not None
+        assert account("\n".join(solution_lines(terms)), terms).missing_steps == 0
     assert 150 < spare < 250  # 40%
 
 

@@ -207,13 +207,13 @@ class StopAt(View):
 
 
 PLACES = {
-    "held-out test, base policy": (0, 0),  # where, steps done, steps logged
+    "test, base policy": (0, 0),  # where, steps done, steps logged
     "validation at step 0": (0, 0),
     "step 1": (0, 0),
     "step 3": (2, 2),
     "validation at step 2": (2, 1),
     "probe questions at step 2": (2, 1),
-    "held-out test": (4, 4),
+    "test": (4, 4),
 }
 
 
@@ -319,7 +319,7 @@ def test_a_run_without_a_view_says_something_every_30_seconds(capsys, monkeypatc
     monkeypatch.setattr(watchers.time, "monotonic", lambda: clock[0])
     view = LineView(every_seconds=30.0)
     view.begin(CONFIG, 0)
-    view.phase("held-out test", 3, 6)
+    view.phase("test", 3, 6)
     assert capsys.readouterr().out == ""
     for step in range(1, 13):
         clock[0] += 10.0
@@ -328,8 +328,8 @@ def test_a_run_without_a_view_says_something_every_30_seconds(capsys, monkeypatc
         *("3/4", "6/4", "9/4", "12/4")
     ]
     clock[0] += 31.0
-    view.phase("held-out test", 4, 6)
-    assert capsys.readouterr().out == "held-out test: 4 of 6 answers\n"
+    view.phase("test", 4, 6)
+    assert capsys.readouterr().out == "test: 4 of 6 answers\n"
     assert sarlab.LineView is LineView
 
 

@@ -66,7 +66,7 @@ def test_what_it_shows_outlives_the_kernel(executed: Path) -> None:
     assert any("application/vnd.plotly.v1+json" in data for data in bundles)
     html = "".join(data.get("text/html", "") for data in bundles)
     assert "3 of 3 steps" in html
-    assert "6 held-out questions" in html
+    assert "6 test questions" in html
     assert "Answer:" in html  # the examples, before and after
     assert "<script" not in html
     # Nor is one left that only a kernel could show.

@@ -34,8 +34,8 @@ def test_a_file_is_split_by_the_text_of_its_questions(sums_file: Path) -> None:
     assert task.size is not None
     heldout = task.heldout()
     assert len(task.train) + len(heldout) == 60
-    assert {split_of(q.text) for q in task.train} == {"train"}
-    assert {split_of(q.text) for q in heldout} == {"heldout"}
+    assert {split_of(q) for q in task.train} == {"train"}
+    assert {split_of(q) for q in heldout} == {"heldout"}
     assert all(v.correct for v in judge_all([f"Answer: {q.gold}" for q in heldout], heldout))
     moved = sums_file.parent / "elsewhere" / "sums.jsonl"
     moved.parent.mkdir()

@@ -25,6 +25,10 @@ def ids(questions: list[Question]) -> list[str]:
     return [question.id for question in questions]
 
 
+def side_of(text: str) -> str:
+    return split_of(Question(text, "-"))
+
+
 def numbered(count: int, first: int = 0) -> list[Question]:
     return [Question(f"What is {n}?", str(n)) for n in range(first, first + count)]
 
@@ -40,18 +44,18 @@ def numbered(count: int, first: int = 0) -> list[Question]:
 )
 def test_sides_worked_by_hand(text: str, side: str) -> None:
     # A text is held out where the SHA-256 of its folded form begins below 0x3333 = 0.2 * 0x10000.
-    assert split_of(text) == side
+    assert side_of(text) == side
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(min_size=1, max_size=40).filter(str.strip))
 def test_copies_fall_on_one_side(text: str) -> None:
     for copy in (f"  {text}", f"{text}\n", text.replace(" ", "  \t")):
-        assert split_of(copy) == split_of(text)
+        assert side_of(copy) == side_of(text)
 
 
 def test_a_fifth_is_held_out() -> None:
-    share = sum(split_of(q.text) == "heldout" for q in numbered(20_000)) / 20_000
+    share = sum(split_of(q) == "heldout" for q in numbered(20_000)) / 20_000
     assert share == pytest.approx(0.2, abs=0.01)
 
 
@@ -69,7 +73,7 @@ def test_generators_repeat_themselves_and_do_not_leak(name: str) -> None:
     assert ids(heldout) == ids(again.heldout(60))[:40] == ids(task.heldout(40))
     seen = [q for step in range(10) for q in task.train_batch(step, 16, 1)]
     check_disjoint(seen, heldout)
-    assert all(split_of(q.text) == "heldout" for q in heldout)
+    assert all(split_of(q) == "heldout" for q in heldout)
     verdicts = judge_all([f"Answer: {q.gold}" for q in heldout + batch], heldout + batch)
     assert all(verdict.correct for verdict in verdicts)
     assert json.loads(json.dumps([dict(q.metadata) for q in batch])) == [q.metadata for q in batch]
@@ -108,7 +112,7 @@ def test_a_narrow_generator_says_that_it_is_exhausted() -> None:
     with pytest.raises(ValueError, match=r"only \d distinct training questions in a batch of 20"):
         narrow.train_batch(0, 20, 0)
     one = GeneratedTask("one", lambda rng: Question("What is 1?", "1"))
-    side = "training" if split_of("What is 1?") == "heldout" else "held-out"
+    side = "training" if side_of("What is 1?") == "heldout" else "held-out"
     with pytest.raises(ValueError, match=side):
         one.train_batch(0, 1, 0) if side == "training" else one.heldout(1)
 

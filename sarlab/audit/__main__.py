@@ -1,4 +1,7 @@
-"""Break a reward before it trains: ``python -m sarlab.audit REWARD``.
+"""Judge rewards before they train: ``python -m sarlab.audit REWARD``, or ``pairs`` or ``groups``.
+
+``pairs FILE`` and ``groups FILE`` show what every design pays on labelled answers, and on groups
+that a policy sampled itself (:mod:`sarlab.audit.courts`).
 
 REWARD is a name of the table (``sar``), or ``module:function`` of yours: a reward function in
 TRL's form, or a :class:`sarlab.Reward`. The exit code is 1 where a fault was found, for CI.
@@ -9,17 +12,24 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import pandas as pd
+
+from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, pairs_text
 from sarlab.audit.reward_audit import TOLERATED, Audit, audit_reward, from_trl
 from sarlab.display.tables import Column, aligned, text_table
 from sarlab.models import load_policy
 from sarlab.rewards import Reward
+from sarlab.runs.parameters import print_or_refuse
 from sarlab.tasks import load_task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: 0 nothing found, 1 a fault, 2 a message about the input."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words and words[0] in _COURTS:
+        return _court(*words)
     parser = argparse.ArgumentParser(
         prog="python -m sarlab.audit",
         description="Attack a reward, search for wrong answers that it pays, train on it shortly.",
@@ -32,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--edits", type=int, default=20, help="edits per question; 0: no search")
     parser.add_argument("--steps", type=int, default=40, help="steps of training; 0: none")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     try:
         audit = audit_reward(
             named_reward(given.reward),
@@ -50,6 +60,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(audit_text(audit))
     return int(audit.flagged)
+
+
+def _court(name: str, *arguments: str) -> int:
+    """One court on a file of answers, as a table."""
+    parser = argparse.ArgumentParser(prog=f"python -m sarlab.audit {name}")
+    parser.add_argument("file", help="a run folder, scored answers (.parquet), or labelled answers")
+    parser.add_argument("--model", default="tiny", help="who scores answers that are texts")
+    parser.add_argument("--budget", type=int, default=0, help="tokens, for designs that have one")
+    given = parser.parse_args(arguments)
+    court, text, remark = _COURTS[name]
+    return print_or_refuse(
+        lambda: (
+            f"{aligned(text(court(*paid_answers(given.file, given.model, budget=given.budget))))}"
+            f"\n{remark}"
+        )
+    )
+
+
+_COURTS: dict[str, tuple[Callable[..., pd.DataFrame], Callable[..., pd.DataFrame], str]] = {
+    "pairs": (
+        pairs_court,
+        pairs_text,
+        "Pairs in order (%), [95% interval] over questions. °: not told apart from one half "
+        "(Holm over the table).",
+    ),
+    "groups": (
+        groups_court,
+        groups_text,
+        "[95% interval] over questions: of means, or a jackknife over 20 blocks of them. p: AUC "
+        "against one half, Holm over the designs.",
+    ),
+}
 
 
 def named_reward(name: str) -> str | Reward:

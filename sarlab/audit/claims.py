@@ -72,8 +72,9 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
                 if side not in present:
                     raise ValueError(f"The claim '{claim}' names {side!r}; the labels are {names}.")
         return claims
-    levels = sorted((x for x in present if _is_number(x)), key=float)
-    if len(levels) == len(present) and len(levels) > 1:
+    numbers = pd.to_numeric(pd.Series(present), errors="coerce")
+    if len(present) > 1 and np.isfinite(numbers).all():
+        levels = sorted(present, key=float)
         if len(levels) > MAX_LEVELS:
             raise ValueError(
                 f"The labels are {len(levels)} different numbers; at most {MAX_LEVELS} are "
@@ -164,7 +165,6 @@ def group_table(
     *,
     standalone: str = "empty_turn",
     end_token: bool = True,
-    scores: Sequence[str] = tuple(SCORES),
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
     """Right against wrong answers within sampled groups, one row per model and score.
@@ -190,10 +190,9 @@ def group_table(
             "mixed_groups": int(shares.between(0, 1, inclusive="neither").sum()),
             "accuracy": float(right.mean()),
         }
-        for score in scores:
-            if score != "correct":  # it would be compared with itself
-                measured = _measured(values, score, (right, ~right), index, groups, tolerance)
-                lines.append({"model": model, "score": score, **facts, **measured})
+        for score in (s for s in SCORES if s != "correct"):  # it would be compared with itself
+            measured = _measured(values, score, (right, ~right), index, groups, tolerance)
+            lines.append({"model": model, "score": score, **facts, **measured})
     return pd.DataFrame(lines)
 
 
@@ -237,10 +236,3 @@ def _measured(
     )
     left = {f"equal_{k}": v for k, v in equal.items() if not k.startswith("effect")}
     return {**whole, **left}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False

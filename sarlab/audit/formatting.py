@@ -73,22 +73,21 @@ def options_text(table: pd.DataFrame) -> pd.DataFrame:
     """
     default = (table["standalone"] == "empty_turn") & table["end_token"]
     shown = table[(table["score"] == "sar") | default]
-    heads = []
-    for row in shown.to_dict("records"):
-        context = row["standalone"].replace("_", " ")
-        option = f"{context}, {'with' if row['end_token'] else 'no'} end token"
-        model = f"{row['model']}: " if shown["model"].nunique() > 1 else ""
-        heads.append(model + ("log form" if row["score"] == "log_sar" else option))
+    contexts = shown["standalone"].str.replace("_", " ")
+    heads = contexts + shown["end_token"].map({True: ", with end token", False: ", no end token"})
+    heads = heads.mask(shown["score"] == "log_sar", "log form")
+    if shown["model"].nunique() > 1:
+        heads = shown["model"] + ": " + heads
     return _pivot(shown.assign(head=heads), Column("", "share", 0, 100))
 
 
 def _pivot(table: pd.DataFrame, cell: Column) -> pd.DataFrame:
     """One row per claim and one column per ``head``, in the order of the table."""
-    lines: dict[str, dict[str, str]] = {}
-    for row in _words(table, "claim").to_dict("records"):
-        line = lines.setdefault(row["claim"], {"claim": row["claim"]})
-        line[row["head"]] = cell.text(row)
-    return pd.DataFrame(list(lines.values()))
+    shown = _words(table, "claim")
+    shown["text"] = [cell.text(row) for row in shown.to_dict("records")]
+    wide = shown.pivot(index="claim", columns="head", values="text")
+    wide = wide.loc[shown["claim"].unique(), shown["head"].unique()]
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def _words(table: pd.DataFrame, column: str) -> pd.DataFrame:

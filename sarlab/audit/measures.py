@@ -16,6 +16,8 @@ a score which merely prefers short (or long) answers falls back to one half.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -69,21 +71,37 @@ def contrast(
     wins = counted * ((difference > 0) + 0.5 * (difference == 0))
     of_group = questions if groups is None else groups
     i, j = np.nonzero(counted * (of_group[b][:, None] == of_group[w][None]))
-    pairs = pd.DataFrame({"question": questions[b[i]], "group": of_group[b[i]], "won": wins[i, j]})
-    by_group = pairs.groupby(["question", "group"])["won"].mean()
-    shares = by_group.groupby("question").mean()
+    shares = _means(questions[b[i]], of_group[b[i]], wins[i, j])
     names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
     of_b, of_w = np.eye(len(names))[index[: len(b)]], np.eye(len(names))[index[len(b) :]]
     estimates = {"share": _UNKNOWN, "auc": _auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w)}
     if len(shares):
-        estimates["share"] = (float(shares.mean()), *mean_interval(shares, share=True))
+        estimates["share"] = (float(shares.mean()), *mean_interval(list(shares), share=True))
     estimates["effect"] = (
         _cohens_d(values[b], values[w], of_b, of_w) if tolerance is None else _UNKNOWN
     )
-    line: dict[str, float] = {"questions": len(shares), "pairs": len(pairs)}
+    line: dict[str, float] = {"questions": len(shares), "pairs": len(i)}
     for name, estimate in estimates.items():
         line |= zip((name, f"{name}_low", f"{name}_high"), estimate, strict=True)
     return line
+
+
+def order_shares(values: Array, better: Mask, worse: Mask, questions: Ints, groups: Ints) -> Array:
+    """Pair share of each question that has a pair: :func:`contrast` without AUC and effect."""
+    sides = [
+        pd.DataFrame({"question": questions[s], "group": groups[s], "value": values[s]})
+        for s in (better, worse)
+    ]
+    pairs = sides[0].merge(sides[1], on=["question", "group"])
+    won = (pairs["value_x"] > pairs["value_y"]) + 0.5 * (pairs["value_x"] == pairs["value_y"])
+    return _means(pairs["question"], pairs["group"], won)
+
+
+def _means(questions: Any, groups: Any, won: Any) -> Array:
+    """Mean by question of the means over its groups."""
+    pairs = pd.DataFrame({"question": questions, "group": groups, "won": won})
+    by_group = pairs.groupby(["question", "group"])["won"].mean()
+    return by_group.groupby("question").mean().to_numpy()
 
 
 def _auc(wins: Array, counted: Array) -> Estimate:

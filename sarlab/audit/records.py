@@ -91,49 +91,35 @@ def judged(answer: LabelledAnswer) -> bool | None:
 
 
 def _answer(row: Mapping[str, Any], where: str) -> LabelledAnswer:
-    group, gold = row.get("group"), row.get("gold")
-    return LabelledAnswer(
-        question=text_field(row, ("question", "problem", "prompt"), where),
-        answer=text_field(row, ("answer", "response", "completion"), where),
-        label=_label(row, where),
-        group="" if group in (None, "") else text_field(row, ("group",), where),
-        correct=_correct(row, where),
-        gold=None if gold in (None, "") else text_field(row, ("gold",), where),
-        answer_ids=_ids(row, where),
-    )
-
-
-def _label(row: Mapping[str, Any], where: str) -> str:
     name = "label" if "label" in row else "kind"
     if name not in row:
         raise ValueError(
             f"{where}: no field 'label', the quality of the answer. A line looks like {EXAMPLE}."
         )
-    if isinstance(row[name], bool):
-        return "right" if row[name] else "wrong"
-    return text_field(row, (name,), where).strip()
-
-
-def _correct(row: Mapping[str, Any], where: str) -> bool | None:
-    value = row.get("correct")
-    if value is None or isinstance(value, bool):
-        return value
-    if value in (0, 1):
-        return bool(value)
-    raise ValueError(
-        f"{where}: correct is {value!r}; it must be true or false, or be left out where a gold "
-        "answer says it."
-    )
-
-
-def _ids(row: Mapping[str, Any], where: str) -> tuple[int, ...] | None:
-    value = row.get("answer_ids")
-    if value is None:
-        return None
-    whole = isinstance(value, list) and all(type(i) is int and i >= 0 for i in value)
-    if not whole or not value:
+    named = ("right" if row[name] else "wrong") if isinstance(row[name], bool) else ""
+    correct, ids = row.get("correct"), row.get("answer_ids")
+    if correct not in (None, 0, 1):
         raise ValueError(
-            f"{where}: answer_ids is {value!r:.60}; it must be a list of token ids, or be left out "
+            f"{where}: correct is {correct!r}; it must be true or false, or be left out where a "
+            "gold answer says it."
+        )
+    if ids is not None and not (
+        isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)
+    ):
+        raise ValueError(
+            f"{where}: answer_ids is {ids!r:.60}; it must be a list of token ids, or be left out "
             "for an answer that is typed text."
         )
-    return tuple(value)
+    group, gold = (
+        None if row.get(field) in (None, "") else text_field(row, (field,), where)
+        for field in ("group", "gold")
+    )
+    return LabelledAnswer(
+        question=text_field(row, ("question", "problem", "prompt"), where),
+        answer=text_field(row, ("answer", "response", "completion"), where),
+        label=named or text_field(row, (name,), where).strip(),
+        group=group or "",
+        correct=None if correct is None else bool(correct),
+        gold=gold,
+        answer_ids=None if ids is None else tuple(ids),
+    )

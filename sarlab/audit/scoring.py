@@ -137,28 +137,21 @@ def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
     for part in np.array_split(steps, min(_SPANS, len(steps))):
         name = f"step {part[0]}" if len(part) == 1 else f"steps {part[0]} to {part[-1]}"
         spans.update({int(step): f"{config['model']}, {name}" for step in part})
+    columns = {"conditioned": "logps_conditioned", context: "logps_standalone"}
     rows = []
     for answer in answers:
-        if answer["logps_standalone"] is None or answer["logps_conditioned"] is None:
+        if any(answer[column] is None for column in columns.values()):
             raise ValueError(
                 f"{folder} kept no log-probs of its {split!r} answers (shipped runs come without "
                 "them, and log_sar=False leaves one out). Name a run of your own."
             )
         facts = {
+            **{name: answer[name] for name in ("question_id", "question", "answer", "gold")},
+            **{name: bool(answer[name]) for name in ("correct", "truncated")},
             "model": spans[answer["step"]],
-            "question_id": answer["question_id"],
             "group": f"{answer['step']}/{answer['group_id']}",
             "label": "right" if answer["correct"] else "wrong",
-            "correct": bool(answer["correct"]),
-            "truncated": bool(answer["truncated"]),
-            **{name: answer[name] for name in ("question", "answer", "gold")},
         }
-        logps = {
-            name: torch.tensor(answer[column], dtype=torch.float64)
-            for name, column in (
-                ("conditioned", "logps_conditioned"),
-                (context, "logps_standalone"),
-            )
-        }
+        logps = {n: torch.tensor(answer[c], dtype=torch.float64) for n, c in columns.items()}
         rows.append(_row(facts, logps, not answer["truncated"]))
     return pd.DataFrame(rows)

@@ -1,9 +1,9 @@
 """Pictures of training and evaluation: pure functions to plotly figures, and how to show them.
 
 Every figure has a light ground of its own: no single grey has 4.5:1 on white and on JupyterLab's
-dark page. Its blue and orange are those of the token views, apart for colour-blind readers. A
-figure is shown as plotly JSON (live in JupyterLab) together with a PNG of itself, which is what
-remains on a page without JupyterLab.
+dark page. There a style turns light into dark and keeps the hues. Blue and orange are those of the
+token views, apart for colour-blind readers. A figure is shown as plotly JSON (live in JupyterLab)
+together with a PNG of itself, which is what remains on a page without JupyterLab.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -23,6 +24,10 @@ from sarlab.display.text import BLUE_HEX, ORANGE_HEX
 
 BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, "#767676"
 GROUND, INK, GRID = "#fafafa", "#444444", "rgba(128,128,128,0.22)"
+DARK = """<style class="sarlab-dark">
+body[data-jp-theme-light="false"] .jp-RenderedPlotly { filter: invert(0.88) hue-rotate(180deg) }
+.jp-OutputArea-child:has(> * > .sarlab-dark) { position: absolute }
+</style>"""  # the output that holds the style takes no room
 PICTURE_SECONDS = 40  # a browser that takes longer than this to draw is given up
 PICTURE_SCALE = 1.5  # PNG pixels per figure pixel, in files
 
@@ -51,7 +56,7 @@ def training_figure(
     ``metrics``: the lines of metrics.jsonl (:func:`sarlab.runs.folder.read_metrics`), or the
     metrics of the records so far; a missing or null value is a gap. Thin line: the answers of
     each step; thick line: their mean over up to five steps before (from 12 steps on); diamonds:
-    held-out questions, where a line has ``heldout_<name>``. ``baseline``: a summary of the
+    validation questions, where a line has ``heldout_<name>``. ``baseline``: such a summary of the
     untrained policy (:func:`sarlab.evaluation.judge.summarise`), drawn at step 0. ``steps``
     fixes the right end of the axis, so that a live chart does not rescale. Dotted verticals:
     steps with a warning.
@@ -109,7 +114,7 @@ def _panel_traces(
     if before is not None:
         points = {0: before, **points}
     if points:
-        marks = go.Scatter(x=list(points), y=list(points.values()), name="held-out questions")
+        marks = go.Scatter(x=list(points), y=list(points.values()), name="validation questions")
         traces["heldout"] = marks.update(
             mode="lines+markers",
             line={"color": ORANGE, "width": 1.5, "dash": "dot"},
@@ -120,11 +125,9 @@ def _panel_traces(
 
 def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:
     """Mean of each value and those up to ``width`` − 1 before it; gaps stay gaps."""
-    means: list[float | None] = []
-    for index, value in enumerate(values):
-        window = [v for v in values[max(0, index - width + 1) : index + 1] if v is not None]
-        means.append(None if value is None else sum(window) / len(window))
-    return means
+    series = pd.Series(values, dtype=float)
+    means = series.rolling(width, min_periods=1).mean().where(series.notna())
+    return [None if mean != mean else mean for mean in means]
 
 
 def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
@@ -191,7 +194,7 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
     the PNG is drawn once. Outside IPython nothing is displayed and None is returned.
     """
     from IPython import get_ipython
-    from IPython.display import display
+    from IPython.display import HTML, display
 
     if get_ipython() is None:
         return None
@@ -203,6 +206,7 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
         handle.update({"text/html": room, "text/plain": ""}, raw=True)
         handle.update(bundle, raw=True)
         return handle
+    display(HTML(DARK))
     return display(bundle, raw=True, display_id=True)
 
 

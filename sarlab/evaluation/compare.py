@@ -25,6 +25,7 @@ from sarlab.evaluation.statistics import Array, difference_interval, holm, poole
 AES_ALPHA, AES_BETA, AES_GAMMA = 1.0, 3.0, 5.0
 SHOWN_TRUNCATED = 0.05  # share of truncated answers from which lengths are lower bounds
 Name = Literal["arm", "label"]
+_DIFFERENCES = {"d_accuracy": "correct", "d_length": "length", "d_truncated": "truncated"}
 
 
 def run_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame:
@@ -105,19 +106,13 @@ def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -
     between_runs = len(pairs) == 1 and not (entries[0].is_base or reference[0].is_base)
     rows = [(b.rows, a.rows) for a, b in pairs]
     line: dict[str, Any] = {"d_accuracy_p": None, "d_length_p": None, "d_basis": None}
-    for name, column in (
-        ("d_accuracy", "correct"),
-        ("d_length", "length"),
-        ("d_truncated", "truncated"),
-    ):
-        if not pairs:
-            put(line, name)
-            continue
-        difference, interval = pooled_difference(rows, column)
-        put(line, name, difference, interval)
-        if f"{name}_p" in line and not between_runs:
-            line[f"{name}_p"] = interval.p_value
-        line["d_basis"] = line["d_basis"] or interval.basis  # that of accuracy
+    for name, column in _DIFFERENCES.items():
+        difference = pooled_difference(rows, column) if rows else None
+        put(line, name, *(difference or ()))
+        if difference and f"{name}_p" in line and not between_runs:
+            line[f"{name}_p"] = difference[1].p_value
+        if difference and name == "d_accuracy":
+            line["d_basis"] = difference[1].basis
     arrays = [
         [values for column in ("correct", "length") for values in question_means(pair, column)]
         for pair in rows

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from sarlab.display.tables import Column, text_table
+from sarlab.display.tables import Column, folded, html_table, text_table
 from sarlab.display.text import plain, shortened
 from sarlab.evaluation.behaviours import FILLER, label_sentences
 from sarlab.evaluation.compare import run_table
@@ -164,17 +164,12 @@ def tinted_answer(row: Mapping[str, Any]) -> str:
 def tinted_pair(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """A question with the answers of two policies side by side, folded away."""
     marks = " → ".join("✓" if r["correct"] else "✗" for r in (base, other))
-    summary = (
-        f"{marks} &nbsp; {int(base['length'])} → {int(other['length'])} tokens: "
-        f"{plain(shortened(str(base['question']), 90))}"
-    )
-    cell = 'style="vertical-align:top;text-align:left;padding:4px 14px;width:50%"'
-    return (
-        f"<details><summary>{summary}</summary>"
-        f"<p>{_lines(str(base['question']))} <i>(gold: {plain(str(base['gold']))})</i></p>"
-        f'<table style="width:100%;table-layout:fixed"><tr><th {cell}>base</th>'
-        f"<th {cell}>trained</th></tr><tr><td {cell}>{tinted_answer(base)}</td>"
-        f"<td {cell}>{tinted_answer(other)}</td></tr></table></details>"
+    lengths = f"{int(base['length'])} → {int(other['length'])} tokens"
+    answers = pd.DataFrame({"base": [tinted_answer(base)], "trained": [tinted_answer(other)]})
+    asked = f"<p>{_lines(str(base['question']))} <i>(gold: {plain(str(base['gold']))})</i></p>"
+    return folded(
+        f"{marks}  {lengths}: {shortened(str(base['question']), 90)}",
+        asked + html_table(answers, markup=tuple(answers)),
     )
 
 

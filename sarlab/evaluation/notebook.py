@@ -104,7 +104,9 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
         bar.update()
         arms = arm_table(policies, settings.baseline)
         bar.update()
-        return EvaluatedRuns(policies, arms, run_table(policies, settings.baseline))
+        single = run_table(policies, settings.baseline)
+        bar.update()  # a bar short of its end would stay on the page
+        return EvaluatedRuns(policies, arms, single)
 
 
 def show_values(study: EvaluatedRuns) -> Any:

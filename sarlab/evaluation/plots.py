@@ -38,46 +38,37 @@ def plane_figure(
     crowd; policies below it are named in the corner.
     """
     chosen, task = _one_task(table, task)
-    looks = _looks(chosen)  # of all policies: one looks the same in both of two stacked planes
     below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
-    chosen = chosen.drop(below.index)
+    shown = chosen.drop(below.index)
+    best = pareto_front(shown["mean_length"].tolist(), shown["accuracy"].tolist())
+    front = shown[best].sort_values("mean_length")
+    line = {"color": GREY, "width": 1.5, "dash": "dash"}
     figure = go.Figure()
-    best = pareto_front(chosen["mean_length"].tolist(), chosen["accuracy"].tolist())
-    front = chosen[best].sort_values("mean_length")
-    figure.add_scatter(
-        x=front["mean_length"].tolist(),
-        y=front["accuracy"].tolist(),
-        mode="lines",
-        line={"color": GREY, "width": 1.5, "dash": "dash"},
-        name="Pareto front",
-        hoverinfo="skip",
-    )
-    for label, look, line in looks:
-        if label in set(below["label"]):
+    points = {"x": front["mean_length"].tolist(), "y": front["accuracy"].tolist()}
+    figure.add_scatter(**points, mode="lines", line=line, name="Pareto front", hoverinfo="skip")
+    for row, look in _looks(chosen):  # of all: one looks the same in both of two stacked planes
+        if row["label"] in set(below["label"]):
             continue
-        if runs is not None and line["seeds"] > 1:
-            points = runs[(runs["arm"] == label) & (runs["task"] == task)]
+        if runs is not None and row["seeds"] > 1:
+            single = runs[(runs["arm"] == row["label"]) & (runs["task"] == task)]
             figure.add_scatter(
-                x=points["mean_length"].tolist(),
-                y=points["accuracy"].tolist(),
+                x=single["mean_length"].tolist(),
+                y=single["accuracy"].tolist(),
                 mode="markers",
                 marker={"color": look["color"], "symbol": f"{look['symbol']}-open", "size": 6},
                 showlegend=False,
-                text=points["label"].tolist(),
+                text=single["label"].tolist(),
                 hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
             )
-        figure.add_trace(_cross(line, "mean_length", "accuracy", look, "%{y:.1%}, %{x:.1f} tokens"))
+        figure.add_trace(_cross(row, look, "mean_length", "accuracy", "%{y:.1%}, %{x:.1f} tokens"))
     figure.update_xaxes(title_text="mean length of an answer (tokens)")
     frame = None if accuracy_from is None else [accuracy_from, 1.01]
     figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=frame)
     if not below.empty:
-        gone = (
-            f"{r['label']} ({r['accuracy']:.0%}, {r['mean_length']:.0f} tokens)"
-            for r in below.to_dict("records")
-        )
+        gone = below.apply(lambda r: f"{r.label} ({r.accuracy:.0%}, {r.mean_length:.0f} tokens)", 1)
         _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
     # The parameters of a task would run out of the picture.
-    return _finish(figure, f"Accuracy and length on {task.partition('?')[0]}", len(chosen) + 1)
+    return _finish(figure, f"Accuracy and length on {task.partition('?')[0]}", len(shown) + 1)
 
 
 def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:
@@ -107,23 +98,17 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
             "questions."
         )
     figure = go.Figure()
-    for label, look, line in _looks(chosen):
-        if label in set(compared["label"]):
-            hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
-            figure.add_trace(_cross(line, "gain_length", "gain_accuracy", look, hover))
+    hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
+    for row, look in _looks(chosen):
+        if row["label"] in set(compared["label"]):
+            figure.add_trace(_cross(row, look, "gain_length", "gain_accuracy", hover))
     figure.add_hline(y=0, line={"color": GREY, "width": 1})
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     names = " / ".join(dict.fromkeys(compared["baseline"]))
     figure.update_xaxes(title_text=f"length against {names}", tickformat="+.0%")
     figure.update_yaxes(title_text=f"accuracy against {names}", tickformat="+.0%")
-    figure.add_scatter(
-        x=[0],
-        y=[0],
-        mode="markers",
-        marker={"color": GREY, "symbol": "diamond", "size": 11},
-        name=names,
-        hoverinfo="name",
-    )
+    look = {"color": GREY, "symbol": "diamond", "size": 11}
+    figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hoverinfo="name")
     _remark(figure, "shorter, more often right", y=0.99)
     return _finish(figure, f"Gains on {task}", len(compared) + 1)
 
@@ -136,27 +121,26 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     """
     if not changes:
         raise ValueError("There is no policy to compare with the base.")
-    first = next(iter(changes.values()))
-    names = ["base", *changes]
+    table = pd.DataFrame({name: change["other"] for name, change in changes.items()})
+    table.insert(0, "base", next(iter(changes.values()))["base"])
     figure = go.Figure()
     for row, name, colour in (
         ("other_tokens", "about the question", BLUE),
         ("filler_tokens", "filler", ORANGE),
     ):
-        values = [first.loc[row, "base"], *(c.loc[row, "other"] for c in changes.values())]
         figure.add_bar(
-            y=names,
-            x=[float(v) for v in values],
+            y=list(table),
+            x=table.loc[row].tolist(),
             name=name,
             orientation="h",
             marker={"color": colour},
-            text=[f"{v:.0f}" if v >= 1 else "" for v in values],
+            text=[f"{v:.0f}" if v >= 1 else "" for v in table.loc[row]],
             textposition="inside",
             insidetextanchor="middle",
             insidetextfont={"color": "#111111"},
             hovertext=["", *(what_was_lost(c) for c in changes.values())],
         )
-    style(figure, width=760, height=130 + 34 * len(names))
+    style(figure, width=760, height=130 + 34 * table.shape[1])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="tokens per answer")
     return figure.update_layout(
@@ -196,33 +180,31 @@ def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]
     return table[table["task"] == task], task
 
 
-def _looks(table: pd.DataFrame) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """(label, colour and symbol, line) of each policy; bases are grey diamonds."""
+def _looks(table: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[str, Any]]]:
+    """Row, and colour and symbol, of each policy; bases are grey diamonds."""
     looks, index = [], 0
-    for line in table.to_dict("records"):
+    for row in table.to_dict("records"):
         look = {"color": GREY, "symbol": "diamond"}
-        if not line["is_base"]:
+        if not row["is_base"]:
             turn, place = divmod(index, len(_COLOURS))  # after eight policies, pairs are shifted
             symbol = _SYMBOLS[(place + 3 * turn) % len(_SYMBOLS)]
             look, index = {"color": _COLOURS[place], "symbol": symbol}, index + 1
-        looks.append((str(line["label"]), look, {str(k): v for k, v in line.items()}))
+        looks.append((row, look))
     return looks
 
 
-def _cross(
-    line: Mapping[str, Any], x: str, y: str, look: Mapping[str, Any], hover: str
-) -> go.Scatter:
+def _cross(row: Mapping[Any, Any], look: Mapping[str, Any], x: str, y: str, hover: str) -> Any:
     """A point with its interval in both directions."""
-    frame, seeds = pd.DataFrame([line]), line.get("seeds", 1)
+    frame, seeds = pd.DataFrame([row]), row.get("seeds", 1)
     return go.Scatter(
-        x=[line[x]],
-        y=[line[y]],
+        x=[row[x]],
+        y=[row[y]],
         error_x=interval_bars(frame, x, look["color"]),
         error_y=interval_bars(frame, y, look["color"]),
         mode="markers",
         marker={**look, "size": 11},
-        name=str(line["label"]) + (f" ({seeds} seeds)" if seeds > 1 else ""),
-        hovertemplate=f"{line['label']}: {hover}<extra></extra>",
+        name=str(row["label"]) + (f" ({seeds} seeds)" if seeds > 1 else ""),
+        hovertemplate=f"{row['label']}: {hover}<extra></extra>",
     )
 
 
@@ -245,7 +227,7 @@ def _remark(figure: go.Figure, text: str, y: float) -> None:
 
 
 def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
-    style(figure, width=860, height=max(420, 150 + 22 * entries))
+    style(figure, width=800, height=max(420, 150 + 22 * entries))
     figure.update_layout(
         title={"text": title, "font": {"size": 14}},
         legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"},

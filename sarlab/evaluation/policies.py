@@ -168,15 +168,14 @@ def arm_labels(
 
 def _arm_name(config: Mapping[str, Any]) -> str:
     algorithm, reward = str(config["algorithm"]).upper(), str(config["reward"])
-    shown = {"o1_pruner": "O1-pruner", "er": "ER"}.get(reward, reward)
-    alpha = f" α={config['alpha']:g}"
-    if config.get("alpha_schedule", "constant") != "constant":
-        alpha += f" {config['alpha_schedule']}"
     if reward == "sar_alone":
         return f"{algorithm} SAR alone"
     if reward == "correct" or config["alpha"] == 0:
         return algorithm
-    return f"SA-{algorithm}{alpha}" if reward == "sar" else f"{algorithm} + {shown}{alpha}"
+    schedule = config.get("alpha_schedule", "constant")
+    alpha = f"α={config['alpha']:g}" + ("" if schedule == "constant" else f" {schedule}")
+    shown = {"o1_pruner": "O1-pruner", "er": "ER"}.get(reward, reward)
+    return f"SA-{algorithm} {alpha}" if reward == "sar" else f"{algorithm} + {shown} {alpha}"
 
 
 def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str, Any], str]]:
@@ -195,16 +194,14 @@ def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str,
 
 
 def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
-    if isinstance(runs, str | Path):
-        folder = Path(runs)
-        inside = [folder] if (folder / "summary.json").exists() else find_runs(folder)
-        if not inside:
+    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    if isinstance(runs, str | Path) and not (folders[0] / "summary.json").exists():
+        folders = find_runs(folders[0])
+        if not folders:
             raise ValueError(
-                f"No finished run was found in {folder} (a run folder has a summary.json). Train "
+                f"No finished run was found in {runs} (a run folder has a summary.json). Train "
                 "one with notebook 02 or `make train`, or name another folder."
             )
-        return inside
-    folders = [Path(run) for run in runs]
     for folder in folders:
         if not (folder / "summary.json").exists():
             raise ValueError(

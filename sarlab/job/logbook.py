@@ -126,13 +126,13 @@ class Guard:
         self._low_validations = self._low_validations + 1 if clear else 0
         if best - accuracy > _DROP and length < (1 - _DROP) * best_length:
             return [
-                f"shorter_and_worse: at step {step} held-out answers are shorter "
+                f"shorter_and_worse: at step {step} validation answers are shorter "
                 f"({best_length:.0f} → {length:.0f} tokens) and less often right ({accuracies}). "
                 "Lower alpha or learning_rate; best/ holds the adapter from before."
             ]
         if self._low_validations == 2:
             return [
-                f"accuracy_fell: at step {step} held-out answers are less often right than at "
+                f"accuracy_fell: at step {step} validation answers are less often right than at "
                 f"their best ({accuracies}), for the second validation in a row. Lower "
                 "learning_rate; best/ holds the adapter from before."
             ]
@@ -196,7 +196,7 @@ def recording(run: Run, steps_done: Callable[[], int]) -> Iterator[None]:
 def summarise_run(
     folder: Path, config: TrainConfig, steps: int, train_seconds: float
 ) -> dict[str, Any]:
-    """Base against trained on the held-out test, from the run's own rollout table."""
+    """Base against trained on the test questions, from the run's own rollout table."""
     base = read_rollouts(folder, "heldout_base").to_pylist()
     trained = read_rollouts(folder, "heldout_trained").to_pylist()
     named = ("algorithm", "reward", "alpha", "seed", "model", "task")
@@ -218,7 +218,8 @@ def hardware() -> str:
     """The machine in a few words, to stand beside a figure."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}, {platform.machine()}"
 
 
 def origins(policy: Policy, config: TrainConfig, questions: Iterable[Question]) -> dict[str, Any]:
@@ -281,7 +282,7 @@ def save_adapter(policy: Policy, folder: Path) -> None:
 
 
 def _keep_best(run: Run, save: Callable[[Path], Any], step: int, summary: dict[str, Any]) -> None:
-    """Keep the adapter with the highest held-out reward (the run's own objective) in best/."""
+    """Keep the adapter with the highest validation reward (the run's own objective) in best/."""
 
     def write(folder: Path) -> None:
         save(folder)

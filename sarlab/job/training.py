@@ -235,7 +235,7 @@ def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:
 def _judge(
     log: Logbook, policy: Policy, questions: Sequence[Question], split: str, step: int
 ) -> dict[str, Any]:
-    label = {"heldout_base": "held-out test, base policy", "heldout_trained": "held-out test"}
+    label = {"heldout_base": "test, base policy", "heldout_trained": "test"}
     tell = partial(log.view.phase, label.get(split, f"validation at step {step}"))
     tell(0, len(questions))
     seed = SEED_OF_SPLIT[split]

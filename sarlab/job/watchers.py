@@ -50,7 +50,7 @@ class View:
         """A step is done."""
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
-        """Held-out answers were judged."""
+        """Validation answers were judged."""
 
     def message(self, text: str) -> None:
         """A warning."""
@@ -141,7 +141,7 @@ class TrackerLog:
             self.tracker.log(numbers, step=step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Base against trained on the held-out test, if it was made; the tracker is closed."""
+        """Base against trained on the test, if it was made; the tracker is closed."""
         if self.tracker is not None:
             ends = {
                 f"test_{who}_{name}": summary[who][name]

@@ -5,7 +5,6 @@ Right answers of one question compete with each other, so all numbers are within
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -43,11 +42,11 @@ def bonus_diagnostics(
         t.detach().double().cpu().numpy() for t in (bonus, inputs.correct, inputs.lengths, paid)
     ]
     groups = [[column[ids == group] for column in columns] for group in np.unique(ids)]
-    several = [(b, c, n, r) for b, c, n, r in groups if len(b) > 1]
     alone, information = inputs.logps_standalone, None
     if alone is not None:
         values = token_values(inputs.logps_conditioned, alone)
         information = values.masked_fill(~inputs.answer_mask, 0.0).sum(dim=1).mean().item()
+    several = [(b, c, n, r) for b, c, n, r in groups if len(b) > 1]
     signals: dict[str, list[bool]] = {"mixed": [], "all_right": [], "all_wrong": []}
     for _, c, _, r in several:
         kind = "all_wrong" if (c == 0).all() else "all_right" if (c > 0).all() else "mixed"
@@ -80,18 +79,17 @@ def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
         return None
     lengths = np.concatenate([x for _, x in several])
     bonus = np.concatenate([b for b, _ in several])
-    ends = np.cumsum([0, *(len(b) for b, _ in several)])
+    sizes = np.array([len(b) for b, _ in several])
+    of_group = np.repeat(np.arange(len(sizes)), sizes)
     order = np.argsort(lengths, kind="stable")
     curve, least = -lengths, np.inf
     for _ in range(_ROUNDS):
-        shift, stretch = np.zeros(len(bonus)), np.zeros(len(bonus))
-        for start, stop in itertools.pairwise(ends):
-            heights, paid = curve[start:stop], bonus[start:stop]
-            apart = heights - heights.mean()
-            squares = float(apart @ apart)
-            slope = float(apart @ paid) / squares if squares > _NOTHING else 0.0
-            stretch[start:stop] = slope
-            shift[start:stop] = paid.mean() - slope * heights.mean()
+        middle, paid = ((np.bincount(of_group, v) / sizes)[of_group] for v in (curve, bonus))
+        apart = curve - middle
+        product, squares = (np.bincount(of_group, apart * v) for v in (bonus, apart))
+        slope = np.divide(product, squares, out=np.zeros(len(sizes)), where=squares > _NOTHING)
+        stretch = slope[of_group]
+        shift = paid - stretch * middle
         least = min(least, float(np.square(bonus - shift - stretch * curve).sum()))
         weights = np.square(stretch).clip(min=1e-12)
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)

@@ -54,40 +54,31 @@ def write_text(path: Path, text: str) -> None:
 
 def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
     """Write to a temporary file through ``write(file)``, fsync, then rename into place."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=SCRATCH)
-    os.close(handle)
-    scratch = Path(name)
-    try:
-        write(scratch)
-        scratch.chmod(0o644)  # mkstemp makes it private, and a report is there to be shared
-        sync(scratch)
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    place = tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=f"{SCRATCH}{target.name}-", ignore_cleanup_errors=True
+    )
+    with place as scratch:
+        new, old = Path(scratch, "new"), Path(scratch, "old")
+        write(new)
+        for path in [*new.rglob("*"), new]:
+            sync(path)
+        if target.is_dir():
+            os.replace(target, old)
+        os.replace(new, target)
     sync(target.parent)
 
 
 def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a temporary folder through ``write(folder)``, fsync, then rename into place.
+    """The same with ``write(folder)``, which fills a temporary folder.
 
     A folder that stands there is moved aside first: a kill in between leaves none, never a half.
-    One process at a time may do so.
     """
-    scratch = target.with_name(f"{SCRATCH}{target.name}")
-    old = target.with_name(f"{SCRATCH}{target.name}-old")
-    remove(scratch)
-    scratch.mkdir()
-    try:
-        write(scratch)
-        for path in [*scratch.rglob("*"), scratch]:
-            sync(path)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(scratch, target)
-        sync(target.parent)
-    finally:
-        remove(old)
-        remove(scratch)
+
+    def fill(folder: Path) -> None:
+        folder.mkdir()
+        write(folder)
+
+    replace_file(target, fill)
 
 
 def remove(path: Path) -> None:

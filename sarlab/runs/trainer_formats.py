@@ -97,10 +97,9 @@ def recognise(path: Path) -> tuple[RolloutFormat, list[Path]]:
     raise ValueError(f"{path}: no answers of a known format in it; it holds {names}. {_LOOKED_FOR}")
 
 
-def _by_step(path: Path) -> list[tuple[int, int, str]]:
+def _by_step(path: Path) -> str:
     """Numbers in a path sort as numbers: 2.jsonl before 10.jsonl."""
-    parts = re.findall(r"\d+|\D+", str(path))
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), str(path))
 
 
 def records(file: Path, name: str, notes: list[str]) -> Iterator[tuple[str, Record]]:

@@ -22,18 +22,13 @@ _DRAWS_PER_QUESTION = 300  # before a generator is taken for exhausted
 Split = Literal["train", "heldout"]
 
 
-def split_of(question_text: str) -> Split:
-    """The side on which a question falls, from the SHA-256 of its folded text.
+def split_of(question: Question) -> Split:
+    """The side on which a question falls, from its id: a SHA-256, read as a fraction of 2^64.
 
-    Case and white space are folded as in ``Question.id``, so copies of a question always fall on
-    one side, whatever file they stand in, on every machine and for every seed.
+    Case and white space are folded in ``Question.id``, so copies of a question always fall on one
+    side, whatever file they stand in, on every machine and for every seed.
     """
-    return split_of_id(Question(text=question_text, gold="-").id)
-
-
-def split_of_id(question_id: str) -> Split:
-    """:func:`split_of` where the id is at hand: 16 hex digits, read as a fraction of 2^64."""
-    return "heldout" if int(question_id, 16) / 2**64 < HELDOUT_SHARE else "train"
+    return "heldout" if int(question.id, 16) / 2**64 < HELDOUT_SHARE else "train"
 
 
 def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> None:
@@ -218,7 +213,7 @@ class GeneratedTask(Task):
         while len(drawn) < count and fruitless < _DRAWS_PER_QUESTION:
             question = self._draw(rng)
             key = question.id
-            refused = key in drawn or key in self._excluded or split_of_id(key) != side
+            refused = key in drawn or key in self._excluded or split_of(question) != side
             if refused or (side == "train" and not self.fits(question)):
                 fruitless += 1
             else:

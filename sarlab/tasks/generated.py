@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sarlab.tasks.stories import Story, draw_problem, draw_story
+from sarlab.tasks.stories import draw_problem, draw_story
 from sarlab.types import Question
 
 Draw = Callable[[random.Random], Question]
@@ -27,10 +27,7 @@ REFUSED = {
     "would be 0",
 }
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
-_STORIES: dict[str, Callable[[random.Random], Story]] = {
-    "word_problems": draw_problem,
-    "fact_stories": draw_story,
-}
+_STORIES: dict[str, Draw] = {"word_problems": draw_problem, "fact_stories": draw_story}
 
 
 def generator(name: str, parameters: Mapping[str, str]) -> Draw:
@@ -52,13 +49,7 @@ def _stories(name: str, parameters: Mapping[str, str]) -> Draw:
             f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
             f"Write {name!r} alone."
         )
-
-    def draw(rng: random.Random) -> Question:
-        story = _STORIES[name](rng)
-        numbers = {"terms": list(story.terms), "unneeded": story.unneeded}
-        return Question(story.question, story.answer, name, "auto", numbers)
-
-    return draw
+    return _STORIES[name]
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:

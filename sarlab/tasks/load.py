@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct, split_of_id
+from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct, split_of
 from sarlab.tasks.benchmarks import BENCHMARKS, FOR_EVALUATION, questions_of, rows_of
 from sarlab.tasks.generated import GENERATORS, REFUSED, generator
 from sarlab.types import Question
@@ -122,7 +122,7 @@ class _Source:
         if split == "heldout":
             return [], everything, [*notes, *more]
         train, test = (
-            [q for q in everything if split_of_id(q.id) == side] for side in ("train", "heldout")
+            [q for q in everything if split_of(q) == side] for side in ("train", "heldout")
         )
         if not train or not test:
             raise ValueError(

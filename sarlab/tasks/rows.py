@@ -107,7 +107,7 @@ def parsed(raw: bytes, where: str) -> Any:
         shown = raw.strip()[:60].decode(errors="replace")
         raise ValueError(
             f"{where}: not valid JSON ({str(error)[:120]}): {shown!r}. "
-            f"Write one whole object per line, such as {_EXAMPLE}."
+            f"Repair or remove it; a line holds one whole object, such as {_EXAMPLE}."
         ) from error
 
 

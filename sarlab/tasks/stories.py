@@ -1,4 +1,7 @@
-"""The embedded tasks: numbers told as small stories. Questions only.
+"""The embedded tasks: numbers told as small stories.
+
+A question's metadata hold ``terms``, the numbers to be added in order, and ``unneeded``, the one
+that is not (None where there is none).
 
 - `word_problems`: sums of two or three three-digit numbers.
 - `fact_stories`: two to six two-digit numbers, on which length and information come apart. Every
@@ -11,7 +14,8 @@ The embedded policies `tiny` and `tiny-facts` learnt them from ``scripts/build_t
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+
+from sarlab.types import Question
 
 NAMES = (
     *("Ada", "Ben", "Cleo", "Dan", "Elif", "Finn", "Gita", "Hana", "Ivan", "June"),
@@ -65,33 +69,21 @@ UNNEEDED = (
 )
 
 
-@dataclass(frozen=True)
-class Story:
-    """One story: its text, the numbers to be added in order, and the one that is not needed."""
-
-    question: str
-    terms: tuple[int, ...]
-    unneeded: int | None = None
-
-    @property
-    def answer(self) -> str:
-        """The sum of the terms, in digits."""
-        return str(sum(self.terms))
-
-
-def draw_problem(rng: random.Random) -> Story:
+def draw_problem(rng: random.Random) -> Question:
     """Draw one word problem; half of them have two terms, half have three."""
-    terms = tuple(rng.randint(*PROBLEM_RANGE) for _ in range(rng.choice((2, 3))))
+    terms = [rng.randint(*PROBLEM_RANGE) for _ in range(rng.choice((2, 3)))]
     story = rng.choice(TWO_TERM_STORIES if len(terms) == 2 else THREE_TERM_STORIES)
     name, other = rng.sample(NAMES, 2)
     numbers = dict(zip("abc", terms, strict=False))
-    return Story(story.format(n=name, m=other, t=rng.choice(THINGS), **numbers), terms)
+    text = story.format(n=name, m=other, t=rng.choice(THINGS), **numbers)
+    metadata = {"terms": terms, "unneeded": None}
+    return Question(text, str(sum(terms)), "word_problems", "auto", metadata)
 
 
-def draw_story(rng: random.Random) -> Story:
+def draw_story(rng: random.Random) -> Question:
     """Draw one fact story of two to six terms."""
     (count,) = rng.choices(list(FACT_TERMS), list(FACT_TERMS.values()))
-    terms = tuple(rng.randint(*FACT_RANGE) for _ in range(count))
+    terms = [rng.randint(*FACT_RANGE) for _ in range(count)]
     thing, (name, other) = rng.choice(THINGS), rng.sample(NAMES, 2)
     subjects, fact, asks = FACTS[rng.choice(tuple(FACTS))]
     chosen = rng.sample(subjects, len(terms))
@@ -103,4 +95,5 @@ def draw_story(rng: random.Random) -> Story:
         sentence = rng.choice(UNNEEDED).format(m=other, t=thing, x=unneeded)
         facts.insert(rng.randint(0, len(facts)), sentence)
     text = " ".join([*facts, asks.format(t=thing, n=name)])
-    return Story(text, terms, unneeded)
+    metadata = {"terms": terms, "unneeded": unneeded}
+    return Question(text, str(sum(terms)), "fact_stories", "auto", metadata)

@@ -63,6 +63,7 @@ class RunBrowser(widgets.VBox):
         self.sar = widgets.FloatSlider(0, min=-1, max=1, step=0.05, description="SAR ≤", **late)
         self.wider = ui.button("Widen", "arrows-h", self._widen)
         self.to_bench = ui.button("Open in the workbench", "external-link", self._hand_on)
+        self.to_bench.tooltip = "The workbench's model scores it, which may not be the run's"
         self.message, self.note = ui.status(), ui.status()
         self.question_text, self.figure = widgets.HTML(), widgets.Output()
         self.table = ui.ChoiceTable(name="Logged answers")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import html
+import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,37 @@ from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.config import TrainConfig
 from sarlab.display.figures import BLUE, show, training_figure
-from sarlab.display.tables import html_table
+from sarlab.display.tables import folded, html_table
 from sarlab.display.text import signed
 from sarlab.evaluation.formatting import ONE_SEED, pair_table, run_summary
-from sarlab.evaluation.policies import run_facts
+from sarlab.evaluation.policies import recorded, run_facts
+from sarlab.evaluation.report import example_pairs
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.atomic import read_json
-from sarlab.runs.folder import read_rollouts
 from sarlab.runs.parameters import training_request
 from sarlab.types import StepRecord
 from sarlab.widgets.candidates import verdict_text
 from sarlab.widgets.live import Access, button, row, status
 
-__all__ = ["TrainingView", "show_examples", "show_summary", "training_request", "watch_training"]
+__all__ = [
+    "TrainingView",
+    "show_examples",
+    "show_request",
+    "show_summary",
+    "training_request",
+    "watch_training",
+]
 
 _CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
+_STOP = "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
+_STOP_AND_TEST = "Ends training after this step, then judges the test. It can be resumed."
 _TRACK = "rgba(128,128,128,0.1)"  # the bar has 3:1 on it
+_AES = (
+    "<div>AES, accuracy-efficiency score: the relative saving of tokens, plus 3 times the relative "
+    "gain in accuracy or minus 5 times its loss. 0 is the base, higher is better.</div>"
+)
 _TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
 
 
@@ -72,28 +86,27 @@ class TrainingView(View):
     """Watches a run from a notebook cell: what :func:`watch_training` makes."""
 
     def __init__(self) -> None:
-        self._stop, self._stop_and_test = threading.Event(), threading.Event()
-        self._lock = threading.Lock()  # a button's words and what then happens must agree
+        # Held while a button is read and while the run asks for it: what a button then says is
+        # what happens, and stands on the page before the run can end.
+        self._lock = threading.Lock()
+        self._stop = self._stop_and_test = False
         self._total = self._done = 0
+        self._ends_after = 0  # the step after which training ends if that is asked for now
+        self._doing, self._writing = "loading the model", False  # Stop breaks off what is written
+        self._phase, self._ending, self._held = self._doing, "", ""
         self._began = self._drawn = self._drawn_chart = time.monotonic()
         self._seconds: list[float] = []  # of each step, with what was evaluated after the last
         self._metrics: list[dict[str, Any]] = []
+        self._base: dict[str, Any] | None = None
         self._new_points = False
-        self._held = ""
         self._messages: list[str] = []
-        self._doing, self._phase = "loading the model", "loading the model"
-        self._writing = False  # whether answers are being written, which Stop breaks off
-        self.button = button("Stop", action=self.stop)
-        self.button.tooltip = (
-            "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
+        self.button = button("Stop", action=self.stop, tooltip=_STOP).add_class("sarlab-stop")
+        self.button_test = button(
+            "Stop and test", action=self.stop_and_test, tooltip=_STOP_AND_TEST
         )
-        self.button_test = button("Stop and test", action=self.stop_and_test)
-        self.button_test.tooltip = (
-            "Ends training after this step, then judges the held-out test. It can be resumed."
-        )
-        self.news = status("Starting: the model is loaded, then judged before training.")
-        for part, name in ((self.button, "stop"), (self.button_test, "stop"), (self.news, "news")):
-            part.add_class(f"sarlab-{name}")
+        self.button_test.add_class("sarlab-stop")
+        self.news = status("Starting: the model is loaded, then tested before training.")
+        self.news.add_class("sarlab-news")
         box = row(self.button, self.button_test, self.news, Access()).add_class("sarlab-controls")
         box.layout.align_items = "center"
         self._controls: DisplayHandle = display(box, display_id=True)
@@ -103,28 +116,32 @@ class TrainingView(View):
     def stop(self) -> None:
         """End the run: what is half done is dropped, nothing more is judged. From any thread."""
         with self._lock:
-            self._stop.set()
-            what = f"{self._doing} is dropped" if self._writing else f"after {self._doing}"
-        self.button.disabled = self.button_test.disabled = True
-        self.button.description = f"Stopping: {what}"
-        self.news.value = "No held-out test follows; the run can be resumed."
+            self._stop = True
+            self._ending = f"{self._doing} is dropped" if self._writing else f"after {self._doing}"
+            self.button.disabled = self.button_test.disabled = True
+            self.button.description = f"Stopping: {self._ending}"
+            self.news.value = "No test follows; the run can be resumed."
 
     def stop_and_test(self) -> None:
-        """End training after the present step, then judge the held-out test. From any thread."""
-        self._stop_and_test.set()
-        training = self._seconds or self._doing.startswith("step")
-        when = f"after step {self._done + 1}" if training else f"before step {self._done + 1}"
-        self.button_test.disabled = True
-        self.button_test.description = f"Stopping {when}"
-        self.news.value = f"Training ends {when}, then the held-out test is judged."
+        """End training after the present step, then judge the test. From any thread."""
+        with self._lock:
+            self._stop_and_test = self.button_test.disabled = True
+            when = f"after step {self._ends_after}" if self._ends_after else "before step 1"
+            self.button_test.description = f"Stopping {when}"
+            self.news.value = f"Training ends {when}, then the test is judged."
 
     def wants_stop(self) -> bool:
-        """Whether a button was pressed."""
-        return self._stop.is_set() or self._stop_and_test.is_set()
+        """Whether a button was pressed; if not, the next step begins."""
+        with self._lock:
+            stopping = self._stop or self._stop_and_test
+            if not stopping and self._done < self._total:
+                self._ends_after = self._done + 1
+                self._doing, self._writing = f"step {self._ends_after}", True
+            return stopping
 
     def begin(self, config: TrainConfig, done: int) -> None:
         """Training starts, ``done`` steps lie behind it."""
-        self._total, self._done = config.steps, done
+        self._total, self._done, self._ends_after = config.steps, done, done
         self._began = time.monotonic()
         self.news.value = f"Training, {config.steps - done} steps."
         self._refresh()
@@ -132,7 +149,7 @@ class TrainingView(View):
     def phase(self, text: str, done: int, total: int) -> None:
         """Answers are being written; raises RunStopped once Stop was pressed."""
         with self._lock:
-            if self._stop.is_set():
+            if self._stop:
                 raise RunStopped
             self._doing, self._writing = text, done < total
         written = f"{done} of {total} answers written"
@@ -143,22 +160,24 @@ class TrainingView(View):
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
-        self._done, self._doing, self._phase = record.step, f"step {record.step}", ""
-        self._seconds.append(time.monotonic() - self._began)
-        self._began = time.monotonic()
+        with self._lock:
+            self._done, self._doing, self._writing = record.step, f"step {record.step}", False
+            self.button_test.disabled |= record.step == self._total
+        self._phase = ""
+        now = time.monotonic()
+        self._seconds.append(now - self._began)
+        self._began = now
         self._metrics.append(dict(record.metrics))
         self._new_points = True
         self._refresh()
         self._draw_when_due()
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
-        """Held-out answers were judged."""
-        self._held = (
-            f"held-out questions after step {step}: {summary['accuracy']:.0%} right, "
-            f"{summary['mean_length']:.0f} tokens"
-        )
+        """Validation questions were answered and judged."""
+        self._base = self._base if step else summary
+        self._held = f"validation after step {step}: {_scores(summary)}"
         self.news.value = (
-            f"{summary['accuracy']:.0%} of held-out questions right after step {step}."
+            f"{summary['accuracy']:.0%} of validation questions right after step {step}."
         )
         self._refresh()
 
@@ -172,9 +191,14 @@ class TrainingView(View):
     def finish(self, summary: dict[str, Any]) -> None:
         """The run has ended: the chart once more, with its picture."""
         self._done = summary["steps"]
-        self._phase = "finished" if self._done == self._total else "stopped"
-        if "trained" not in summary:
-            self._phase = "stopped, without the held-out test; resume = True goes on"
+        if "trained" in summary:
+            self._phase = "finished" if self._done == self._total else "stopped, then tested"
+            base, trained = _scores(summary["base"]), _scores(summary["trained"])
+            self._held = (
+                f"test questions: {base} before training, {trained} after step {self._done}"
+            )
+        else:
+            self._phase = f"stopped, {self._ending}; no test followed; resume = True goes on"
         self.news.value = html.escape(self._progress_text())
         self._refresh()
         if self._metrics:
@@ -192,7 +216,7 @@ class TrainingView(View):
 
     def _draw(self, last: bool = False) -> None:
         self._new_points, self._drawn_chart = False, time.monotonic()
-        figure = training_figure(self._metrics, steps=self._total)
+        figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
         self._chart = show(figure, handle=self._chart, png=last)
 
     def _refresh(self) -> None:
@@ -200,46 +224,54 @@ class TrainingView(View):
         self._line.update(HTML(self._html()))
 
     def _html(self) -> str:
+        """How far the run is: lines of text, a bar, and warnings below it."""
         lines = [self._progress_text()]
         if self._metrics:
-            m = self._metrics[-1]
-            sar = "–" if m["sar"] is None else f"{m['sar']:+.2f}"
-            lines.append(
-                f"step {m['step']}: {m['accuracy']:.0%} right, {m['mean_length']:.0f} tokens, "
-                f"SAR {sar}"
-            )
-        lines += [self._held] if self._held else []
-        return progress_html(self._done, self._total, lines, self._messages)
+            last = self._metrics[-1]
+            sar = "" if last["sar"] is None else f", SAR {signed(last['sar'], 2)}"
+            lines.append(f"step {last['step']}: {_scores(last)}{sar}")
+        text = "".join(f"<div>{html.escape(line)}</div>" for line in [*lines, self._held] if line)
+        below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in self._messages)
+        bar = "height:6px;border-radius:3px"
+        return (
+            f'<div class="sarlab-training" style="line-height:1.6">{text}'
+            f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
+            f'aria-valuemax="{self._total}" aria-valuenow="{self._done}" style="{bar};'
+            f'background:{_TRACK};max-width:640px;margin:2px 0 4px"><div style="{bar};'
+            f'background:{BLUE};width:{self._done / (self._total or 1):.1%}"></div></div>{below}'
+            "</div>"
+        )
 
     def _progress_text(self) -> str:
         if not self._total:
             return self._phase
         left = ""
-        if self._seconds and self._done < self._total and not self.wants_stop():
+        if self._seconds and self._done < self._total and not (self._stop or self._stop_and_test):
             mean = sum(self._seconds) / len(self._seconds)
             since = min(mean, time.monotonic() - self._began)
-            left = f", about {_duration(mean * (self._total - self._done) - since)} left"
+            minutes, rest = divmod(round(mean * (self._total - self._done) - since), 60)
+            left = f", about {f'{minutes} min ' if minutes else ''}{rest} s left"
         phase = f" · {self._phase}" if self._phase else ""
         return f"{self._done} of {self._total} steps{left}{phase}"
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def _scores(summary: Mapping[str, Any]) -> str:
+    return f"{summary['accuracy']:.0%} right, {summary['mean_length']:.0f} tokens"
 
 
-def progress_html(done: int, total: int, lines: Sequence[str], warnings: Sequence[str] = ()) -> str:
-    """How far a run is: lines of text, a bar, and warnings below it."""
-    share = done / total if total else 0.0
-    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-    below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in warnings)
-    return (
-        f'<div class="sarlab-training" style="line-height:1.6">{text}'
-        f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
-        f'aria-valuemax="{total}" aria-valuenow="{done}" style="background:{_TRACK};height:6px;'
-        f'border-radius:3px;max-width:640px;margin:2px 0 4px"><div style="background:{BLUE};'
-        f'height:6px;border-radius:3px;width:{share:.1%}"></div></div>{below}</div>'
+def show_request(config: TrainConfig, folder: Path) -> HTML:
+    """What will be trained and where it is kept; every parameter behind a line to click."""
+    values = config.to_dict()
+    reward = f"{config.reward}, α = {config.alpha:g}" if config.alpha else "correctness alone"
+    lines = (
+        f"{config.algorithm.upper()} with the reward {reward}: {config.model} on {config.task}",
+        f"{config.steps} steps, {config.questions} questions each, {config.group_size} answers to "
+        f"each question, up to {config.max_answer_tokens} tokens each",
+        f"the run is kept in {folder.parent.name}/{folder.name}",
     )
+    frame = pd.DataFrame([(k, str(v)) for k, v in values.items()], columns=["parameter", "value"])
+    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+    return HTML(text + folded(f"all {len(values)} parameters", html_table(frame, align="ll")))
 
 
 def show_summary(folder: str | Path) -> HTML:
@@ -247,32 +279,36 @@ def show_summary(folder: str | Path) -> HTML:
     folder = Path(folder)
     if (folder / "summary.json").exists():
         table = run_summary(folder)
-        questions = f"{table.iloc[1]['questions']} held-out questions, 95% intervals"
-        caption = f"{questions}; {ONE_SEED}"
+        questions = f"{table.iloc[1]['questions']} test questions, 95% intervals"
         facts = f"<div>{html.escape(run_facts(folder))}</div>"
-        return HTML(html_table(pair_table(table), caption) + facts)
+        return HTML(html_table(pair_table(table), f"{questions}; {ONE_SEED}") + facts + _AES)
     steps = read_json(folder / "run.json")["steps_done"]
     return HTML(
-        f"<div>The run was stopped after {steps} steps, before its held-out test. To go on, set "
+        f"<div>The run was stopped after {steps} steps, before its test. To go on, set "
         f"<code>name = {html.escape(repr(folder.name))}</code> and <code>resume = True</code>, "
         "and run the notebook again.</div>"
     )
 
 
 def show_examples(folder: str | Path, count: int = 3) -> HTML:
-    """The first probe questions, each answered before training and at its end."""
-    if not list(Path(folder).glob("rollouts.parquet/probe-*.parquet")):
-        return HTML("<div>No question was answered before the run was stopped.</div>")
-    rows = read_rollouts(folder, "probe").to_pylist()
-    steps = sorted({min(r["step"] for r in rows), max(r["step"] for r in rows)})
-    answers: dict[str, dict[str, str]] = {}
-    for r in rows:
-        if r["step"] in steps:
-            sar = "" if r["sar"] is None else f", SAR {signed(r['sar'], 2)}"
-            answers.setdefault(r["question"], {}).setdefault(
-                f"step {r['step']}",
-                f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{sar}"
-                f'<div style="{_TEXT}">{html.escape(r["answer"])}</div>',
-            )
-    frame = pd.DataFrame([{"question": q, **cells} for q, cells in list(answers.items())[:count]])
-    return HTML(html_table(frame, markup=[f"step {step}" for step in steps]))
+    """Test questions answered before and after training, those first whose verdict changed."""
+    if not (Path(folder) / "summary.json").exists():
+        return HTML("<div>The run was stopped before its test: no answers to compare.</div>")
+    base, trained = recorded([folder])
+    kinds = [pairs for pairs in example_pairs(base.rows, trained.rows).values() if pairs]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
+    pairs = [pair for pair in turns if pair][:count]
+    after = f"after step {read_json(Path(folder) / 'summary.json')['steps']}"
+    frame = pd.DataFrame(
+        {"question": b["question"], "before training": _answer(b), after: _answer(t)}
+        for b, t in pairs
+    )
+    return HTML(html_table(frame, markup=frame.columns[1:]))
+
+
+def _answer(r: Mapping[str, Any]) -> str:
+    sar = "" if r["sar"] is None else f", SAR {signed(r['sar'], 2)}"
+    return (
+        f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{sar}"
+        f'<div style="{_TEXT}">{html.escape(r["answer"])}</div>'
+    )

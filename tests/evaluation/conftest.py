@@ -13,7 +13,6 @@ from sarlab.config import TrainConfig
 from sarlab.job.logbook import summarise_run
 from sarlab.runs.folder import Run, write_json
 from sarlab.tasks.stories import draw_problem
-from sarlab.types import Question
 
 CHATTER = (
     "Let me think about this carefully.",
@@ -39,11 +38,10 @@ def answer_rows(
     talk = random.Random("chatter")  # apart, so that chatter does not change who is right
     rows = []
     for group in range(questions):
-        problem = draw_problem(asked)
-        question = Question(problem.question, problem.answer)
+        question = draw_problem(asked)
         correct = rng.random() < min(1.0, accuracy + shift)
-        total = int(problem.answer) + (0 if correct else 1)
-        first, *rest = problem.terms
+        total = int(question.gold) + (0 if correct else 1)
+        first, *rest = question.metadata["terms"]
         lines, running = [], first
         for term in rest:
             lines += [f"{running}+{term}", f"{running}+{term}={running + term}"]

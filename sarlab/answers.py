@@ -64,25 +64,24 @@ class AnswerScore:
     @property
     def values(self) -> tuple[float, ...]:
         """v_j, nats: what the question gave to each token."""
-        return tuple(token_values(*self._logps())[0].tolist())
+        return tuple(token_values(*self._block()[:2])[0].tolist())
 
     @property
     def shares(self) -> tuple[float, ...]:
         """v_j / n, nats; together −log(1 − SAR) before the clip."""
-        return tuple(token_shares(*self._logps(), self._mask())[0].tolist())
+        return tuple(token_shares(*self._block())[0].tolist())
 
     def sar_without(self, start: int, stop: int) -> float:
         """SAR with the tokens [start, stop) left out of the mean, nothing scored again."""
         _refuse_span(start, stop, self.length)
-        span = torch.zeros(1, self.length, dtype=torch.bool)
-        span[0, start:stop] = True
-        return leave_out(*self._logps(), self._mask(), span).item()
+        place = torch.arange(self.length)[None]
+        return leave_out(*self._block(), (place >= start) & (place < stop)).item()
 
-    def _logps(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor([self.logps_conditioned]), torch.tensor([self.logps_standalone])
-
-    def _mask(self) -> Tensor:
-        return torch.ones(1, self.length, dtype=torch.bool)
+    def _block(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Both contexts' log-probs and the mask [1, T]."""
+        conditioned = torch.tensor([self.logps_conditioned])
+        mask = torch.ones_like(conditioned).bool()
+        return conditioned, torch.tensor([self.logps_standalone]), mask
 
 
 def score_answers(
@@ -106,19 +105,14 @@ def score_answers(
     if not answers:
         return []
     ids = [_encode(policy, answer, append_eos) for answer in answers]
-    block, mask = answer_block(ids)
+    block = answer_block(ids)
     contexts = prefixes or question_prefixes(policy, question, standalone)
-    reports = [token_report(policy, p, block, mask) for p in contexts] if alternatives else []
-    logps = [r.logps for r in reports] or [answer_logps(policy, p, block, mask) for p in contexts]
+    reports = [token_report(policy, prefix, *block) for prefix in contexts] if alternatives else []
+    logps = [r.logps for r in reports] or [answer_logps(policy, p, *block) for p in contexts]
+    both = torch.stack(logps, dim=1)
+    columns = [torch.stack(pair, dim=1) for pair in zip(*reports, strict=True)]
     return [
-        _answer_score(
-            policy,
-            question,
-            answer,
-            ids[row],
-            [block[row] for block in logps],
-            [_row(report, row) for report in reports],
-        )
+        _answer_score(policy, question, answer, ids[row], both[row], [x[row] for x in columns])
         for row, answer in enumerate(answers)
     ]
 
@@ -165,13 +159,6 @@ class Rescorer:
         ids = tuple(_encode(self.policy, answer, append_eos))
         if not ids:
             raise ValueError("The answer has no tokens; perplexity is undefined.")
-        longest = max(self._starts) + len(ids)
-        if longest > self.policy.context_length:
-            raise ValueError(
-                f"The question with its answer is {longest} tokens long, "
-                f"{self.policy.reference!r} takes at most {self.policy.context_length}. "
-                "Shorten the answer."
-            )
         self._prefixes, self._report = self._extended(ids)
         self._ids = ids
         return self._scored(answer, ids, self._report)
@@ -188,25 +175,16 @@ class Rescorer:
 
     def _extended(self, ids: tuple[int, ...]) -> tuple[list[ComputedPrefix], TokenReport]:
         """Both contexts with the answer on top; the tokens it shares with the last are reused."""
-        same = 0
-        while same < min(len(ids), len(self._ids)) and ids[same] == self._ids[same]:
-            same += 1
-        prefixes = [
-            prefix.cut(start + same)
-            for prefix, start in zip(self._prefixes, self._starts, strict=True)
-        ]
+        pairs = enumerate(zip(ids, self._ids, strict=False))
+        same = next((i for i, (a, b) in pairs if a != b), min(len(ids), len(self._ids)))
+        prefixes = [p.cut(n + same) for p, n in zip(self._prefixes, self._starts, strict=True)]
         new_ids = ids[same:]
         before = self._report and TokenReport(*(block[:, :same] for block in self._report))
         if before is not None and not new_ids:  # nothing is new, or only the end was cut off
             return prefixes, before
         extended = extend_prefixes(self.policy, prefixes, new_ids)
         # The state at a position predicts the next one, so the states start one token earlier.
-        states = torch.stack(
-            [
-                prefix.hidden[start + same - 1 : start + len(ids) - 1]
-                for prefix, start in zip(extended, self._starts, strict=True)
-            ]
-        )
+        states = torch.stack([prefix.hidden[-len(new_ids) - 1 : -1] for prefix in extended])
         targets = torch.tensor([new_ids, new_ids], device=states.device)
         report = report_of_states(self.policy, states, targets, torch.ones_like(targets).bool())
         if before is not None:
@@ -216,8 +194,7 @@ class Rescorer:
     def _scored(
         self, answer: str | Sequence[int], ids: Sequence[int], report: TokenReport
     ) -> AnswerScore:
-        rows = [_row(report, 0), _row(report, 1)]
-        return _answer_score(self.policy, self.question, answer, ids, list(report.logps), rows)
+        return _answer_score(self.policy, self.question, answer, ids, report.logps, report)
 
 
 def _answer_score(
@@ -225,13 +202,14 @@ def _answer_score(
     question: str,
     answer: str | Sequence[int],
     ids: Sequence[int],
-    logps: Sequence[Tensor],
-    reports: Sequence[TokenReport],
+    logps: Tensor,
+    columns: Sequence[Tensor],
 ) -> AnswerScore:
-    """The record of one answer from both contexts' log-probs [T], and their reports if any."""
-    conditioned, alone = (row[None, : len(ids)].cpu() for row in logps)
+    """The record of one answer from log-probs [2, T] in both contexts, and their report if any."""
+    conditioned, alone = logps[:, None, : len(ids)].cpu()
     mask = torch.ones(1, len(ids), dtype=torch.bool)
-    first, second = [_alternatives(policy, r, len(ids)) for r in reports] or [(), ()]
+    report = TokenReport(*(x[:, : len(ids)] for x in columns)) if columns else None
+    first, second = [_alternatives(policy, report, n) for n in (0, 1)] if report else [(), ()]
     return AnswerScore(
         question=question,
         answer=answer if isinstance(answer, str) else policy.text(list(ids)),
@@ -247,16 +225,11 @@ def _answer_score(
     )
 
 
-def _row(report: TokenReport, row: int) -> TokenReport:
-    return TokenReport(*(block[row] for block in report))
-
-
 def _alternatives(
-    policy: Policy, report: TokenReport, length: int
+    policy: Policy, report: TokenReport, context: int
 ) -> tuple[TokenAlternatives, ...]:
-    ranks = report.ranks[:length].tolist()
-    ids = report.top_ids[:length].tolist()
-    logps = report.top_logps[:length].tolist()
+    columns = (report.ranks, report.top_ids, report.top_logps)
+    ranks, ids, logps = (column[context].tolist() for column in columns)
     names = {i: token_name(policy.tokenizer, i) for i in {i for five in ids for i in five}}
     return tuple(
         TokenAlternatives(rank, tuple((names[i], p) for i, p in zip(five, values, strict=True)))

@@ -15,27 +15,14 @@ from sarlab.rewards import AlphaSchedule, reward_named
 
 Algorithm = Literal["grpo", "ppo"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
-# What each algorithm takes where nothing else is said: tuned on `tiny`.
+# What each algorithm takes where nothing else is said: tuned on `tiny`. Two updates of PPO a step
+# left answers of `tiny` long after 25 steps; four shorten them by then. At this rate all of three
+# seeds fell below 85% once between steps 20 and 60, one to 48%, and came back
+# (docs/RELIABILITY.md).
+_FIELDS = ("questions", "group_size", "mini_batches", "learning_rate", "loss", "beta")
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "grpo": {
-        "questions": 16,
-        "group_size": 8,
-        "mini_batches": 2,
-        "learning_rate": 1e-3,
-        "loss": "dr_grpo",
-        "beta": 0.001,
-    },
-    # Two updates a step left answers of `tiny` long after 25 steps; four shorten them by then.
-    # At this rate all of three seeds fell below 85% once between steps 20 and 60, one to 48%, and
-    # came back (docs/RELIABILITY.md).
-    "ppo": {
-        "questions": 128,
-        "group_size": 1,
-        "mini_batches": 4,
-        "learning_rate": 1e-3,
-        "loss": "dapo",
-        "beta": 0.0,
-    },
+    "grpo": dict(zip(_FIELDS, (16, 8, 2, 1e-3, "dr_grpo", 0.001), strict=True)),
+    "ppo": dict(zip(_FIELDS, (128, 1, 4, 1e-3, "dapo", 0.0), strict=True)),
 }
 _OF_ALGORITHM: Any = None  # stands for the value in DEFAULTS
 
@@ -70,7 +57,9 @@ class TrainConfig:
     warmup_steps: int = 5
     weight_decay: float = 0.0
     grad_clip: float = 1.0
-    # PPO's is "dapo", the token mean; the others are accepted with it but were never tuned.
+    # How tokens add up to the policy's loss (reduce_tokens). PPO's is "dapo", the token mean.
+    # With "dr_grpo" PPO's loss is that one times mean length / max_answer_tokens, with "grpo" each
+    # answer weighs the same; neither was tuned, and the critic's loss stays the token mean.
     loss: LossForm = _OF_ALGORITHM
     clip_low: float = 0.2
     clip_high: float = 0.2
@@ -123,70 +112,40 @@ class TrainConfig:
         return {k: getattr(v, "value", v) for k, v in dataclasses.asdict(self).items()}
 
 
+_AT_LEAST_1 = (
+    "steps questions group_size max_answer_tokens mini_batches epochs lora_rank lora_alpha "
+    "eval_every eval_questions checkpoint_every"
+)
+_NOT_NEGATIVE = "warmup_steps seed validation_questions token_budget beta weight_decay"
+_POSITIVE = "learning_rate critic_learning_rate grad_clip value_clip"
+_K1 = "has an expected gradient of 0 in the loss and would hold nothing; use 'k3', 'k2' or beta=0"
+_GROUP = "must be at least 2 for GRPO, which compares a group's answers; or use algorithm='ppo'"
+_ONE = "must be 1 for PPO, which has a critic instead of a group"
+_NO_GROUP = "compares the answers to one question, and PPO has one answer each; use GRPO"
 # Which values make sense, in the order in which they are checked: fields, test, rule.
 RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
-    (
-        "steps questions group_size max_answer_tokens mini_batches epochs lora_rank lora_alpha "
-        "eval_every eval_questions checkpoint_every",
-        lambda _, x: x >= 1,
-        "must be at least 1",
-    ),
-    (
-        "warmup_steps seed validation_questions token_budget beta weight_decay",
-        lambda _, x: x >= 0,
-        "must be 0 or more",
-    ),
-    (
-        "learning_rate critic_learning_rate grad_clip value_clip",
-        lambda _, x: x > 0,
-        "must be above 0",
-    ),
+    (_AT_LEAST_1, lambda _, x: x >= 1, "must be at least 1"),
+    (_NOT_NEGATIVE, lambda _, x: x >= 0, "must be 0 or more"),
+    (_POSITIVE, lambda _, x: x > 0, "must be above 0"),
     ("alpha", lambda _, x: 0 <= x <= 5, "must lie in [0, 5]; the paper uses 0.05 to 0.3"),
     ("gamma lam", lambda _, x: 0 <= x <= 1, "must lie in [0, 1]"),
     ("clip_low", lambda _, x: 0 < x < 1, "must lie in (0, 1)"),
     ("clip_high", lambda c, x: x >= c.clip_low, "must not be below clip_low"),
     ("dual_clip", lambda c, x: x > 1 + c.clip_high, "must exceed 1 + clip_high"),
-    (
-        "kl",
-        lambda c, x: x != "k1" or c.beta == 0,
-        "has an expected gradient of 0 in the loss, so it would hold nothing; use 'k3' or 'k2', or "
-        "beta=0",
-    ),
-    (
-        "group_size",
-        lambda c, x: c.algorithm != "grpo" or x >= 2,
-        "must be at least 2 for GRPO, whose advantage is relative to the group; or use "
-        "algorithm='ppo'",
-    ),
-    (
-        "group_size",
-        lambda c, x: c.algorithm != "ppo" or x == 1,
-        "must be 1 for PPO, which has a critic instead of a group",
-    ),
-    (
-        "reward",
-        lambda c, x: c.algorithm != "ppo" or not reward_named(x).needs_group,
-        "compares the answers to one question, and PPO has one answer each; use GRPO",
-    ),
+    ("kl", lambda c, x: x != "k1" or c.beta == 0, _K1),
+    ("group_size", lambda c, x: c.algorithm == "ppo" or x >= 2, _GROUP),
+    ("group_size", lambda c, x: c.algorithm == "grpo" or x == 1, _ONE),
+    ("reward", lambda c, x: c.algorithm == "grpo" or not reward_named(x).needs_group, _NO_GROUP),
     ("mini_batches", lambda c, x: x <= c.questions, "must not exceed questions ({questions})"),
 )
 
 # The authors' settings, for full fine-tuning of models of 1B and more.
+_FULL: dict[str, Any] = {"questions": 128, "mini_batches": 2, "steps": 500, "learning_rate": 1e-6}
+_FULL |= {"warmup_steps": 0, "weight_decay": 0.01, "max_answer_tokens": 4096}
 _PAPER: dict[str, dict[str, Any]] = {
-    "grpo": {
-        "questions": 128,
-        "group_size": 6,
-        "mini_batches": 2,
-        "steps": 500,
-        "learning_rate": 1e-6,
-        "warmup_steps": 0,
-        "weight_decay": 0.01,
-        "beta": 0.001,
-        "max_answer_tokens": 4096,
-    }
+    "grpo": {**_FULL, "group_size": 6},
+    "ppo": {**_FULL, "critic_learning_rate": 2e-6},
 }
-_PAPER["ppo"] = _PAPER["grpo"] | {"group_size": 1, "loss": "dapo", "beta": 0.0}
-_PAPER["ppo"]["critic_learning_rate"] = 2e-6
 
 # At most 10,000 questions of each source, as in the paper; copies of one question count once.
 PAPER_DATA = "gsm8k+math+numinamath?limit=10000"
@@ -199,8 +158,7 @@ def _paper_model(model: str, **changes: Any) -> dict[str, dict[str, Any]]:
     four has been trained here. The authors draw at random from each source and keep short
     numeric answers of NuminaMath only; here the first rows with a checkable answer are taken.
     """
-    task = {"model": model, "task": PAPER_DATA, "alpha": 0.2, "reward": "sar", **changes}
-    task["learning_rate"] = 1e-5
+    task = {"model": model, "task": PAPER_DATA, "alpha": 0.2, "learning_rate": 1e-5, **changes}
     return {
         "grpo": {**_PAPER["grpo"], **task},
         "ppo": {**_PAPER["ppo"], **task, "critic_learning_rate": 2e-5},
@@ -239,14 +197,14 @@ def refuse_unknown(parameters: Iterable[str], known: Sequence[str]) -> None:
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """The value as its field's type, or a ValueError; papermill passes words as strings."""
-    choices = [c.value for c in StandaloneContext] if kind is StandaloneContext else get_args(kind)
     if kind is StandaloneContext or get_origin(kind) is Literal:
+        choices = get_args(kind) or tuple(c.value for c in StandaloneContext)
         if value not in choices:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
-        return kind(value) if kind is StandaloneContext else value
+        return StandaloneContext(value) if kind is StandaloneContext else value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     finite = number and math.isfinite(value)
-    rules = {
+    holds, rule = {
         bool: (
             isinstance(value, bool),
             f"True or False (papermill reads -p {name} True, capital first)",
@@ -254,8 +212,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         int: (number and isinstance(value, int), "a whole number"),
         float: (finite, "finite" if number else "a number"),
         str: (isinstance(value, str) and bool(value.strip()), "a non-empty text"),
-    }
-    holds, rule = rules.get(kind, (True, ""))
+    }.get(kind, (True, ""))
     if not holds:
         raise ValueError(f"{name} is {value!r}; it must be {rule}.")
     return float(value) if kind is float else value

@@ -20,7 +20,7 @@ from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes, prefix_of
 from sarlab.tasks import Verdict, judge_all, opens_thought
-from sarlab.types import Question, RewardInputs, Rollouts
+from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,30 @@ def collect(
         policy, config.reward, questions, prefixes, rollouts, logps_conditioned, verdicts
     )
     clock.lap("score_extras")
-    inputs = RewardInputs(
-        correct=torch.tensor([float(v.correct) for v in verdicts]),
-        group_ids=rollouts.group_ids,
-        answer_mask=rollouts.answer_mask,
-        logps_conditioned=logps_conditioned,
-        logps_standalone=logps_standalone,
+    inputs = reward_inputs(
+        rollouts,
+        verdicts,
+        logps_conditioned,
+        logps_standalone,
         progress=progress,
         budget=config.length_budget or config.max_answer_tokens,
         best_accuracy=best_accuracy,
         **extras,
     )
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
+
+
+def reward_inputs(
+    rollouts: Rollouts,
+    verdicts: Sequence[Verdict],
+    logps_conditioned: Tensor,
+    logps_standalone: Tensor | None,
+    **more: Any,
+) -> RewardInputs:
+    """The inputs of a reward from judged and scored answers, ``more`` fields on top."""
+    correct = torch.tensor([float(v.correct) for v in verdicts])
+    groups, mask = rollouts.group_ids, rollouts.answer_mask
+    return RewardInputs(correct, groups, mask, logps_conditioned, logps_standalone, **more)
 
 
 def inputs_of_texts(
@@ -121,15 +133,9 @@ def inputs_of_texts(
         standalone = answer_logps(policy, prefix_of(policy, None), block, mask).cpu()
     group = torch.zeros(len(texts), dtype=torch.long)
     rollouts = Rollouts(block, mask, conditioned, group, group.bool(), tuple(texts))
-    return RewardInputs(
-        correct=torch.tensor([float(v.correct) for v in verdicts]),
-        group_ids=group,
-        answer_mask=mask,
-        logps_conditioned=conditioned,
-        logps_standalone=standalone,
-        budget=TrainConfig.max_answer_tokens,
-        **reward_extras(policy, name, [question], [prefix], rollouts, conditioned, verdicts),
-    )
+    extras = reward_extras(policy, name, [question], [prefix], rollouts, conditioned, verdicts)
+    budget = TrainConfig.max_answer_tokens
+    return reward_inputs(rollouts, verdicts, conditioned, standalone, budget=budget, **extras)
 
 
 def conditioned_logps(
@@ -159,14 +165,25 @@ def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor
         return conditioned_logps(policy, batch.prefixes, batch.rollouts, config)
 
 
-def step_metrics(
-    step: int, batch: Batch, rewards: Tensor, config: TrainConfig
-) -> dict[str, float | int | None]:
-    """Numbers about one step's answers, and the seconds by phase so far."""
+def step_record(
+    step: int,
+    batch: Batch,
+    rewards: Tensor,
+    advantages: Tensor,
+    config: TrainConfig,
+    **more: float | None,
+) -> StepRecord:
+    """One training step's metrics (``more`` of the update), rows, and what its numbers warn of.
+
+    ``rewards`` and ``advantages`` [B].
+    """
     inputs, rollouts = batch.inputs, batch.rollouts
     lengths = rollouts.lengths.float()
-    scores = _answer_scores(inputs)
-    return {
+    scores = {
+        name: None if x is None else (x.mean() if name == "sar" else x.median()).item()
+        for name, x in _answer_scores(inputs).items()
+    }
+    metrics = {
         "step": step,
         "accuracy": inputs.correct.mean().item(),
         "reward": rewards.mean().item(),
@@ -175,15 +192,16 @@ def step_metrics(
         "mean_length": lengths.mean().item(),
         "median_length": lengths.median().item(),
         "truncated_share": rollouts.truncated.float().mean().item(),
-        "sar": _number(torch.mean, scores["sar"]),
-        "ppl_conditioned": _number(torch.median, scores["ppl_conditioned"]),
-        "ppl_standalone": _number(torch.median, scores["ppl_standalone"]),
+        **scores,
         # −mean log P of the policy's own samples is an unbiased estimate of its entropy.
         "entropy_nats": -inputs.logps_conditioned[inputs.answer_mask].mean().item(),
         "verifier_errors": sum(v.reason.startswith(("error", "timeout")) for v in batch.verdicts),
         **bonus_diagnostics(answer_bonus(inputs, config.reward), inputs, rewards),
         **{f"seconds_{phase}": seconds for phase, seconds in batch.seconds.items()},
+        **more,
     }
+    rows = tuple(answer_rows(step, "train", batch, rewards, advantages))
+    return StepRecord(step, metrics, rows, tuple(_warnings(metrics)))
 
 
 def answer_rows(
@@ -192,6 +210,11 @@ def answer_rows(
     """One row of the rollout table per answer; ``advantages`` [B]."""
     inputs, rollouts = batch.inputs, batch.rollouts
     columns = {**_answer_scores(inputs), "reward": rewards, "advantage": advantages}
+    tokens = {
+        "answer_ids": rollouts.answer_ids,
+        "logps_conditioned": inputs.logps_conditioned,
+        "logps_standalone": inputs.logps_standalone,
+    }
     for row, length in enumerate(rollouts.lengths.tolist()):
         group = int(rollouts.group_ids[row])
         question = batch.questions[group]
@@ -203,11 +226,7 @@ def answer_rows(
             "question": question.text,
             "gold": question.gold,
             "answer": rollouts.texts[row],
-            "answer_ids": rollouts.answer_ids[row, :length].tolist(),
-            "logps_conditioned": inputs.logps_conditioned[row, :length].tolist(),
-            "logps_standalone": None
-            if inputs.logps_standalone is None
-            else inputs.logps_standalone[row, :length].tolist(),
+            **{k: None if x is None else x[row, :length].tolist() for k, x in tokens.items()},
             "length": length,
             "truncated": bool(rollouts.truncated[row]),
             "correct": batch.verdicts[row].correct,
@@ -216,8 +235,8 @@ def answer_rows(
         }
 
 
-def step_warnings(metrics: dict[str, Any]) -> Iterator[str]:
-    """Warnings that a step's numbers give reason for, each as ``kind: text``."""
+def _warnings(metrics: dict[str, Any]) -> Iterator[str]:
+    """Each as ``kind: text``."""
     if metrics["no_signal_share"] == 1.0:
         yield (
             "no_signal: all answers to each question earned the same, so this step moved "
@@ -242,10 +261,6 @@ def _answer_scores(inputs: RewardInputs) -> dict[str, Tensor | None]:
         "ppl_standalone": None if alone is None else perplexity(alone, mask),
         "sar": None if alone is None else self_aligned_reward(conditioned, alone, mask),
     }
-
-
-def _number(statistic: Callable[[Tensor], Tensor], values: Tensor | None) -> float | None:
-    return None if values is None else statistic(values).item()
 
 
 class Clock:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from sarlab.runs.parameters import print_or_refuse
 from sarlab.runs.rescore import rewards_paid, score_rollouts, step_table
 from sarlab.runs.rollouts import open_rollouts
 
@@ -32,15 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=0, help="score only so many answers")
     parser.add_argument("--store", default="", help="folder of the scores; default beside PATH")
     given = parser.parse_args(arguments)
-    try:
-        _inspect(given)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return print_or_refuse(lambda: _inspect(given))
 
 
-def _inspect(given: argparse.Namespace) -> None:
+def _inspect(given: argparse.Namespace) -> str:
+    """What is known at once is printed; the rewards, which take a while, come back."""
     policy = None
     if given.model:
         from sarlab.models import load_policy
@@ -50,8 +47,7 @@ def _inspect(given: argparse.Namespace) -> None:
     print(*frame.attrs["notes"], sep="\n")
     print("\n" + _text(step_table(frame)))
     if policy is None:
-        print("\nWith --model NAME: both perplexities, SAR, and what each reward would have paid.")
-        return
+        return "\nWith --model NAME: both perplexities, SAR, and what each reward would have paid."
     path = Path(given.path)
     store = Path(given.store or (path if path.is_dir() else path.parent) / "sarlab-scores")
     if given.limit:
@@ -69,7 +65,7 @@ def _inspect(given: argparse.Namespace) -> None:
         "bonus_length_share": "length share",
         "bonus_auc": "AUC right/wrong",
     }
-    print(_text(table[["reward", "mean", *names, "flips"]].rename(columns=names)))
+    return _text(table[["reward", "mean", *names, "flips"]].rename(columns=names))
 
 
 def _text(table: pd.DataFrame) -> str:

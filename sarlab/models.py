@@ -7,24 +7,24 @@ Only safetensors and GGUF are read, and no code that comes with a model is ever 
 
 from __future__ import annotations
 
-import functools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import GenerationConfig
 
 from sarlab._engine.policy import Policy
 from sarlab._engine.weights import DATA, REPOSITORY, load_weights
 from sarlab.prompts import PromptFormat, end_token_id, fix_date
 from sarlab.rollout import sample
-from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
+from sarlab.scoring import Prefix, answer_block, answer_logps
 
 __all__ = [
     "DATA",
@@ -186,6 +186,7 @@ _SAMPLED = 3  # tokens behind each prefix
 _SAFE = "Take a model with plain attention, such as Llama, Qwen2, Qwen3, Gemma, Mistral or Phi-3."
 # What an architecture's own code raises when it is called in a way that it does not know.
 _ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+# From the simplest part on; each one leans on those before it.
 _PARTS = {
     "head": "the head: logits are not the last hidden states times the output embedding",
     "cache": "the cache: this architecture keeps another state than keys and values, or none",
@@ -198,13 +199,11 @@ _PARTS = {
 _passed: set[tuple[str, ...]] = set()  # class, configuration and type of weights that agreed
 
 
-@torch.no_grad()
 def check_policy(policy: Policy) -> None:
     """Raise ValueError where scoring or sampling differ from the model's own plain forward.
 
-    The limit is :data:`LIMIT` with float32 weights, and measured for smaller types
-    (:meth:`_Check.limit`). The sentence names the part that differs. An architecture is checked
-    once per process, configuration and type of weights.
+    The limit is that of :func:`rounding_limit`. The sentence names the part that differs. An
+    architecture is checked once per process, configuration and type of weights.
     """
     kind = type(policy.causal_lm).__name__
     weights = f"{policy.dtype} {policy.device.type} {hasattr(policy.model, 'peft_config')}"
@@ -212,41 +211,39 @@ def check_policy(policy: Policy) -> None:
     if key in _passed:
         return
     name = f"Model {policy.reference!r} ({kind})"
-    check = _Check(policy)
     try:
-        limit = check.limit()
+        limit = rounding_limit(policy)
     except _ERRORS as error:
         raise ValueError(
             f"{name} does not answer a plain forward of token ids: {_said(error)}. {_SAFE}"
         ) from error
-    parts = check.parts()
-    if any(_problem(parts[part], limit) for part in ("sampling", "padding")):  # the way of a step
-        for part, difference in parts.items():
-            problem = _problem(difference, limit)
-            if problem:
-                raise ValueError(
-                    f"{name} is refused: {problem}. What differs is {_PARTS[part]}. {_SAFE}"
-                )
+
+    def problem(part: str) -> str | None:
+        try:
+            largest = difference_of(policy, part)
+        except _ERRORS as error:
+            return f"its layers do not work as sarlab calls them ({_said(error)})"
+        if largest <= limit:
+            return None
+        return (
+            f"log-probs would lie up to {largest:.2g} nats from those of its own plain forward "
+            f"(limit {limit:.2g})"
+        )
+
+    if problem("sampling") or problem("padding"):  # the way of a step; the rest only explains it
+        for part, reason in _PARTS.items():
+            if text := problem(part):
+                raise ValueError(f"{name} is refused: {text}. What differs is {reason}. {_SAFE}")
     _passed.add(key)
 
 
-@torch.no_grad()
 def check_left_padding(policy: Policy) -> None:
     """Raise ValueError where padding on the left, as TRL does it, changes the model's log-probs.
 
     TRL passes a mask but no positions, so a model with learned absolute positions counts the
     padding.
     """
-    check = _Check(policy)
-    limit, rows = check.limit(), check.rows
-    width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=policy.device)
-    mask = (torch.arange(width)[None] >= torch.tensor([[width - len(row)] for row in rows])).long()
-    logits = policy.model(input_ids=ids, attention_mask=mask.to(ids.device), use_cache=False).logits
-    largest = max(
-        check.difference(row, 1, _of_targets(logits[n, width - len(row) : -1], row[1:]))
-        for n, row in enumerate(rows)
-    )
+    limit, largest = rounding_limit(policy), difference_of(policy, "left padding")
     if not largest <= limit:
         raise ValueError(
             f"Model {policy.reference!r} ({type(policy.causal_lm).__name__}) cannot be trained by "
@@ -256,107 +253,78 @@ def check_left_padding(policy: Policy) -> None:
         )
 
 
-class _Check:
-    """The comparisons on one policy; each returns its largest difference in nats.
-
-    ``rows``: two prefixes of unequal length, each with as many ids behind it as are sampled.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        generator = torch.Generator().manual_seed(0)
-        ids = min(len(policy.tokenizer), policy.model.get_input_embeddings().weight.shape[0])
-        self.rows = [
-            tuple(torch.randint(ids, (length + _SAMPLED,), generator=generator).tolist())
-            for length in _PREFIXES
-        ]
-        self.prefixes = [Prefix(r[:n]) for r, n in zip(self.rows, _PREFIXES, strict=True)]
-        self.plain = functools.cache(self._plain)
-
-    def _plain(self, row: tuple[int, ...]) -> Tensor:
-        """Logits [length, V] of one row, one forward, nothing cached, nothing padded."""
-        ids = torch.tensor([row], device=self.policy.device)
-        return self.policy.model(input_ids=ids, use_cache=False).logits[0]
-
-    def difference(self, row: tuple[int, ...], start: int, logps: Tensor) -> float:
-        """How far log-probs of the row's ids from ``start`` on lie from the plain forward's."""
-        targets = row[start : start + len(logps)]
-        plain = _of_targets(self.plain(row)[start - 1 : start - 1 + len(targets)], targets)
-        return (logps.to(plain.device) - plain).abs().max().item()
-
-    def limit(self) -> float:
-        """Largest difference in nats that rounding alone explains for these weights.
-
-        float32: :data:`LIMIT`. For smaller types it is measured on the model itself: six times
-        the root mean square by which log-probs move when a row runs beside copies of itself
-        (another shape, so other sums), plus the rounding of the largest logit.
-        """
-        moved, logit = 0.0, 0.0
-        for row in self.rows:
-            plain = self.plain(row).float()
-            if self.policy.dtype == torch.float32:
-                return LIMIT
-            ids = torch.tensor([row] * 8, device=self.policy.device)
-            logits = self.policy.model(input_ids=ids, use_cache=False).logits[0].float()
-            change = torch.log_softmax(logits, dim=-1) - torch.log_softmax(plain, dim=-1)
-            moved = max(moved, change.square().mean().sqrt().item())
-            logit = max(logit, logits.abs().max().item())
-        return LIMIT + 6 * moved + logit * torch.finfo(self.policy.dtype).eps
-
-    def parts(self) -> dict[str, Callable[[], float]]:
-        """The parts from the simplest on; each one leans on those before it."""
-        return {
-            "head": self._head,
-            "cache": lambda: self._scored([1]),
-            "padding": lambda: self._scored([0, 1]),
-            "sampling": self._sampled,
-        }
-
-    def _head(self) -> float:
-        """The head on the trunk's states against the model's own logits."""
-        ids = torch.tensor([self.rows[1]], device=self.policy.device)
-        hidden = self.policy.trunk(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
-        logps = _of_targets(self.policy.logits(hidden), self.rows[1][1:])
-        return self.difference(self.rows[1], 1, logps)
-
-    def _scored(self, places: list[int]) -> float:
-        """The answers of these rows as one batch, one of two tokens and one of three."""
-        answers = [self.rows[n][_PREFIXES[n] : _PREFIXES[n] + 2 + n] for n in places]
-        logps = answer_logps(
-            self.policy,
-            [self.prefixes[n] for n in places],
-            *answer_block(answers),
-            prefix_index=torch.arange(len(places)),
-        )
-        return max(
-            self.difference(self.rows[n], _PREFIXES[n], row[: len(ids)])
-            for n, row, ids in zip(places, logps, answers, strict=True)
-        )
-
-    def _sampled(self) -> float:
-        """Tokens sampled on both prefixes; they take their place in ``rows``."""
-        endless = replace(self.policy, eos_ids=(-1,))  # an end token would end the check early
-        self.prefixes = list[Prefix](compute_prefixes(self.policy, self.prefixes))
+@torch.no_grad()
+def difference_of(policy: Policy, part: str) -> float:
+    """How far log-probs of a part of :data:`_PARTS` lie from the plain forward's, nats."""
+    rows = _check_rows(policy)
+    starts: tuple[int, ...] = (1, 1) if part in ("head", "left padding") else _PREFIXES
+    prefixes = [Prefix(row[:n]) for row, n in zip(rows, _PREFIXES, strict=True)]
+    if part == "sampling":
+        endless = replace(policy, eos_ids=(-1,))  # an end token would end the check early
         drawn = sample(
-            endless, self.prefixes, group_size=1, max_answer_tokens=_SAMPLED, seed="self-check"
+            endless, prefixes, group_size=1, max_answer_tokens=_SAMPLED, seed="self-check"
         )
-        answers = zip(self.prefixes, drawn.answer_ids.tolist(), strict=True)
-        self.rows = [(*prefix.ids, *ids) for prefix, ids in answers]
-        return max(self.difference(self.rows[n], _PREFIXES[n], drawn.logps[n]) for n in (0, 1))
+        rows = [(*p.ids, *ids) for p, ids in zip(prefixes, drawn.answer_ids.tolist(), strict=True)]
+        logps = list(drawn.logps)
+    elif part == "padding":  # both as one batch, one answer of two tokens and one of three
+        rows[0] = rows[0][:-1]
+        block = answer_block([row[n:] for row, n in zip(rows, starts, strict=True)])
+        logps = list(answer_logps(policy, prefixes, *block, prefix_index=torch.arange(2)))
+    elif part == "cache":
+        rows, starts = rows[1:], starts[1:]
+        logps = list(answer_logps(policy, prefixes[1], *answer_block([rows[0][starts[0] :]])))
+    elif part == "head":
+        rows = rows[1:]
+        ids = torch.tensor(rows, device=policy.device)
+        hidden = policy.trunk(input_ids=ids, use_cache=False).last_hidden_state[0, :-1]
+        logps = [_of_targets(policy.logits(hidden), rows[0][1:])]
+    else:  # left padding
+        short, long = (torch.tensor(row, device=policy.device) for row in rows)
+        missing = len(long) - len(short)
+        ids = torch.stack([pad(short, (missing, 0)), long])
+        mask = torch.ones_like(ids)
+        mask[0, :missing] = 0
+        logits = policy.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logps = [_of_targets(logits[n, -len(row) : -1], row[1:]) for n, row in enumerate(rows)]
+    differences = []
+    for row, start, found in zip(rows, starts, logps, strict=False):
+        plain = _of_targets(_plain_logits(policy, [row])[0, start - 1 : -1], row[start:])
+        differences.append((found[: len(plain)].to(plain.device) - plain).abs().max().item())
+    return float(torch.tensor(differences).max())  # NaN stays
 
 
-def _problem(difference: Callable[[], float], limit: float) -> str | None:
-    """What is wrong with a part in words, None where it agrees with the plain forward."""
-    try:
-        largest = difference()
-    except _ERRORS as error:
-        return f"its layers do not work as sarlab calls them ({_said(error)})"
-    if largest <= limit:
-        return None
-    return (
-        f"log-probs would lie up to {largest:.2g} nats from those of its own plain forward "
-        f"(limit {limit:.2g})"
-    )
+@torch.no_grad()
+def rounding_limit(policy: Policy) -> float:
+    """Largest difference in nats that rounding alone explains for a policy's weights.
+
+    float32: :data:`LIMIT`. For smaller types it is measured on the model itself: six times the
+    root mean square by which log-probs move when a row runs beside copies of itself (another
+    shape, so other sums), plus the rounding of the largest logit.
+    """
+    moved, largest = 0.0, 0.0
+    for row in _check_rows(policy):
+        plain = _plain_logits(policy, [row])[0]
+        if policy.dtype == torch.float32:
+            return LIMIT
+        logits = _plain_logits(policy, [row] * 8)[0]
+        change = torch.log_softmax(logits, dim=-1) - torch.log_softmax(plain, dim=-1)
+        moved = max(moved, change.square().mean().sqrt().item())
+        largest = max(largest, logits.abs().max().item())
+    return LIMIT + 6 * moved + largest * torch.finfo(policy.dtype).eps
+
+
+def _check_rows(policy: Policy) -> list[tuple[int, ...]]:
+    """Two prefixes of unequal length, each with as many ids behind it as are sampled."""
+    generator = torch.Generator().manual_seed(0)
+    ids = min(len(policy.tokenizer), policy.model.get_input_embeddings().weight.shape[0])
+    sizes = [length + _SAMPLED for length in _PREFIXES]
+    return [tuple(torch.randint(ids, (n,), generator=generator).tolist()) for n in sizes]
+
+
+def _plain_logits(policy: Policy, rows: list[tuple[int, ...]]) -> Tensor:
+    """Float32 logits [B, T, V] of rows of one length: one forward, nothing cached or padded."""
+    ids = torch.tensor(rows, device=policy.device)
+    return policy.model(input_ids=ids, use_cache=False).logits.float()
 
 
 def _of_targets(logits: Tensor, targets: Sequence[int]) -> Tensor:

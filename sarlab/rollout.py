@@ -22,6 +22,7 @@ from sarlab.types import Rollouts
 
 _COMPACT_BELOW = 0.8  # finished rows leave once so few are live: each time copies the cache
 OnToken = Callable[[int, int], None]  # (answers finished, answers in all)
+OnDraw = Callable[[Tensor], None]  # (ids drawn so far [B, t])
 
 
 def sample(
@@ -34,12 +35,14 @@ def sample(
     greedy: bool = False,
     token_budget: int = 65_536,
     on_token: OnToken | None = None,
+    on_draw: OnDraw | None = None,
 ) -> Rollouts:
     """Sample ``group_size`` answers on each prefix; rows of a group stand together.
 
     The same ``seed`` gives the same answers on the same machine. ``greedy=True`` takes the
     likeliest token instead. ``on_token(finished, total)`` is called after each token position, and
-    with ``finished == total`` at the end; it may raise to stop. Batches hold at most
+    with ``finished == total`` at the end; it may raise to stop. ``on_draw(ids)`` gets the ids of a
+    batch so far, in padded rows, before each of those calls. Batches hold at most
     ``token_budget`` cache slots; one that does not fit into memory is drawn anew in smaller ones.
     Raises ValueError where a prompt leaves no room for an answer.
     """
@@ -73,7 +76,15 @@ def sample(
             with attempt as chosen:
                 part = [computed[i // group_size] for i in chosen.tolist()]
                 drawn = _decode(
-                    policy, part, max_answer_tokens, generator, greedy, on_token, finished, rows
+                    policy,
+                    part,
+                    max_answer_tokens,
+                    generator,
+                    greedy,
+                    on_token,
+                    finished,
+                    rows,
+                    on_draw,
                 )
                 for block, piece in zip((ids, logps, lengths, ended), drawn, strict=True):
                     block[chosen] = piece
@@ -108,6 +119,7 @@ def _decode(
     on_token: OnToken | None,
     finished: int,
     total: int,
+    on_draw: OnDraw | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ids and log-probs [B, limit], lengths [B] and whether the answer ended by itself [B]."""
     device, rows = policy.device, len(prefixes)
@@ -134,6 +146,8 @@ def _decode(
         lengths[active[now]] = t + 1
         live = live & ~torch.isin(tokens, eos)
         ended[active[now & ~live.cpu()]] = True
+        if on_draw is not None:
+            on_draw(ids[:, : t + 1])
         if on_token is not None:
             on_token(finished + int(ended.sum()), total)
         remaining = int(live.sum())

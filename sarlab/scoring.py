@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -81,7 +81,23 @@ def answer_block(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     for row, ids in enumerate(answers):
         if not ids:
             raise ValueError(f"Answer {row} has no tokens; perplexity is undefined.")
-    return _padded(answers)
+    block = pad_sequence([torch.tensor(list(ids)) for ids in answers], batch_first=True)
+    lengths = torch.tensor([len(ids) for ids in answers])
+    return block, torch.arange(block.shape[1])[None] < lengths[:, None]
+
+
+class Options(TypedDict, total=False):
+    """How answers are scored.
+
+    ``prefix_index`` [B] is each answer's prefix (default: the only one). Without ``grad`` the
+    answers run in micro-batches of at most ``token_budget`` tokens (0: :func:`token_budget_for`),
+    halved where memory runs out. With it all run at once, their prefixes anew, so that gradients
+    flow through those too.
+    """
+
+    prefix_index: Tensor | None
+    grad: bool
+    token_budget: int
 
 
 def answer_logps(
@@ -89,27 +105,15 @@ def answer_logps(
     prefixes: Prefix | Sequence[Prefix],
     answer_ids: Tensor,
     answer_mask: Tensor,
-    *,
-    prefix_index: Tensor | None = None,
-    grad: bool = False,
-    token_budget: int = 0,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Log-probs of answers under the policy, each on its prefix [B, T], nats; 0 on padding.
 
-    ``prefix_index`` [B] is each answer's prefix (default: the only one). Without gradients the
-    answers run in micro-batches of at most ``token_budget`` tokens (0: :func:`token_budget_for`),
-    halved where memory runs out. With ``grad=True`` all run at once, their prefixes anew, so that
-    gradients flow through those too. Raises ValueError for a stale prefix, or a sequence longer
-    than the model's context.
+    See :class:`Options`. Raises ValueError for a stale prefix, or a sequence longer than the
+    model's context.
     """
-    answers = _checked(policy, prefixes, answer_ids, answer_mask, prefix_index)
-    if grad:
-        states = _states_with_gradient(policy, answers)
-        return logps_of_states(policy, states, answers.ids, answers.mask)
-    (logps,) = _in_micro_batches(
-        policy, answers, token_budget, lambda *part: (logps_of_states(policy, *part),)
-    )
-    return logps
+    answers = (prefixes, answer_ids, answer_mask)
+    return _measured(policy, *answers, options, lambda *x: (logps_of_states(policy, *x),))[0]
 
 
 def answer_states(
@@ -117,17 +121,10 @@ def answer_states(
     prefixes: Prefix | Sequence[Prefix],
     answer_ids: Tensor,
     answer_mask: Tensor,
-    *,
-    prefix_index: Tensor | None = None,
-    grad: bool = False,
-    token_budget: int = 0,
+    **options: Unpack[Options],
 ) -> Tensor:
     """Hidden states that predict each answer token [B, T, H]; see :func:`answer_logps`."""
-    answers = _checked(policy, prefixes, answer_ids, answer_mask, prefix_index)
-    if grad:
-        return _states_with_gradient(policy, answers)
-    (states,) = _in_micro_batches(policy, answers, token_budget, lambda *part: part[:1])
-    return states
+    return _measured(policy, prefixes, answer_ids, answer_mask, options, lambda *x: x[:1])[0]
 
 
 def token_report(
@@ -135,13 +132,13 @@ def token_report(
     prefixes: Prefix | Sequence[Prefix],
     answer_ids: Tensor,
     answer_mask: Tensor,
-    *,
-    prefix_index: Tensor | None = None,
+    **options: Unpack[Options],
 ) -> TokenReport:
     """Log-probs, entropy, ranks and likeliest tokens of answers; see :func:`answer_logps`."""
-    answers = _checked(policy, prefixes, answer_ids, answer_mask, prefix_index)
-    columns = _in_micro_batches(policy, answers, 0, lambda *part: report_of_states(policy, *part))
-    return TokenReport(*columns)
+    answers = (prefixes, answer_ids, answer_mask)
+    return TokenReport(
+        *_measured(policy, *answers, options, lambda *x: report_of_states(policy, *x))
+    )
 
 
 @torch.no_grad()
@@ -150,23 +147,25 @@ def report_of_states(
 ) -> TokenReport:
     """The report of answer tokens [B, T] from the hidden states [B, T, H] that predict them."""
     states, targets = hidden[answer_mask], answer_ids[answer_mask]
-    rows = slice_rows(policy.head_weight)
-    parts = []
-    for i in range(0, len(states), rows):
-        logps = torch.log_softmax(policy.logits(states[i : i + rows]).float(), dim=-1)
-        targets_logps = logps.gather(-1, targets[i : i + rows, None])
-        top = logps.topk(min(TOP, logps.shape[-1]), dim=-1)
-        parts.append(
-            TokenReport(
-                logps=targets_logps[:, 0],
-                entropy=-(logps.exp() * logps).sum(-1),
-                self_certainty=-logps.mean(-1),
-                ranks=(logps > targets_logps).sum(-1) + 1,
-                top_ids=top.indices,
-                top_logps=top.values,
-            )
-        )
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    count, rows = len(states), slice_rows(policy.head_weight)
+    top = min(TOP, policy.logits(states[:1]).shape[-1])
+    # Blocks made beforehand: small pieces that outlive the large logits would scatter the heap.
+    columns = TokenReport(
+        logps=states.new_empty(count, dtype=torch.float32),
+        entropy=states.new_empty(count, dtype=torch.float32),
+        self_certainty=states.new_empty(count, dtype=torch.float32),
+        ranks=targets.new_empty(count),
+        top_ids=targets.new_empty(count, top),
+        top_logps=states.new_empty(count, top, dtype=torch.float32),
+    )
+    for i in range(0, count, rows):
+        part = slice(i, i + rows)
+        logps = torch.log_softmax(policy.logits(states[part]).float(), dim=-1)
+        columns.logps[part] = logps.gather(-1, targets[part, None])[:, 0]
+        columns.self_certainty[part] = -logps.mean(-1)
+        columns.ranks[part] = (logps > columns.logps[part, None]).sum(-1) + 1
+        columns.top_logps[part], columns.top_ids[part] = logps.topk(top, dim=-1)
+        columns.entropy[part] = -(logps.exp() * logps).sum(-1)
     return TokenReport(*(_to_block(answer_mask, column) for column in columns))
 
 
@@ -185,11 +184,10 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
     for attempt in batch_attempts(policy.device, lengths, 8_192, groups, kind="prefixes"):
         with attempt as rows, torch.no_grad():
             chosen = [todo[i] for i in rows.tolist()]
-            hidden, cache = _run_prefixes(policy, chosen)
+            hidden, cache = _run(policy, *answer_block(chosen))
             for row, ids in enumerate(chosen):
-                end = len(ids)
-                one = cache_of_row(cache, row, end)
-                computed[ids] = ComputedPrefix(ids, one, hidden[row, :end], policy.version)
+                one = cache_of_row(cache, row, len(ids))
+                computed[ids] = ComputedPrefix(ids, one, hidden[row, : len(ids)], policy.version)
     return [p if isinstance(p, ComputedPrefix) else computed[p.ids] for p in prefixes]
 
 
@@ -206,22 +204,21 @@ def extend_prefixes(
     if policy.has_sliding_window and len(computed) > 1:
         # Padding between prefix and answer would shorten the window.
         return [extend_prefixes(policy, [prefix], ids)[0] for prefix in computed]
-    device, lengths = policy.device, [len(prefix.ids) for prefix in computed]
-    width = max(lengths)
-    starts = torch.tensor(lengths, device=device)[:, None]
-    block = torch.tensor([list(ids)] * len(computed), device=device)
-    mask = torch.ones(len(computed), width + len(ids), dtype=torch.long, device=device)
-    mask[:, :width] = torch.arange(width, device=device)[None] < starts
-    positions = starts + torch.arange(len(ids), device=device)
+    lengths = [len(prefix.ids) for prefix in computed]
+    _refuse_long(policy, max(lengths) + len(ids))
     with torch.no_grad():
-        cache = tuple(stack_caches([prefix.cache for prefix in computed], width))
-        hidden, grown = run_trunk(policy.trunk, block, mask, positions, cache)
-        extended = []
-        for row, (prefix, length) in enumerate(zip(computed, lengths, strict=True)):
-            states = torch.cat([prefix.hidden, hidden[row]])
-            one = cache_of_row(grown, row, length, width)
-            extended.append(ComputedPrefix((*prefix.ids, *ids), one, states, policy.version))
-    return extended
+        cache = tuple(stack_caches([prefix.cache for prefix in computed], max(lengths)))
+        block, mask = answer_block([ids] * len(computed))
+        hidden, grown = _run(policy, block, mask, cache, torch.tensor(lengths))
+    return [
+        ComputedPrefix(
+            (*prefix.ids, *ids),
+            cache_of_row(grown, row, len(prefix.ids), max(lengths)),
+            torch.cat([prefix.hidden, hidden[row]]),
+            policy.version,
+        )
+        for row, prefix in enumerate(computed)
+    ]
 
 
 def token_budget_for(policy: Policy, token_budget: int = 0) -> int:
@@ -244,9 +241,9 @@ def default_token_budget(hidden_size: int, gpu: bool) -> int:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Answers on their prefixes, checked and on the policy's device."""
+    """Answers on their prefixes, on the policy's device."""
 
-    prefixes: Sequence[Any]  # Prefix, or ComputedPrefix once they have run
+    prefixes: Sequence[Prefix]
     index: Tensor  # [B], on the CPU: which prefix each answer stands on
     ids: Tensor  # [B, T]
     mask: Tensor  # [B, T]
@@ -262,106 +259,92 @@ class _Answers:
         return _Answers(self.prefixes, self.index[rows], ids, mask)
 
 
-def _checked(
+def _measured(
     policy: Policy,
     prefixes: Prefix | Sequence[Prefix],
-    answer_ids: Tensor,
-    answer_mask: Tensor,
-    prefix_index: Tensor | None,
-) -> _Answers:
+    ids: Tensor,
+    mask: Tensor,
+    options: Options,
+    measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+) -> Sequence[Tensor]:
+    """Blocks [B, T, …] of what ``measure(states, ids, mask)`` gives for answers."""
     prefixes = [prefixes] if isinstance(prefixes, Prefix) else list(prefixes)
-    if prefix_index is None:
-        prefix_index = torch.zeros(len(answer_ids), dtype=torch.long)
-        if len(prefixes) != 1:
-            raise ValueError(f"{len(prefixes)} prefixes need a prefix_index for the answers.")
-    if not bool(answer_mask.any(dim=1).all()):
+    index = options.get("prefix_index")
+    if index is None and len(prefixes) != 1:
+        raise ValueError(f"{len(prefixes)} prefixes need a prefix_index for the answers.")
+    if not bool(mask.any(dim=1).all()):
         raise ValueError("An answer has no tokens; append the end token or drop it.")
-    device = policy.device
-    answers = _Answers(prefixes, prefix_index, answer_ids.to(device), answer_mask.to(device))
-    longest = int((answer_mask.sum(dim=1).cpu() + answers.prefix_lengths).max())
+    index = torch.zeros(len(ids), dtype=torch.long) if index is None else index
+    if options.get("grad"):
+        prefixes = [Prefix(p.ids) for p in prefixes]
+    answers = _Answers(prefixes, index, ids.to(policy.device), mask.to(policy.device))
+    lengths = mask.sum(dim=1).cpu() + answers.prefix_lengths
+    _refuse_long(policy, int(lengths.max()))
+    if options.get("grad"):
+        return measure(_states(policy, answers), answers.ids, answers.mask)
+    groups = answers.prefix_lengths if policy.has_sliding_window else None
+    budget = token_budget_for(policy, options.get("token_budget", 0))
+    blocks: list[Tensor] = []
+    with torch.no_grad():
+        answers = replace(answers, prefixes=compute_prefixes(policy, prefixes))
+        for attempt in batch_attempts(policy.device, lengths, budget, groups):
+            with attempt as rows:
+                part = answers.part(rows)
+                pieces = measure(_states(policy, part), part.ids, part.mask)
+                blocks = blocks or [x.new_zeros(*mask.shape, *x.shape[2:]) for x in pieces]
+                for block, piece in zip(blocks, pieces, strict=True):
+                    block[rows, : piece.shape[1]] = piece
+    return blocks
+
+
+def _refuse_long(policy: Policy, longest: int) -> None:
     if longest > policy.context_length:
         raise ValueError(
             f"A prompt with its answer is {longest} tokens long, {policy.reference!r} takes at "
             f"most {policy.context_length}. Shorten the question or the answer."
         )
-    return answers
 
 
-@torch.no_grad()
-def _in_micro_batches(
+def _run(
     policy: Policy,
-    answers: _Answers,
-    token_budget: int,
-    measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
-) -> list[Tensor]:
-    """Blocks [B, T, …] of what ``measure(states, ids, mask)`` gives for each micro-batch."""
-    computed = replace(answers, prefixes=compute_prefixes(policy, answers.prefixes))
-    lengths = answers.mask.sum(dim=1).cpu() + answers.prefix_lengths
-    groups = answers.prefix_lengths if policy.has_sliding_window else None
-    budget = token_budget_for(policy, token_budget)
-    blocks: list[Tensor] = []
-    for attempt in batch_attempts(policy.device, lengths, budget, groups):
-        with attempt as rows:
-            part = computed.part(rows)
-            pieces = measure(_states(policy, part), part.ids, part.mask)
-            blocks = blocks or [x.new_zeros(*answers.mask.shape, *x.shape[2:]) for x in pieces]
-            for block, piece in zip(blocks, pieces, strict=True):
-                block[rows, : piece.shape[1]] = piece
-    return blocks
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids [B, T] and a mask of the same shape, True on ids."""
-    block = pad_sequence([torch.tensor(list(row)) for row in rows], batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows])
-    return block, torch.arange(block.shape[1])[None] < lengths[:, None]
-
-
-def _run_prefixes(policy: Policy, batch: Sequence[tuple[int, ...]]) -> tuple[Tensor, Cache]:
-    """Run a right-padded block of prefixes from nothing."""
-    block, mask = _padded(batch)
-    positions = torch.arange(block.shape[1])[None].expand(len(batch), -1)
+    ids: Tensor,
+    mask: Tensor,
+    cache: Cache | None = None,
+    starts: Tensor | None = None,
+) -> tuple[Tensor, Cache]:
+    """Hidden states and grown cache of ids [B, T] behind ``starts`` [B] cached tokens."""
     device = policy.device
-    return run_trunk(
-        policy.trunk, block.to(device), mask.long().to(device), positions.to(device), None
-    )
+    ids, mask = ids.to(device), mask.to(device)
+    starts = torch.zeros(len(ids), dtype=torch.long) if starts is None else starts
+    starts = starts.to(device)[:, None]
+    slots = torch.arange(cache[0][0].shape[2] if cache else 0, device=device)
+    mask = torch.cat([slots < starts, mask], dim=1).long()
+    positions = starts + torch.arange(ids.shape[1], device=device)
+    return run_trunk(policy.trunk, ids, mask, positions, cache)
 
 
 def _states(policy: Policy, answers: _Answers) -> Tensor:
-    """Hidden states [B, T, H] that predict each answer token, on computed prefixes."""
+    """Hidden states [B, T, H] that predict each answer token; prefixes run if they have not."""
     used, index = torch.unique(answers.index, return_inverse=True)
     prefixes = [answers.prefixes[i] for i in used.tolist()]
-    cache = tuple(stack_caches([p.cache for p in prefixes], max(len(p.ids) for p in prefixes)))
-    last = torch.stack([p.hidden[-1] for p in prefixes])
-    return _states_on_cache(policy, answers, index, last, cache)
-
-
-def _states_with_gradient(policy: Policy, answers: _Answers) -> Tensor:
-    """The same with the prefixes run anew, gradients as the caller set them."""
-    used, index = torch.unique(answers.index, return_inverse=True)
-    prefixes = [answers.prefixes[i].ids for i in used.tolist()]
-    hidden, cache = _run_prefixes(policy, prefixes)
-    ends = torch.tensor([len(ids) - 1 for ids in prefixes], device=hidden.device)
-    last = hidden[torch.arange(len(prefixes), device=hidden.device), ends]
-    return _states_on_cache(policy, answers, index, last, cache)
-
-
-def _states_on_cache(
-    policy: Policy, answers: _Answers, index: Tensor, last: Tensor, cache: Cache
-) -> Tensor:
-    """States of answers whose prefix is row ``index`` [B] of ``cache``, with last states [P, H]."""
-    device = policy.device
-    index, lengths = index.to(device), answers.prefix_lengths.to(device)
+    computed = [p for p in prefixes if isinstance(p, ComputedPrefix)]
+    if computed:
+        width = max(len(p.ids) for p in computed)
+        cache = tuple(stack_caches([p.cache for p in computed], width))
+        last = torch.stack([p.hidden[-1] for p in computed])
+    else:
+        block, mask = answer_block([p.ids for p in prefixes])
+        hidden, cache = _run(policy, block, mask)
+        ends = mask.sum(dim=1).to(hidden.device) - 1
+        last = hidden[torch.arange(len(prefixes), device=hidden.device), ends]
+    index = index.to(policy.device)
     # Not last[index]: with several threads its gradient adds up in an order of the moment.
     first = last.index_select(0, index)[:, None]
     if answers.ids.shape[1] == 1:
         return first
-    slots = torch.arange(cache[0][0].shape[2], device=device)[None]
-    prefix_mask = (slots < lengths[:, None]).long()
-    mask = torch.cat([prefix_mask, answers.mask[:, :-1].long()], dim=1)
-    positions = lengths[:, None] + torch.arange(answers.ids.shape[1] - 1, device=device)
     grown = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in cache)
-    hidden, _ = run_trunk(policy.trunk, answers.ids[:, :-1], mask, positions, grown)
+    ids, mask = answers.ids[:, :-1], answers.mask[:, :-1]
+    hidden, _ = _run(policy, ids, mask, grown, answers.prefix_lengths)
     return torch.cat([first, hidden], dim=1)
 
 

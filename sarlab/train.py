@@ -13,15 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sarlab.config import TrainConfig
-from sarlab.experience import (
-    Batch,
-    Clock,
-    answer_rows,
-    collect,
-    reference_logps,
-    step_metrics,
-    step_warnings,
-)
+from sarlab.experience import Batch, Clock, collect, reference_logps, step_record
 from sarlab.losses import (
     explained_variance,
     gae,
@@ -75,14 +67,16 @@ def grpo_steps(
         clock.lap("update")
         state.step += 1
         state.best_accuracy = max(state.best_accuracy, float(batch.inputs.correct.mean()))
-        metrics = {
-            **step_metrics(state.step, batch, rewards, config),
-            "no_signal_share": share_without_signal(rewards, group_ids),
-            "learning_rate": rate,
+        yield step_record(
+            state.step,
+            batch,
+            rewards,
+            advantages,
+            config,
+            no_signal_share=share_without_signal(rewards, group_ids),
+            learning_rate=rate,
             **{k: sum(u[k] for u in updates) / len(updates) for k in updates[0]},
-        }
-        table = tuple(answer_rows(state.step, "train", batch, rewards, advantages))
-        yield StepRecord(state.step, metrics, table, tuple(step_warnings(metrics)))
+        )
 
 
 def ppo_steps(
@@ -125,15 +119,17 @@ def ppo_steps(
         answer_advantages = (advantages * mask).sum(dim=1) / mask.sum(dim=1)
         state.step += 1
         state.best_accuracy = max(state.best_accuracy, float(batch.inputs.correct.mean()))
-        metrics = {
-            **step_metrics(state.step, batch, rewards, config),
-            "no_signal_share": float(rewards.std() < 1e-8),
-            "learning_rate": rate,
-            "explained_variance": explained_variance(values_old[mask], returns[mask]),
+        yield step_record(
+            state.step,
+            batch,
+            rewards,
+            answer_advantages,
+            config,
+            no_signal_share=float(rewards.std() < 1e-8),
+            learning_rate=rate,
+            explained_variance=explained_variance(values_old[mask], returns[mask]),
             **{k: sum(u[k] for u in updates) / len(updates) for k in updates[0]},
-        }
-        table = tuple(answer_rows(state.step, "train", batch, rewards, answer_advantages))
-        yield StepRecord(state.step, metrics, table, tuple(step_warnings(metrics)))
+        )
 
 
 def _collect(state: TrainState, task: Task, config: TrainConfig, on_token: OnToken | None) -> Batch:

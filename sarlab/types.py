@@ -40,12 +40,14 @@ class Question:
         return hashlib.sha256(folded.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _check(name: str, value: Tensor | None, shape: tuple[int, ...], record: str) -> None:
-    if value is not None and tuple(value.shape) != shape:
-        raise ValueError(
-            f"{record}.{name} has shape {tuple(value.shape)}, expected {shape}. "
-            "All fields of one record describe the same answers."
-        )
+def _check(record: object, names: str, shape: tuple[int, ...]) -> None:
+    for name in names.split():
+        value = getattr(record, name)
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(
+                f"{type(record).__name__}.{name} has shape {tuple(value.shape)}, expected {shape}. "
+                "All fields of one record describe the same answers."
+            )
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,8 @@ class Rollouts:
 
     def __post_init__(self) -> None:
         rows, width = self.answer_ids.shape
-        for name in ("answer_mask", "logps"):
-            _check(name, getattr(self, name), (rows, width), "Rollouts")
-        for name in ("group_ids", "truncated"):
-            _check(name, getattr(self, name), (rows,), "Rollouts")
+        _check(self, "answer_mask logps", (rows, width))
+        _check(self, "group_ids truncated", (rows,))
         if len(self.texts) != rows:
             raise ValueError(f"Rollouts.texts has {len(self.texts)} entries for {rows} answers.")
         if self.answer_mask.dtype != torch.bool:
@@ -121,20 +121,11 @@ class RewardInputs:
 
     def __post_init__(self) -> None:
         rows, width = self.answer_mask.shape
-        for name in ("correct", "group_ids"):
-            _check(name, getattr(self, name), (rows,), "RewardInputs")
-        for name in (
-            "logps_conditioned",
-            "logps_standalone",
-            "copied",
-            "line_ids",
-            "entropy",
-            "self_certainty",
-        ):
-            _check(name, getattr(self, name), (rows, width), "RewardInputs")
+        _check(self, "correct group_ids", (rows,))
+        _check(self, "logps_conditioned logps_standalone copied line_ids", (rows, width))
+        _check(self, "entropy self_certainty", (rows, width))
         if self.gold_mask is not None:
-            for name in ("gold_logps", "gold_logps_without"):
-                _check(name, getattr(self, name), tuple(self.gold_mask.shape), "RewardInputs")
+            _check(self, "gold_logps gold_logps_without", tuple(self.gold_mask.shape))
         if not bool(self.answer_mask.any(dim=1).all()):
             empty = (~self.answer_mask.any(dim=1)).nonzero().flatten().tolist()
             raise ValueError(

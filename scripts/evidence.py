@@ -266,20 +266,27 @@ def earlier() -> Iterator[dict[str, Any]]:
 
 
 def ppo() -> Iterator[dict[str, Any]]:
-    """PPO's runs: training accuracy in windows of steps, and the lowest one of five steps."""
+    """PPO's runs: training accuracy in windows of steps, and the lowest ones after step 20."""
+    runs = {}
     for arm in ("ppo", "sa_ppo_0.2"):
         for seed in range(3):
             lines = (DATA / f"study/{arm}-s{seed}/metrics.jsonl").read_text().splitlines()
-            accuracy = pd.Series({m["step"]: m["accuracy"] for m in map(json.loads, lines)})
-            late = accuracy.loc[20:]
-            worst = late.rolling(5).mean()
-            yield {
-                "run": f"{arm}-s{seed}",
-                "steps 41–49": f"{100 * accuracy.loc[41:49].mean():.0f}%",
-                "steps 50–56": f"{100 * accuracy.loc[50:56].mean():.0f}%",
-                "steps 57–60": f"{100 * accuracy.loc[57:60].mean():.0f}%",
-                "lowest five steps after 20": f"{100 * worst.min():.0f}% at {worst.idxmin()}",
-            }
+            metrics = pd.DataFrame(map(json.loads, lines))
+            runs[f"{arm}-s{seed}, rate 1e-3"] = metrics.set_index("step").accuracy
+    halved = pd.read_parquet(DATA / "rewards/ppo-steps.parquet").set_index("step")
+    for (arm, seed), metrics in halved.groupby(["arm", "seed"], sort=False):
+        runs[f"{arm.removesuffix('_5e-4')}-s{seed}, rate 5e-4"] = metrics.accuracy
+    for name, accuracy in runs.items():
+        late = accuracy.loc[20:]
+        worst = late.rolling(5).mean()
+        yield {
+            "run": name,
+            "steps 41–49": f"{100 * accuracy.loc[41:49].mean():.0f}%",
+            "steps 50–56": f"{100 * accuracy.loc[50:56].mean():.0f}%",
+            "steps 57–60": f"{100 * accuracy.loc[57:60].mean():.0f}%",
+            "lowest five steps after 20": f"{100 * worst.min():.0f}% at {worst.idxmin()}",
+            "lowest step after 20": f"{100 * late.iloc[1:].min():.0f}% at {late.iloc[1:].idxmin()}",
+        }
 
 
 def smollm2() -> Iterator[dict[str, Any]]:

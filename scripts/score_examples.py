@@ -3,9 +3,33 @@
 Run again when the examples, the prompt or the model change: python scripts/score_examples.py
 """
 
-from sarlab import load_policy
-from sarlab.widgets.candidates import read_examples, score_candidates
-from sarlab.widgets.stored import EXAMPLE_SCORES, write_scores
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sarlab import Policy, load_policy
+from sarlab.widgets.candidates import Candidate, read_examples, score_candidates
+from sarlab.widgets.stored import EXAMPLE_SCORES, identity, text_key, token_keys
+
+
+def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) -> None:
+    """Write scores with the hashes by which ``stored_scores`` finds them again."""
+    scores = [c.score for c in candidates]
+    logs = pa.list_(pa.float32())
+    table = pa.table(
+        {
+            "key": token_keys(policy, candidates),
+            "text_key": [text_key(c) for c in candidates],
+            "token_ids": pa.array([s.token_ids for s in scores], pa.list_(pa.int32())),
+            "tokens": [s.tokens for s in scores],
+            "logps_conditioned": pa.array([s.logps_conditioned for s in scores], logs),
+            "logps_standalone": pa.array([s.logps_standalone for s in scores], logs),
+        }
+    )
+    table = table.replace_schema_metadata(dict(identity(policy)))
+    pq.write_table(table, path, compression="zstd")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ set -euo pipefail
 clone=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
 lab=
-trap '[ -z "$lab" ] || kill "$lab" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap '[ -z "$lab" ] || kill -- "-$lab" 2>/dev/null || true; rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 export JUPYTER_CONFIG_DIR="$work/config" JUPYTER_RUNTIME_DIR="$work/runtime"
 unset PYTHONPATH
@@ -35,7 +35,7 @@ test -s runs/first/summary.json
 "$sarlab" inspect runs/first >inspect.txt
 grep -q "^sarlab: " inspect.txt
 
-"$sarlab" lab notebooks --no-browser --port 18765 --IdentityProvider.token=try >lab.log 2>&1 &
+setsid "$sarlab" lab notebooks --no-browser --port 18765 --IdentityProvider.token=try >lab.log 2>&1 &
 lab=$!
 for _ in $(seq 90); do
     if curl -fs "http://127.0.0.1:18765/api/contents?token=try" 2>/dev/null | grep -q 01_reward; then

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from sarlab.tasks import judge
-from sarlab.tasks.answer_line import find_value, is_prose, nesting, unwrap
-from sarlab.tasks.plain_numbers import NotANumber, canonical, parse_number
+from sarlab.tasks.answer_line import Refused, find_value, is_prose, nesting, unwrap
+from sarlab.tasks.plain_numbers import canonical, parse_number
 from sarlab.tasks.verify import Verdict
 
 LIMIT_S = 1.0
@@ -44,7 +44,7 @@ def check_number(value: str) -> None:
     reason = None
     try:
         number = parse_number(value)
-    except NotANumber as error:
+    except Refused as error:
         reason = error.reason
     if reason is not None:
         assert reason in {"no value", "several values", "too long"}

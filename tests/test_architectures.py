@@ -21,10 +21,11 @@ from sarlab.launch.trl import SARTrainer, grpo_config
 from sarlab.models import (
     LIMIT,
     Policy,
-    _Check,
     add_lora,
     check_left_padding,
+    difference_of,
     load_policy,
+    rounding_limit,
     wrap_policy,
 )
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
@@ -241,6 +242,7 @@ LINEAR_ATTENTION = {
     "linear_value_head_dim": 8,
 }
 MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+PARTS = ("head", "cache", "padding", "sampling")
 # class and configuration of transformers, fields beside SHAPE, the part that the refusal names
 REFUSED: dict[str, tuple[str, str, dict, str]] = {
     "modernbert-decoder": (
@@ -335,7 +337,7 @@ def test_positions_that_count_padding_are_refused_on_the_trl_path_only(tmp_path:
     tokenizer = random_policy("llama").tokenizer
     model = random_model("GPT2LMHeadModel", "GPT2Config", {}, len(tokenizer))
     policy = wrap_policy(model, tokenizer, "gpt2")
-    assert max(difference() for difference in _Check(policy).parts().values()) < 1e-5
+    assert max(difference_of(policy, part) for part in PARTS) < 1e-5
     questions = load_task("word_problems").train_batch(1, CONFIG.questions, 0)
     with pytest.raises(ValueError, match=r"cannot be trained by TRL.*move by up to 0\.[0-9]+ nats"):
         SARTrainer(policy, questions, CONFIG, grpo_config(CONFIG, tmp_path / "out"))
@@ -349,10 +351,8 @@ def test_the_papers_models_pass_by_a_wide_margin(name: str, dtype: torch.dtype) 
     architecture, changes, _ = PAPER_MODELS[name]
     policy = random_policy(architecture, **changes)
     policy.model.to(dtype)
-    check = _Check(policy)
-    with torch.no_grad():
-        limit = check.limit()
-        difference = max(difference() for difference in check.parts().values())
+    limit = rounding_limit(policy)
+    difference = max(difference_of(policy, part) for part in PARTS)
     assert (limit == LIMIT) == (dtype == torch.float32)
     assert difference < limit * (0.01 if dtype == torch.float32 else 0.5)
 

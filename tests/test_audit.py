@@ -11,11 +11,11 @@ from sarlab import load_policy, load_task, verify
 from sarlab.audit.__main__ import audit_text, main, named_reward
 from sarlab.audit.failures import attacks
 from sarlab.audit.reward_audit import (
-    Finding,
     TrainingFinding,
     audit_reward,
     from_trl,
     sample_cases,
+    win_rate,
 )
 from sarlab.rewards import REWARDS
 
@@ -124,9 +124,9 @@ def test_a_planted_fault_is_found(function, tiny, cases) -> None:
 def test_bonuses_that_stand_alone_are_found(tiny, cases) -> None:
     for name in ("sar_alone",):
         audit = audited(name, tiny, cases)
-        won = {f.attack for f in audit.findings if f.flagged}
-        assert {"cut-off reasoning", "other language"} <= won
-        assert all(f.remedied == 0 for f in audit.findings if f.flagged)  # correctness cures it
+        won = audit.findings[audit.findings["flagged"]]
+        assert {"cut-off reasoning", "other language"} <= set(won["attack"])
+        assert (won["remedied"] == 0).all()  # correctness cures it
 
 
 def right(completions, answer, **_):
@@ -176,9 +176,10 @@ def test_attacks_are_wrong_by_construction(cases) -> None:
 
 def test_the_interval_and_the_threshold_by_hand() -> None:
     """Wilson for 1 of 20 is [0.9%, 23.6%], for 5 of 20 [11.2%, 46.9%]."""
-    few, many = (Finding("a", 20, won, 0, ("", "", 0.0)) for won in (1, 5))
-    assert few.interval == pytest.approx((0.009, 0.236), abs=1e-3) and not few.flagged
-    assert many.interval == pytest.approx((0.112, 0.469), abs=1e-3) and many.flagged
+    few, many = (win_rate([True] * won + [False] * (20 - won)) for won in (1, 5))
+    assert (few["won_low"], few["won_high"]) == pytest.approx((0.009, 0.236), abs=1e-3)
+    assert (many["won_low"], many["won_high"]) == pytest.approx((0.112, 0.469), abs=1e-3)
+    assert many["flagged"] and not few["flagged"]
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,11 @@ def test_two_answers_are_pinned_side_by_side(page, group, pictures) -> None:
     expected = {c.label: signed(c.score.sar) for c in group}
     for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly_right")):
         view.locator(".sarlab-number b", has_text=expected[kind]).first.wait_for()
+    cues = page.locator(f"{BENCH} .sarlab-compact .sarlab-cue")
+    for view, cue in zip(views.all(), cues.all(), strict=True):
+        steps = view.locator(".sarlab-steps")
+        hidden = steps.evaluate("(e) => e.scrollHeight - e.clientHeight")
+        assert (hidden > 4) == ("scroll for" in cue.text_content())
     shoot(page, pictures, "ab")
 
 
@@ -315,7 +320,12 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     visible_boxes[0].fill("64")
     visible_boxes[1].fill("60")
     visible_boxes[1].press("Tab")
+    at_rest = page.locator(f"{BENCH} .sarlab-ranking").bounding_box()["y"]
     page.locator(f"{BENCH} button", has_text="Sample").click()
+    growing = page.locator(f"{BENCH} .sarlab-growing").first
+    growing.wait_for()
+    table = page.locator(f"{BENCH} .sarlab-ranking").bounding_box()["y"]
+    assert abs(table - at_rest) < 2, "the progress moved the table"
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
     # Before the pictures, which take as long as all 64 answers on a fast machine.
     page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
@@ -547,8 +557,14 @@ def test_a_question_is_typed_and_answers_are_pasted(page) -> None:
 def test_a_file_is_loaded(page, tmp_path) -> None:
     fold(page, open_it=True)
     path = tmp_path / "my answers.jsonl"
-    path.write_text('{"question": "What is 1 + 1?", "answer": "Answer: 2", "label": "mine"}\n' * 2)
+    good = '{"question": "What is 1 + 1?", "answer": "Answer: 2", "label": "mine"}\n' * 2
     button = page.locator(f"{BENCH} button", has_text="Load a file")
+    path.write_text("{no json\n")
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
+    page.locator(f"{BENCH} .sarlab-source .sarlab-status", has_text="not valid JSON").wait_for()
+    path.write_text(good)
     with page.expect_file_chooser() as chooser:
         button.click()
     chooser.value.set_files(path)
@@ -702,7 +718,8 @@ def test_the_audit_says_what_it_looked_for_and_widens(page) -> None:
 def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     tab(page, "Runs")
     page.locator(f"{BENCH} .sarlab-runs button", has_text="Open in the workbench").click()
-    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="from a run").first.wait_for()
+    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sa_grpo-s0, step").first.wait_for()
+    page.locator(f"{BENCH} .sarlab-source", has_text=f"Here {MODEL} scores it").wait_for()
     page.wait_for_function(
         "document.querySelector('.sarlab-workbench li.lm-mod-current').textContent === 'Tokens'"
     )
@@ -858,7 +875,7 @@ def test_the_static_twin_has_the_markup_of_the_live_view(tmp_path) -> None:
         live, twin = (page.locator(name).evaluate(TREE) for name in ("#live", "#twin"))
         assert len(live) == len(pieces) and live == twin
         numbers = page.locator("#live .sarlab-numbers b").all_text_contents()
-        assert numbers == [value for _, value in view.numbers()]
+        assert numbers == [value for _, value in view.numbers]
         scales = [
             page.locator(f"{name} .sarlab-legend").evaluate(
                 "(e) => [...e.children].map((c) => [c.textContent.trim(), c.className])"
@@ -904,13 +921,32 @@ def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
         assert longest < 2000
 
 
+# When a reader first sees what, in ms; the third cell of code loads the model.
+MARK_TIMES = """() => {
+    const marks = window.marks = {};
+    const look = () => {
+        const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
+        const seen = {
+            example: document.querySelector('.sarlab-static .sarlab-token'),
+            loaded: cells.filter((c) => c.type === 'code')[2].sharedModel.execution_count,
+            table: [...document.querySelectorAll('.jp-OutputArea th')]
+                .some((cell) => cell.textContent === 'mean SAR'),
+            view: document.querySelector('.sarlab-workbench .sarlab-tokens .sarlab-token'),
+        };
+        for (const name in seen) if (seen[name] && !marks[name]) marks[name] = performance.now();
+        setTimeout(look, 50);
+    };
+    look();
+}"""
+
+
 def test_speed_from_the_input_event_to_the_repainted_token(lab, tmp_path) -> None:
     port, token, root = lab
     try:
         load_policy("smollm2-135m")
     except ValueError as error:
         pytest.skip(str(error))
-    path = put_notebook(root, "speed.ipynb", "smollm2-135m", 1)
+    path = put_notebook(root, "speed.ipynb", "smollm2-135m", 33)
     texts = [
         "The full boxes hold 14 * 6 = 84 muffins. With the 5 loose ones she has 84 + 5 = 89. After "
         f"giving 9 of them away to the shelter, 89 - 9 = 80 muffins {word}.\nAnswer: 80"
@@ -924,12 +960,18 @@ def test_speed_from_the_input_event_to_the_repainted_token(lab, tmp_path) -> Non
     ]
     with open_page(tmp_path) as page:
         open_notebook(page, port, token, path)
+        page.evaluate(MARK_TIMES)
         run_all_from_menu(page)
         page.wait_for_selector(f"{BENCH} .sarlab-tokens .sarlab-token")
+        page.wait_for_function("() => window.marks.view")
+        seen = page.evaluate("window.marks")
         edited(page, texts[-1])
         near_end = [page.evaluate(TYPE_AND_TIME, [text, 240_000]) for text in texts]
         tokens = page.locator(f'{BENCH} .sarlab-number[data-name="tokens"] b').first.text_content()
         whole = [page.evaluate(TYPE_AND_TIME, [text, 240_000]) for text in fresh]
+    table_s, view_s = ((seen[what] - seen["loaded"]) / 1000 for what in ("table", "view"))
+    print(f"\nafter the model is loaded: first table {table_s:.1f} s, workbench {view_s:.1f} s")
+    assert seen["example"] < seen["loaded"] and max(table_s, view_s) < 10
     edit_ms, whole_ms = statistics.median(near_end), statistics.median(whole)
     rescorer = Rescorer(load_policy("smollm2-135m"), read_examples(1)[0].question)
     alone = []
@@ -943,5 +985,5 @@ def test_speed_from_the_input_event_to_the_repainted_token(lab, tmp_path) -> Non
         f"(median of {len(near_end)}, worst {max(near_end):.0f}); a new answer {whole_ms:.0f} ms "
         f"(median of {len(whole)}, worst {max(whole):.0f}); the library alone {library_ms:.0f} ms"
     )
-    assert edit_ms < max(500, 3 * library_ms)
+    assert edit_ms < 500
     assert whole_ms < max(1500, 9 * library_ms)

@@ -55,6 +55,11 @@ def test_wrong_input_is_explained_and_ends_with_2(arguments, message, capsys) ->
     assert message in capsys.readouterr().err
 
 
+def test_audit_hands_on_its_arguments_and_its_exit_code(capfd) -> None:
+    assert main(["audit", "no_such_reward"]) == 2
+    assert "no_such_reward" in capfd.readouterr().err
+
+
 def test_an_unknown_command_lists_those_there_are(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["tarin"])

@@ -12,6 +12,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -474,7 +475,12 @@ def test_the_view_says_what_the_librarys_says(page, frozen_tiny):
         "This is a nice little problem.\n384+297=671\nAnswer: 671",
         "Café 👍🏽 x.  Y\tz\u202e!",
     ]
-    for score in score_answers(frozen_tiny, QUESTION, texts, alternatives=True):
+    scores = score_answers(frozen_tiny, QUESTION, texts, alternatives=True)
+    whole, values = scores[0], [(-1) ** j * 2.0 for j in range(scores[0].length)]
+    nothing_left = [c - v for c, v in zip(whole.logps_conditioned, values, strict=True)]
+    cancelled = replace(whole, logps_standalone=tuple(nothing_left))
+    assert "cancel" in payload(answer_view(cancelled))["steps"][0][3]
+    for score in [*scores, cancelled]:
         here = {
             "ids": score.token_ids,
             "tokens": score.tokens,

@@ -448,3 +448,12 @@ def test_every_test_that_the_documentation_names_is_there():
         or name not in re.findall(r"^def (test_\w+)\(", (ROOT / file).read_text("utf-8"), re.M)
     ]
     assert not missing, missing
+
+
+def test_the_citation_names_this_version_and_licence():
+    cited = dict(
+        re.findall(r"^([a-z]+): (\S.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    )
+    built = project()["project"]
+    assert (cited["title"], cited["version"]) == (built["name"], built["version"])
+    assert cited["license"] == built["license"]

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from sarlab.runs.rollouts import open_rollouts
-from sarlab.runs.trainer_formats import COLUMNS, FORMATS, MAX_LINE_BYTES
+from sarlab.runs.trainer_formats import COLUMNS, FORMATS
+from sarlab.tasks.rows import MAX_LINE_BYTES
 
 USER = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "1 + 1?"}]
 

@@ -117,7 +117,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_but_a_broken_one_inside_is_an_erro
         file.write('{"step": 2, "accu')
     assert read_metrics(run.folder) == [{"step": 1}]
     write_text(run.folder / "metrics.jsonl", '{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2: not JSON"):
+    with pytest.raises(ValueError, match="line 2: not valid JSON"):
         read_metrics(run.folder)
 
 

@@ -229,3 +229,17 @@ def test_gradients_of_the_head_are_those_of_plain_log_softmax(cap, monkeypatch) 
     for mine, plain in zip(*slopes, strict=True):
         torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-4)
     assert (slopes[0][1][~mask] == 0).all() and slopes[0][1].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_long_rows_run_in_chunks_score_the_same(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = random_policy(architecture)
+    ids = torch.randint(5, 60, (3, 40), generator=torch.Generator().manual_seed(3))
+    mask = torch.arange(40)[None] < torch.tensor([40, 23, 31])[:, None]
+    prefixes, index = [Prefix(tuple(range(5, 25))), Prefix((7, 8, 9))], torch.tensor([0, 1, 1])
+    whole = answer_logps(policy, prefixes, ids, mask, prefix_index=index)
+    monkeypatch.setattr("sarlab._engine.caches._CHUNK", 7)
+    chunked = answer_logps(policy, prefixes, ids, mask, prefix_index=index)
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)

@@ -121,7 +121,7 @@ BAD_FILES = {
     "a list as answer": (lines({"question": "a?", "answer": [1]}), r"'answer' is \[1\] \(list\)"),
     "null": (lines({"question": None, "answer": "1"}), r"'question' is None \(NoneType\)"),
     "true": (lines({"question": "a?", "answer": True}), r"'answer' is True \(bool\)"),
-    "NaN": ('{"question": "a?", "answer": NaN}\n', "line 1: not valid JSON .NaN"),
+    "NaN": ('{"question": "a?", "answer": NaN}\n', r"line 1: field 'answer' is nan \(float\)"),
     "empty file": ("", "is empty. Give it one JSON object per line"),
     "blank lines": ("\n \n\n", "is empty"),
     "one question": (

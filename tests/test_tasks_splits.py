@@ -209,6 +209,17 @@ def test_importing_the_tasks_stays_light() -> None:
     assert done.stdout.strip() == "[]", done.stdout
 
 
+def test_the_main_lock_needs_no_compiler_and_a_missing_reasoning_gym_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock = (Path(__file__).parents[1] / "requirements.lock").read_text()
+    assert "reasoning-gym==" not in lock
+    assert "pycosat==" not in lock
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    with pytest.raises(ValueError, match=r"not installed.*make install-tasks.*sarlab\[tasks\]"):
+        load_task("chain_sum")
+
+
 def test_every_name_is_listed() -> None:
     assert set(GENERATORS) < set(task_names())
     assert len(task_names()) == len(set(task_names())) == 13

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarlab.tasks import judge, verify
-from sarlab.tasks.plain_numbers import NotANumber, canonical, is_number, parse_number
+from sarlab.tasks.answer_line import Refused
+from sarlab.tasks.plain_numbers import canonical, is_number, parse_number
 
 ACCEPTED_AS_18 = [
     *("18", "18.", " 18 ", "+18", "018", "18.0", "18.00", "$18", "$18.00", "€18", "18%", "18 %"),
@@ -141,7 +142,7 @@ def test_a_third_is_not_its_decimals() -> None:
 
 
 def test_a_gold_answer_is_no_sentence() -> None:
-    with pytest.raises(NotANumber):
+    with pytest.raises(Refused):
         parse_number("Room 12")
     assert parse_number("Room 12", sentence=True) == 12
     assert not is_number("Room 12")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +12,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from policies import random_policy
-from test_widgets_views import six
+from score_examples import write_scores
+from test_widgets_text import fake_score
+from test_widgets_views import candidate, six
 
 from sarlab.display.text import signed
-from sarlab.display.token_view import answer_view
+from sarlab.display.token_view import answer_view, payload
 from sarlab.models import REPOSITORY
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
@@ -27,8 +31,9 @@ from sarlab.widgets.audit import (
 from sarlab.widgets.candidates import Candidate, Draft, judged, read_answers, score_candidates
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.figures import history_figure
+from sarlab.widgets.html import answer_html
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.stored import stored_example, stored_scores, write_scores
+from sarlab.widgets.stored import stored_example, stored_scores
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
 STUDY = REPOSITORY / "data" / "study"
@@ -118,6 +123,44 @@ def test_a_file_keeps_labels_and_order_and_says_what_came_in(bench, tmp_path) ->
     assert read_answers(path)[0].label == "older name"
 
 
+def test_a_file_without_right_answers_says_where_to_type_them(bench) -> None:
+    rows = [
+        {"question": "a?", "answer": "Answer: 1"},
+        {"question": QUESTION, "answer": "So 42.\nAnswer: 42"},
+        {"question": "b?", "answer": "Answer: 2"},
+    ]
+    said = upload(bench, "mine.jsonl", rows)
+    assert "2 not judged" in said and "type it above, beside question 2, 3" in said
+    assert bench.question == QUESTION and len(bench.answers) == 3  # the file has answers to it
+
+
+def test_an_error_of_a_file_goes_when_a_good_one_is_chosen(bench) -> None:
+    too_long = {"question": "a?", "answer": "one two " * 3000, "gold": "1"}
+    with pytest.raises(ValueError, match="1061 tokens long"):
+        upload(bench, "bad.jsonl", [too_long])
+    assert "1 answer left out" in bench.job.words.value and bench.answers == ()
+    said = upload(bench, "good.jsonl", [{"question": "a?", "answer": "Answer: 1", "gold": "1"}])
+    assert said.startswith("good.jsonl: 1 answer to 1 question") and "Error" not in said
+    assert bench.job.words.value == "" and [c.correct for c in bench.answers] == [True]
+    assert "no field" in upload(bench, "bad.jsonl", [{"question": "a?"}])
+    assert "Error" not in upload(bench, "good.jsonl", [{"question": "a?", "answer": "Answer: 1"}])
+
+
+def test_a_file_chosen_during_other_work_is_scored_after_it(bench) -> None:
+    release = threading.Event()
+    bench.job.start("long work", lambda report: release.wait(30))
+    content = json.dumps({"question": "a?", "answer": "Answer: 1", "gold": "1"}).encode()
+    facts = {"type": "", "size": len(content), "last_modified": datetime.now(UTC)}
+    bench.source.upload.value = ({"name": "mine.jsonl", "content": content, **facts},)
+    assert bench.source.message.value.startswith("mine.jsonl: 1 answer") and bench.answers == ()
+    release.set()
+    for _ in range(400):
+        time.sleep(0.05)
+        if bench.answers:
+            break
+    assert [c.correct for c in bench.answers] == [True]
+
+
 def test_an_error_names_the_readers_file(bench) -> None:
     said = upload(bench, "my answers.jsonl", [{"question": "a?"}])
     assert "my answers.jsonl, line 1: no field" in said and "/" not in said.split("<b>")[1][12:60]
@@ -174,7 +217,7 @@ def test_foreign_text_is_said_to_be_foreign(bench) -> None:
     foreign = replace(bench.opened, ppl_conditioned=14_072.0, ppl_standalone=14_014.0)
     assert "mean" not in answer_view(bench.opened).warning
     assert "not trained on such text" in answer_view(foreign).warning
-    bench.answers = tuple(Candidate(foreign, True, "42", "x") for _ in range(2))
+    bench.answers = tuple(candidate(foreign, True, "42", "x") for _ in range(2))
     assert "2 of 2 answers have perplexities in the thousands" in bench.ranking.note.value
     assert "mean little" in bench.ranking.note.value
 
@@ -222,23 +265,19 @@ def test_an_audit_that_finds_nothing_says_what_to_try(frozen_tiny) -> None:
     browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
     browser.mode.value = "audit"
     browser.length.value, browser.sar.value = 5, -0.9
-    right = sum(row.correct for row in browser.rows)
+    right = browser.rows["correct"].sum()
     assert f"0 of {right} correct answers ({len(browser.rows)} logged)" in browser.message.value
     assert "at most 5 tokens and a SAR of at most −0.90" in browser.message.value
     wider = next_wider(browser.rows, 5, -0.9)
-    assert wider is not None and short_with_low_sar(browser.rows, *wider)
+    assert wider is not None and len(short_with_low_sar(browser.rows, *wider))
     browser.wider.click()
-    assert (browser.max_length, browser.max_sar) == pytest.approx(wider)
+    assert browser.limits == pytest.approx(wider)
     assert browser.shown
 
 
 def test_the_next_wider_thresholds_by_hand() -> None:
     rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:3]
-    facts = ((20, 0.12), (60, -0.2), (200, 0.9))
-    rows = [
-        replace(row, correct=True, truncated=False, length=n, sar=sar)
-        for row, (n, sar) in zip(rows, facts, strict=True)
-    ]
+    rows = rows.assign(correct=True, truncated=False, length=[20, 60, 200], sar=[0.12, -0.2, 0.9])
     assert next_wider(rows, 30, 0.0) == (30, pytest.approx(0.15))  # 0.12, up to the slider's step
     assert next_wider(rows, 30, 0.15) == (60, pytest.approx(0.15))
     assert next_wider(rows, 200, 0.9) is None
@@ -250,11 +289,13 @@ def test_questions_are_searched_filtered_and_sorted(frozen_tiny) -> None:
     some = choose_questions(rows, search="STICKERS")
     assert some and len(some) < len(everything)
     assert all("stickers" in text.lower() for text in some.values())
+    answers = [*rows.itertuples()]
     ends = {
         key: [
             r
-            for r in rows
-            if r.question_id == key and r.step == max(x.step for x in rows if x.question_id == key)
+            for r in answers
+            if r.question_id == key
+            and r.step == max(x.step for x in answers if x.question_id == key)
         ]
         for key in list(some)
     }
@@ -268,10 +309,19 @@ def test_questions_are_searched_filtered_and_sorted(frozen_tiny) -> None:
     assert browser.shown == () and "No question" in browser.message.value
 
 
+def test_widening_passes_few_answers_of_the_run() -> None:
+    # 31 tokens at SAR 0.57 are the shortest of this run, and low they are not: half have less.
+    rows = read_audit(STUDY / "sa_grpo_0.2-s0")
+    wider = next_wider(rows, 30, 0.0)
+    assert wider is not None and wider[1] <= 0.2
+    assert len(short_with_low_sar(rows, *wider))
+    assert wider[0] < rows["length"].median() and wider[1] < rows["sar"].median()
+
+
 def test_colours_of_sar_fit_the_answers_shown() -> None:
     rows = read_audit(STUDY / "sa_grpo_0.2-s0")[:4]
-    rows = [replace(row, sar=sar) for row, sar in zip(rows, (0.1, 0.16, 0.2, -0.03), strict=True)]
-    axis = history_figure(rows).layout.coloraxis
+    rows = rows.assign(sar=[0.1, 0.16, 0.2, -0.03])
+    axis = history_figure([*rows.itertuples()]).layout.coloraxis
     assert (axis.cmin, axis.cmax) == pytest.approx((-0.2, 0.2))
     assert axis.colorbar.title.text == "SAR, ±0.20"
 
@@ -285,13 +335,64 @@ def test_a_logged_answer_goes_to_the_workbench(frozen_tiny) -> None:
     assert made.answers[0].correct is row.correct and made.tabs.selected_index == 0
 
 
+def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) -> None:
+    made = Workbench(frozen_tiny, runs=STUDY)
+    row, run = made.run_browser.shown[0], Path(made.run_browser.run).name
+    made.add([Draft(row.question, "Another.\nAnswer: 1", row.gold, "typed")])
+    made.open_question(row.question, wait=True)
+    made.tokens.panel.text = "what stood there"
+    emptied = []
+    made.tokens.panel.observe(lambda change: emptied.append(change["new"]), "text")
+    made.run_browser.to_bench.click()
+    made.wait()
+    assert emptied == ["", row.answer] or emptied == [row.answer]
+    assert made.answers[made.answer].label == f"{run}, step {row.step}"
+    assert made.opened.answer == row.answer  # not the answer that the question had before
+    said = made.source.message.value
+    assert run in said and f"step {row.step}" in said and "tiny scores it" in said
+
+
+def test_an_answer_that_waits_for_its_score_leaves_the_box_empty(bench) -> None:
+    release = threading.Event()
+    bench.job.start("long work", lambda report: release.wait(30))
+    bench.add([Draft("a?", "Answer: 1", "1")])
+    bench.open_question("a?")
+    assert bench.tokens.panel.text == "" and bench.opened is None
+    release.set()
+    bench.wait()
+
+
+def test_samples_in_progress_show_their_text(bench) -> None:
+    seen: list[tuple[str, ...]] = []
+    bench.observe(lambda change: seen.append(change["new"]), "growing")
+    shown: list[str] = []
+    bench.sampling.growing.observe(lambda change: shown.append(change["new"]), "value")
+    bench.sample(2, 30, seed=1, wait=True)
+    texts = [c.score.answer for c in bench.answers[2:]]
+    assert any(seen) and seen[-1] == () and bench.sampling.growing.value == ""
+    for partial in filter(None, seen):
+        assert all(t.startswith(p) for p, t in zip(partial, texts, strict=True))
+    assert any("sarlab-growing" in html for html in shown)
+
+
+def test_steps_have_no_share_where_ups_and_downs_cancel() -> None:
+    pieces = ["One. ", "Two. ", "Answer: ", "1"]
+    view = answer_view(fake_score(pieces, [3.0, -2.9, 0.1, 0.1]))  # 0.3 of 6.1 nats is left
+    assert [step.share for step in view.steps] == [None] * 3
+    html, sent = answer_html(view), payload(view)["steps"]
+    assert html.count("ups and downs nearly cancel") == 3 and " %" not in html
+    assert [step[3] for step in sent] == ["– (ups and downs nearly cancel)"] * 3
+    view = answer_view(fake_score(pieces, [3.0, -0.5, 0.1, 0.1]))
+    assert [step[3] for step in payload(view)["steps"]] == ["+111 %", "−19 %", "+7 %"]
+
+
 def test_stored_scores_are_used_for_their_model_and_text_only(frozen_tiny, tmp_path) -> None:
     drafts = [Draft("1 + 1?", "Answer: 2", "2", "a"), Draft("1 + 1?", "2", "2", "b")]
     path = tmp_path / "scores.parquet"
     fresh = score_candidates(frozen_tiny, drafts)
     write_scores(frozen_tiny, fresh[:1], path)
     first, second = stored_scores(frozen_tiny, drafts, path)
-    assert isinstance(second, Draft) and isinstance(first, Candidate)
+    assert not isinstance(second, Candidate) and isinstance(first, Candidate)
     assert first.score == fresh[0].score and first.correct and first.label == "a"
     changed = [Draft("1 + 2?", "Answer: 2"), Draft("1 + 1?", "Answer: 3")]
     assert stored_scores(frozen_tiny, changed, path) == changed

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from sarlab.answers import AnswerScore, token_name, token_pieces
 from sarlab.display.text import mark_of, number, plain, segments, signed, tint, visible
 from sarlab.display.token_view import answer_view
-from sarlab.widgets.html import answer_html, page, pair_html, ranking_html
+from sarlab.widgets.html import RANKING, answer_html, page, pair_html, records_html
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -178,7 +178,7 @@ def test_views_of_several_answers_escape_too() -> None:
     views = pair_html([("A <b>", answer_view(score)), ("B", answer_view(score))])
     document = page("t <script>", views)
     assert "<script" not in document and "<img" not in document
-    assert ranking_html([]).count("<tr") == 1
+    assert records_html(RANKING, []).count("<tr") == 1
 
 
 def byte_level() -> PreTrainedTokenizerFast:

@@ -22,12 +22,11 @@ from sarlab.widgets.candidates import (
     ranked,
     read_answers,
     read_examples,
-    rejudged,
     score_candidates,
 )
 from sarlab.widgets.designs import DESIGNS, compare_designs, label_means, reward_inputs
 from sarlab.widgets.figures import designs_figure, labels_figure
-from sarlab.widgets.html import designs_html, labels_html, orderings_html, ranking_html
+from sarlab.widgets.html import LABELS, ORDERINGS, RANKING, designs_html, records_html
 
 
 def answer(
@@ -49,6 +48,11 @@ def answer(
     )
 
 
+def candidate(score: AnswerScore, correct: bool | None, gold: str, label: str) -> Candidate:
+    facts = {"score": score, "correct": correct}
+    return Candidate(score.question, score.answer, gold, label, **facts)
+
+
 def six(question: str, shift: float = 0.0) -> list[Candidate]:
     kinds = {
         "concise": ([1.0 + shift] * 4, True),
@@ -59,7 +63,7 @@ def six(question: str, shift: float = 0.0) -> list[Candidate]:
         "off_topic": ([-1.0] * 4, False),
     }
     return [
-        Candidate(answer(values, question=question), correct, "1", kind)
+        candidate(answer(values, question=question), correct, "1", kind)
         for kind, (values, correct) in kinds.items()
     ]
 
@@ -111,7 +115,7 @@ def test_ranking_puts_the_highest_sar_first() -> None:
     assert [group[i].label for i in ranked(group)] == [
         *("concise", "partly_right", "wrong", "redundant", "no_thought", "off_topic"),  # a tie
     ]
-    html = ranking_html(group)
+    html = records_html(RANKING, [group[i] for i in ranked(group)])
     assert html.index("concise") < html.index("partly_right") < html.index("off_topic")
     assert html.count("✓ right") == 3 and html.count("✗ wrong") == 3
 
@@ -179,15 +183,15 @@ def test_groups_are_questions() -> None:
 def test_kind_table_and_orderings_count_questions() -> None:
     both = [*six("q1"), *six("q2", shift=-0.8)]  # concise 0.2 < redundant 0.5 on the second
     rows = {row.label: row for row in label_rows(both)}
-    assert rows["redundant"].questions_below_concise == 1
-    assert rows["concise"].questions_below_concise is None
+    assert rows["redundant"].below_concise == "1 of 2"
+    assert rows["concise"].below_concise == ""
     assert rows["no_thought"].mean_length == 2
     assert rows["wrong"].share_correct == 0.0
     counts = {(o.better, o.worse): (o.holds, o.questions) for o in orderings(both)}
     assert counts["concise", "redundant"] == (1, 2)
     assert counts["redundant", "no_thought"] == (2, 2)
-    assert "<b>1</b> of 2" in orderings_html(orderings(both))
-    assert "1 of 2" in labels_html(label_rows(both))
+    assert ">1 of 2<" in records_html(ORDERINGS, orderings(both))
+    assert "1 of 2" in records_html(LABELS, label_rows(both))
 
 
 def test_figures_hold_the_tables_numbers() -> None:
@@ -210,8 +214,8 @@ def test_figures_hold_the_tables_numbers() -> None:
 
 def test_figures_treat_labels_as_text() -> None:
     group = [
-        Candidate(answer([1.0]), True, "1", "<b>x</b><a href='javascript:1'>"),
-        Candidate(answer([2.0]), False, "1", "b"),
+        candidate(answer([1.0]), True, "1", "<b>x</b><a href='javascript:1'>"),
+        candidate(answer([2.0]), False, "1", "b"),
     ]
     labels = designs_figure(group, compare_designs(group, 0.2)).data[0].y
     assert labels[0].startswith("&lt;b>")
@@ -260,5 +264,5 @@ def test_scoring_keeps_the_order_and_judges(frozen_tiny) -> None:
     assert [c.label for c in found] == ["a", "b", "c", "d"]
     assert [c.correct for c in found] == [True, False, False, None]
     assert seen == [(1, 2), (2, 2)]
-    again = rejudged(found[:1], "6")
-    assert again[0].correct is False and again[0].score is found[0].score
+    again = found[0].judged("6")
+    assert again.correct is False and again.score is found[0].score

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,11 +18,10 @@ from sarlab.display.text import signed
 from sarlab.runs.folder import read_rollouts
 from sarlab.types import Question
 from sarlab.widgets import RunBrowser, Workbench, workbench_html
-from sarlab.widgets.audit import questions_of, read_audit, row_score, short_with_low_sar
+from sarlab.widgets.audit import choose_questions, read_audit, row_score, short_with_low_sar
 from sarlab.widgets.candidates import Draft
-from sarlab.widgets.export import picture, write_html
+from sarlab.widgets.export import picture, run_html, write_html
 from sarlab.widgets.live import JobBar, Stopped
-from sarlab.widgets.snapshot import run_html
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
 OTHER = "Bob has 7 apples and eats 2. How many are left?"
@@ -143,7 +141,7 @@ def test_alpha_moves_the_designs(bench) -> None:
     assert len(bars) == 6
     panel.scope.value = "all"  # one click scores what is missing and draws all questions
     bench.job.wait()
-    assert not any(bench.drafts.values())
+    assert not bench.waiting()
     assert "Output" in type(panel.figure).__name__ and panel.figure.outputs
 
 
@@ -289,22 +287,27 @@ def test_the_run_browser_shows_what_was_logged(run_folder, frozen_tiny) -> None:
 
 def test_the_audit_filters_as_it_says(run_folder, frozen_tiny) -> None:
     rows = read_audit(run_folder)
-    rows = [replace(r, correct=i % 2 == 0, truncated=i == 4) for i, r in enumerate(rows)]
+    n = range(len(rows))
+    rows = rows.assign(correct=[i % 2 == 0 for i in n], truncated=[i == 4 for i in n])
     found = short_with_low_sar(rows, 40, 0.3)
     expected = [
-        r for r in rows if r.correct and not r.truncated and r.length <= 40 and r.sar <= 0.3
+        r.Index
+        for r in rows.itertuples()
+        if r.correct and not r.truncated and r.length <= 40 and r.sar <= 0.3
     ]
-    assert sorted(map(id, found)) == sorted(map(id, expected))
-    assert [r.sar for r in found] == sorted(r.sar for r in found)
-    assert list(questions_of(rows).values()) == [QUESTION, OTHER]
+    assert expected and sorted(found.index) == expected
+    assert list(found["sar"]) == sorted(found["sar"])
+    assert list(choose_questions(rows).values()) == [QUESTION, OTHER]
     browser = RunBrowser(run_folder.parent, tokenizer_of=frozen_tiny)
     browser.mode.value = "audit"
     browser.length.value, browser.sar.value = 40, 0.3
-    assert list(browser.shown) == short_with_low_sar(browser.rows, 40, 0.3)
-    changed = replace(rows[0], answer="another model's text")
+    listed = short_with_low_sar(browser.rows, 40, 0.3)
+    assert [row.Index for row in browser.shown] == list(listed.index)
+    first = next(rows.itertuples())
+    changed = first._replace(answer="another model's text")
     with pytest.raises(ValueError, match="spell another text"):
         row_score(changed, frozen_tiny.tokenizer)
-    unlogged = replace(rows[0], sar=None)
+    unlogged = first._replace(sar=float("nan"))
     with pytest.raises(ValueError, match="logged without"):
         row_score(unlogged, frozen_tiny.tokenizer)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from sarlab.tasks.plain_numbers import NotANumber, canonical, parse_number
+from sarlab.tasks.answer_line import Refused
+from sarlab.tasks.plain_numbers import canonical, parse_number
 
 _DEVANAGARI = {48 + n: 0x0966 + n for n in range(10)}
 
@@ -112,7 +113,7 @@ def authors_ending(solution: str, gold: str) -> str | None:
         return None
     try:
         same = parse_number(match[1].rstrip(".,")) == parse_number(gold)
-    except NotANumber:
+    except Refused:
         return None
     return match[1] + unit if same else None
 
@@ -123,5 +124,5 @@ def intermediate_values(solution: str, gold: str) -> Iterator[str]:
         try:
             if parse_number(value) != parse_number(gold):
                 yield value
-        except NotANumber:
+        except Refused:
             yield value

@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
 _BLOCK = 64  # slots by which a growing cache is enlarged
+_CHUNK = 1_024  # tokens run at once without gradients: an attention mask has chunk × length entries
 
 
 def stack_caches(caches: Sequence[Cache], width: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -32,17 +33,27 @@ def _stack(blocks: Sequence[Tensor], width: int) -> Tensor:
 def run_trunk(
     trunk: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None
 ) -> tuple[Tensor, Cache]:
-    """One forward of a model's trunk: final hidden states [rows, length, H] and the grown cache."""
+    """One forward of a model's trunk: final hidden states [rows, length, H] and the grown cache.
+
+    Without gradients long rows run in chunks, so that memory grows with their length and not with
+    its square.
+    """
     # Without a config every layer keeps its whole past; masks still apply sliding windows.
     past = DynamicCache(ddp_cache_data=cache) if cache is not None else DynamicCache()
-    out = trunk(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=past,
-        use_cache=True,
-    )
-    return out.last_hidden_state, tuple((layer.keys, layer.values) for layer in past.layers)
+    length = ids.shape[1]
+    before, chunk = mask.shape[1] - length, length if torch.is_grad_enabled() else _CHUNK
+    states = [
+        trunk(
+            input_ids=ids[:, start : start + chunk],
+            attention_mask=mask[:, : before + start + chunk],
+            position_ids=positions[:, start : start + chunk],
+            past_key_values=past,
+            use_cache=True,
+        ).last_hidden_state
+        for start in range(0, length, chunk)
+    ]
+    hidden = states[0] if len(states) == 1 else torch.cat(states, dim=1)
+    return hidden, tuple((layer.keys, layer.values) for layer in past.layers)
 
 
 def cache_of_row(cache: Cache, row: int, length: int, width: int | None = None) -> Cache:

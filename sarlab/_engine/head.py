@@ -36,13 +36,18 @@ def target_logps(
     needs_grad = torch.is_grad_enabled() and states.requires_grad
     if needs_grad and frozen_head:
         return _FrozenHeadLogps.apply(states, targets, logits_of, weight, rows)
-    slices = [(states[i : i + rows], targets[i : i + rows]) for i in range(0, len(states), rows)]
-    if needs_grad and len(slices) > 1:
-        # Recomputing a slice in the backward pass is cheaper than keeping its logits.
-        parts = [checkpoint(_slice_logps, logits_of, *x, use_reentrant=False) for x in slices]
-    else:
-        parts = [_slice_logps(logits_of, *x) for x in slices]
-    return torch.cat(parts)
+    slices = [slice(i, i + rows) for i in range(0, len(states), rows)]
+    if not needs_grad:
+        # Into one block: small pieces that outlive the large logits would scatter the heap.
+        logps = torch.empty(len(states), device=states.device)
+        for x in slices:
+            logps[x] = _slice_logps(logits_of, states[x], targets[x])
+        return logps
+    if len(slices) == 1:
+        return _slice_logps(logits_of, states, targets)
+    # Recomputing a slice in the backward pass is cheaper than keeping its logits.
+    parts = [(logits_of, states[x], targets[x]) for x in slices]
+    return torch.cat([checkpoint(_slice_logps, *part, use_reentrant=False) for part in parts])
 
 
 def _slice_logps(logits_of: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor) -> Tensor:

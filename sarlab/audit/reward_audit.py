@@ -12,12 +12,15 @@ import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
-from scipy.stats import binomtest
 
 from sarlab.audit.failures import attacks, ended, word_counts, wrong_value
 from sarlab.config import preset
+from sarlab.evaluation.statistics import mean_interval
 from sarlab.experience import collect, inputs_of_texts
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, reward_named, total_reward
@@ -32,34 +35,6 @@ _REMEDY_ALPHA = 0.2
 _HAIR = 1e-9  # equal pay in floating point
 Case = tuple[Question, str, str]
 """A question, a right answer and an honest wrong one, both the policy's own where it wrote any."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """How often one attack won (or led), with its 95% Wilson interval and its best-paid answer."""
-
-    attack: str
-    questions: int
-    won: int
-    led: int
-    example: tuple[str, str, float]  # question, answer, how much more than the right one it earned
-    remedied: int | None = None  # won after the remedy
-
-    @property
-    def share(self) -> float:
-        """Share of questions on which the attack won."""
-        return self.won / self.questions
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson interval of :attr:`share`."""
-        ci = binomtest(self.won, self.questions).proportion_ci(method="wilson")
-        return float(ci.low), float(ci.high)
-
-    @property
-    def flagged(self) -> bool:
-        """Whether more than TOLERATED of the questions are lost, beyond chance."""
-        return self.interval[0] > TOLERATED
 
 
 @dataclass(frozen=True)
@@ -82,18 +57,25 @@ class TrainingFinding:
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings on one reward."""
+    """All findings on one reward: a row of ``findings`` per attack.
+
+    Columns: ``attack``; ``won`` with its 95% Wilson interval ``won_low`` and ``won_high``, ``led``
+    and, for faults, ``remedied`` (won after the remedy), shares of the questions; ``flagged``:
+    more than TOLERATED of them are lost beyond chance; ``question``, ``answer`` and ``margin`` of
+    the best-paid one (how much more than the right answer it earned).
+    """
 
     reward: str
     alpha: float
-    findings: tuple[Finding, ...]
+    questions: int
+    findings: pd.DataFrame
     training: TrainingFinding | None
 
     @property
     def flagged(self) -> bool:
         """Whether anything was found; the command's exit code."""
         trained = self.training is not None and self.training.flagged
-        return trained or any(f.flagged for f in self.findings)
+        return trained or bool(self.findings["flagged"].any())
 
 
 class TextReward(Reward):
@@ -149,7 +131,7 @@ def audit_reward(
     try:
         cases = cases or sample_cases(policy, task, questions, seed)
         words = word_counts([q for q, _, _ in cases])
-        written, groups = [], []
+        rows = []
         for number, (question, right, wrong) in enumerate(cases, start=1):
             on_progress(f"attacks on question {number} of {len(cases)}")
             texts = attacks(question, right, words)
@@ -158,15 +140,15 @@ def audit_reward(
                 rng = random.Random(f"audit search {seed} {question.id}")
                 pool = [wrong, *texts.values()]
                 texts["found by search"] = _search(question, right, pool, paid, edits, rng)
-            written.append(texts)
-            groups.append(paid([right, wrong, *texts.values()])[1])
-        findings = []
-        for place, attack in enumerate(written[0]):
-            trios = [_rows(inputs, (0, 1, 2 + place)) for inputs in groups]
-            answers = [texts[attack] for texts in written]
-            findings.append(_finding(attack, cases, answers, trios, name, alpha))
+            inputs = paid([right, wrong, *texts.values()])[1]
+            for place, (attack, text) in enumerate(texts.items(), start=2):
+                outcome = _outcome(_rows(inputs, (0, 1, place)), name, alpha)
+                row = {"attack": attack, "question": question.text, "answer": text, **outcome}
+                rows.append(row)
+        table = pd.DataFrame(rows).groupby("attack", sort=False)
+        findings = pd.DataFrame(_finding(part) for _, part in table)
         trained = _train(name, policy, task, alpha, steps, seed, on_progress) if steps else None
-        return Audit(name, alpha, tuple(findings), trained)
+        return Audit(name, alpha, len(cases), findings, trained)
     finally:
         if isinstance(reward, Reward):
             del REWARDS[name]
@@ -215,28 +197,33 @@ def _rows(inputs: RewardInputs, rows: Sequence[int]) -> RewardInputs:
     return dataclasses.replace(inputs, **changed)  # type: ignore[arg-type]
 
 
-def _finding(
-    attack: str,
-    cases: Sequence[Case],
-    texts: Sequence[str],
-    trios: Sequence[RewardInputs],
-    reward: str,
-    alpha: float,
-) -> Finding:
-    """One attack on all questions; ``trios``: a right answer, a wrong one and the attack each."""
-    margins, led, remedied = [], 0, 0
-    for trio in trios:
-        right, wrong, paid = total_reward(trio, reward, alpha).tolist()
-        is_wrong = not bool(trio.correct[2])
-        margins.append(paid - right if is_wrong else -float("inf"))
-        led += is_wrong and paid > wrong + _HAIR
-        cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)
-        remedied += is_wrong and bool(cured[2] >= cured[0] - _HAIR)
-    won = sum(m >= -_HAIR for m in margins)
-    best = max(range(len(cases)), key=margins.__getitem__)
-    example = (cases[best][0].text, texts[best], margins[best])
-    finding = Finding(attack, len(cases), won, led, example)
-    return dataclasses.replace(finding, remedied=remedied) if finding.flagged else finding
+def _outcome(trio: RewardInputs, reward: str, alpha: float) -> dict[str, Any]:
+    """One attack on one question; ``trio``: a right answer, an honest wrong one, the attack."""
+    right, wrong, paid = total_reward(trio, reward, alpha).tolist()
+    is_wrong = not bool(trio.correct[2])
+    cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)
+    return {
+        "margin": paid - right if is_wrong else -float("inf"),
+        "led": is_wrong and paid > wrong + _HAIR,
+        "remedied": is_wrong and bool(cured[2] >= cured[0] - _HAIR),
+    }
+
+
+def _finding(outcomes: pd.DataFrame) -> dict[str, Any]:
+    """One attack on all questions."""
+    rate = win_rate(outcomes["margin"] >= -_HAIR)
+    worst = outcomes.loc[outcomes["margin"].idxmax()].to_dict()
+    means = outcomes[["led", "remedied"]].mean().to_dict()
+    if not rate["flagged"]:
+        del means["remedied"]
+    return {**worst, **rate, "remedied": None, **means}
+
+
+def win_rate(won: Sequence[bool]) -> dict[str, Any]:
+    """Share of questions on which an attack won, its interval, and whether that is a fault."""
+    low, high = mean_interval(won, share=True)
+    share = float(np.mean(won))
+    return {"won": share, "won_low": low, "won_high": high, "flagged": low > TOLERATED}
 
 
 def _search(

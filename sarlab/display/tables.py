@@ -6,13 +6,18 @@ so that it fits light and dark pages; a table wider than the page scrolls by its
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
+
+from sarlab.display.text import BLUE_HEX, ORANGE_HEX
 
 MISSING = "–"
 """What a cell shows that has no value."""
@@ -20,7 +25,6 @@ MISSING = "–"
 _NUMBER = re.compile(r"[<≈]?\s?[+\-−–]?[$(]?\d|[–—+−✓✗]?$")
 _TAG = re.compile(r"<[^>]*>")
 _SIDES = {"l": "left", "c": "center", "r": "right"}
-_LINE = "border-bottom:1px solid rgba(128,128,128,0.35)"
 
 
 @dataclass(frozen=True)
@@ -96,35 +100,27 @@ def html_table(
     ``align``: one of l, c and r per column; by default numbers stand right and text left.
     Everything is escaped but the cells of the columns named in ``markup``, which hold HTML.
     """
-    columns = [[_cell(v) for v in frame.iloc[:, i]] for i in range(len(frame.columns))]
-    if align and len(align) != len(columns):
+    cells = [[_cell(v) for v in frame.iloc[:, i]] for i in range(len(frame.columns))]
+    if align and len(align) != len(cells):
         raise ValueError(
-            f"align is {align!r} for {len(columns)} columns; give one of l, c, r for each."
+            f"align is {align!r} for {len(cells)} columns; give one of l, c, r for each."
         )
-    sides = [_SIDES[a] for a in align] or [_side(i, cells) for i, cells in enumerate(columns)]
-    raw = [name in markup for name in frame.columns]
-    space = [f"padding:3px 10px;text-align:{side}" for side in sides]
-    styles = [
-        f"{start};vertical-align:top;{_wrap(cells)}"
-        for start, cells in zip(space, columns, strict=True)
+    sides = [_SIDES[a] for a in align] or [_side(i, column) for i, column in enumerate(cells)]
+    columns = [
+        (str(name), side, _wrap(column), name in markup)
+        for name, side, column in zip(frame.columns, sides, cells, strict=True)
     ]
-    head = "".join(
-        f'<th style="{start};vertical-align:bottom;{_LINE}">{html.escape(str(name))}</th>'
-        for start, name in zip(space, frame.columns, strict=True)
+    return str(views().table(columns, [*zip(*cells, strict=True)], caption))
+
+
+@functools.cache
+def views() -> Any:
+    """The macros of views.html; each returns HTML in which all text is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
-    lines = []
-    for row in zip(*columns, strict=True):
-        cells = "".join(
-            f'<td style="{style}">{cell if is_raw else html.escape(cell, quote=True)}</td>'
-            for cell, style, is_raw in zip(row, styles, raw, strict=True)
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    title = f'<caption style="text-align:left;padding:4px 10px">{html.escape(caption)}</caption>'
-    return (
-        '<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;'
-        f'font-size:13px;margin:8px 0">{title if caption else ""}'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    environment.globals.update(blue=BLUE_HEX, orange=ORANGE_HEX)
+    return environment.get_template("views.html").module
 
 
 def folded(summary: str, inner: str) -> str:

@@ -32,21 +32,9 @@ _WARNING = (
     "Perplexities in the thousands: the model was not trained on such text, and its SAR says "
     "little."
 )
+_LEAST_NET = 0.2  # |Σ v| / Σ |v|: below, shares of the sum would run into the hundreds
+_NO_SHARE = "– (ups and downs nearly cancel)"
 _STEP_MAX_TOKENS = 120  # a text without sentences is cut too, or folding would not help
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """One token: its text in runs (see ``segments``), colour, underline, and the card's lines."""
-
-    runs: list[str]
-    tint: str
-    line: int
-    title: str
-    facts: list[list[str]]  # [what, with the question, without it]
-    notes: list[str]
-    top_conditioned: list[list[str]]
-    top_standalone: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -56,38 +44,25 @@ class Step:
     start: int
     stop: int
     total_nats: float
-    share: float | None  # None where the sum over all tokens is 0
+    share: float | None  # None where ups and downs nearly cancel: see _LEAST_NET
     opening: str
 
 
 @dataclass(frozen=True)
 class AnswerView:
-    """An answer with all that is shown of it."""
+    """An answer with all that is shown of it; each list has one entry per token.
 
-    score: AnswerScore
-    tokens: tuple[TokenView, ...]
+    ``runs``: its text (see ``segments``). ``cards``: title, facts as [what, with the question,
+    without it], notes, and the likeliest tokens with and without the question.
+    """
+
+    numbers: list[list[str]]
+    warning: str
+    runs: list[list[str]]
+    tints: list[str]
+    lines: list[int]
+    cards: list[list[Any]]
     steps: tuple[Step, ...]
-    correct: bool | None = None
-    truncated: bool = False
-
-    def numbers(self) -> list[list[str]]:
-        """The answer's numbers with their labels."""
-        score = self.score
-        verdict = "" if self.correct is None else "✓ right" if self.correct else "✗ wrong"
-        words = [w for w in (verdict, "truncated at the limit" if self.truncated else "") if w]
-        return [
-            ["SAR", signed(score.sar)],
-            ["ppl(a|q)", number(score.ppl_conditioned)],
-            ["ppl(a)", number(score.ppl_standalone)],
-            ["mean Δ log p", f"{signed(sum(score.values) / score.length)} nats"],
-            ["tokens", str(score.length)],
-            *([["answer", ", ".join(words)]] if words else []),
-        ]
-
-    @property
-    def warning(self) -> str:
-        """What to say of perplexities that mean little; "" for others."""
-        return _WARNING if out_of_depth(self.score) else ""
 
 
 def out_of_depth(score: AnswerScore) -> bool:
@@ -100,21 +75,36 @@ def answer_view(
 ) -> AnswerView:
     """Everything that is shown of a scored answer; ``correct`` is None where it is not judged."""
     values = score.values
+    verdict = {True: "✓ right", False: "✗ wrong", None: ""}[correct]
+    verdicts = [w for w in (verdict, "truncated at the limit" if truncated else "") if w]
+    numbers = [
+        ["SAR", signed(score.sar)],
+        ["ppl(a|q)", number(score.ppl_conditioned)],
+        ["ppl(a)", number(score.ppl_standalone)],
+        ["mean Δ log p", f"{signed(sum(values) / score.length)} nats"],
+        ["tokens", str(score.length)],
+        *([["answer", ", ".join(verdicts)]] if verdicts else []),
+    ]
     without = sar_without_each(values)
-    tokens = tuple(
-        TokenView(
-            runs=segments(piece),
-            tint=tint(v),
-            line=line_of(v),
-            title=f"token {j + 1} of {score.length}: {visible(piece) or 'part of a character'}",
-            facts=_facts(score, j),
-            notes=_notes(score, j, v, without[j]),
-            top_conditioned=_top(score.alternatives_conditioned, j),
-            top_standalone=_top(score.alternatives_standalone, j),
-        )
-        for j, (piece, v) in enumerate(zip(score.tokens, values, strict=True))
+    cards = [
+        [
+            f"token {j + 1} of {score.length}: {visible(piece) or 'part of a character'}",
+            _facts(score, j),
+            _notes(score, j, values[j], without[j]),
+            _top(score.alternatives_conditioned, j),
+            _top(score.alternatives_standalone, j),
+        ]
+        for j, piece in enumerate(score.tokens)
+    ]
+    return AnswerView(
+        numbers=numbers,
+        warning=_WARNING if out_of_depth(score) else "",
+        runs=[segments(piece) for piece in score.tokens],
+        tints=[tint(v) for v in values],
+        lines=[line_of(v) for v in values],
+        cards=cards,
+        steps=split_steps(score.tokens, values),
     )
-    return AnswerView(score, tokens, split_steps(score.tokens, values), correct, truncated)
 
 
 def sar_without_each(values: Sequence[float]) -> list[float | None]:
@@ -141,10 +131,11 @@ def split_steps(pieces: Sequence[str], values: Sequence[float]) -> tuple[Step, .
             bounds.append(j + 1)
     bounds.append(len(pieces))
     total = math.fsum(values)
+    has_shares = abs(total) > _LEAST_NET * math.fsum(map(abs, values))
     steps = []
     for start, stop in itertools.pairwise(bounds):
         nats = math.fsum(values[start:stop])
-        share = nats / total if abs(total) > 1e-9 else None
+        share = nats / total if has_shares else None
         steps.append(Step(start, stop, nats, share, shortened("".join(pieces[start:stop]), 60)))
     return tuple(steps)
 
@@ -161,25 +152,16 @@ def legend() -> dict[str, Any]:
 
 def payload(view: AnswerView) -> dict[str, Any]:
     """The view as JSON for the browser, which computes nothing of its own."""
-    return {
-        "numbers": view.numbers(),
-        "warning": view.warning,
-        "runs": [t.runs for t in view.tokens],
-        "tints": [t.tint for t in view.tokens],
-        "lines": [t.line for t in view.tokens],
-        "cards": [
-            [t.title, t.facts, t.notes, t.top_conditioned, t.top_standalone] for t in view.tokens
-        ],
-        "steps": [
-            [s.start, s.stop, signed(s.total_nats, 2), share_text(s), visible(s.opening)]
-            for s in view.steps
-        ],
-    }
+    steps = [
+        [s.start, s.stop, signed(s.total_nats, 2), share_text(s), visible(s.opening)]
+        for s in view.steps
+    ]
+    return {**vars(view), "steps": steps}
 
 
 def share_text(step: Step) -> str:
-    """A step's share of the whole sum, in per cent."""
-    return "–" if step.share is None else f"{signed(100 * step.share, 0)} %"
+    """A step's share of the whole sum in per cent, or why there is none."""
+    return _NO_SHARE if step.share is None else f"{signed(100 * step.share, 0)} %"
 
 
 def _facts(score: AnswerScore, j: int) -> list[list[str]]:

@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   sarlab score "Ada has 12 apples and buys 5. How many?" "12 + 5 = 17\\nAnswer: 17" "Answer: 17"
   sarlab train -p steps 30 -p alpha 0.1 -p name first
   sarlab inspect runs/first
+  sarlab audit sar_alone
   sarlab lab
 """
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--model", default="tiny", help="tiny, smollm2-135m, a hub id or a folder"
     )
     command(inspect, "open the answers of any trainer's run", add_help=False)
+    command(audit, "break a reward before it trains", add_help=False)
     given, rest = parser.parse_known_args(arguments)
     if rest and given.run is score:
         parser.error(f"unknown: {' '.join(rest)}")
@@ -131,6 +133,11 @@ def inspect(given: argparse.Namespace, rest: list[str]) -> int:
     from sarlab.inspect import main as inspect_main
 
     return inspect_main(rest)
+
+
+def audit(given: argparse.Namespace, rest: list[str]) -> int:
+    """Attack a reward and train on it shortly; the exit code is 1 where a fault was found."""
+    return subprocess.run([sys.executable, "-m", "sarlab.audit", *rest], check=False).returncode
 
 
 if __name__ == "__main__":

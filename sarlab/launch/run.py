@@ -28,7 +28,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
-from sarlab.experience import Batch, answer_rows, step_metrics, step_warnings
+from sarlab.experience import Batch, step_record
 from sarlab.job.logbook import (
     Logbook,
     hardware,
@@ -253,7 +253,7 @@ class _Job(TrainerCallback):
                     "checkpoint with a lower learning_rate.",
                 )
         seconds = time.perf_counter() - self.began
-        record = step_record(step, trainer.batch, trainer.rewards, self.logs, seconds, config)
+        record = engine_record(step, trainer.batch, trainer.rewards, self.logs, seconds, config)
         self.step, validation = step, None
         model = trainer.accelerator.unwrap_model(trainer.model)
         live = dataclasses.replace(trainer.policy, model=model, version=trainer.state.global_step)
@@ -270,7 +270,7 @@ class _Job(TrainerCallback):
             )
 
 
-def step_record(
+def engine_record(
     step: int,
     batch: Batch,
     rewards: torch.Tensor,
@@ -285,8 +285,7 @@ def step_record(
     """
     groups = batch.inputs.group_ids
     advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
-    metrics: dict[str, Any] = {
-        **step_metrics(step, batch, rewards, config),
+    metrics: dict[str, float] = {
         "no_signal_share": share_without_signal(rewards, groups),
         "learning_rate": learning_rate(config, step),
     }
@@ -295,8 +294,7 @@ def step_record(
         if values:
             metrics[ours] = sum(values) / len(values)
     metrics["seconds_engine"] = seconds - sum(batch.seconds.values())
-    rows = tuple(answer_rows(step, "train", batch, rewards, advantages))
-    return StepRecord(step, metrics, rows, tuple(step_warnings(metrics)))
+    return step_record(step, batch, rewards, advantages, config, **metrics)
 
 
 def whole_weights(trainer: SARTrainer) -> bool:

@@ -27,13 +27,13 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad
 
 from sarlab.config import TrainConfig
-from sarlab.experience import Batch, Clock
+from sarlab.experience import Batch, Clock, reward_inputs
 from sarlab.models import Policy, check_left_padding, lora_config
 from sarlab.prompts import chat_turns, conditioned_ids, control_tokens, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.tasks import judge_all, opens_thought
-from sarlab.types import Question, RewardInputs, Rollouts
+from sarlab.types import Question, Rollouts
 from sarlab.update import learning_rate
 
 PROMPT_TOKENS = 1024  # longest prompt that micro-batches are planned for, as in the paper
@@ -260,12 +260,11 @@ class SARTrainer(GRPOTrainer):
             truncated=~torch.isin(last, torch.tensor(policy.eos_ids)),
             texts=tuple(gather_object(texts)),
         )
-        inputs = RewardInputs(
-            correct=torch.tensor([float(v.correct) for v in verdicts]),
-            group_ids=groups,
-            answer_mask=mask,
-            logps_conditioned=conditioned,
-            logps_standalone=standalone,
+        inputs = reward_inputs(
+            rollouts,
+            verdicts,
+            conditioned,
+            standalone,
             budget=config.length_budget or config.max_answer_tokens,
             progress=self.state.global_step // updates_per_step(config) / config.steps,
         )

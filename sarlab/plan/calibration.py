@@ -94,10 +94,8 @@ def check_calibration(
             policy, prefixes, group_size=samples, max_answer_tokens=length, seed="calibration"
         )
         prefixes = [prefixes[group] for group in drawn.group_ids.tolist()]
-        answers = [
-            ids[mask].tolist()
-            for ids, mask in zip(drawn.answer_ids, drawn.answer_mask, strict=True)
-        ]
+        both = zip(drawn.answer_ids, drawn.answer_mask, strict=True)
+        answers = [ids[mask].tolist() for ids, mask in both]
     ids = [
         encode_answer(policy.tokenizer, a, policy.end_id) if isinstance(a, str) else list(a)
         for a in answers

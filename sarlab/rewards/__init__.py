@@ -19,32 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sarlab.rewards.published import (
-    alp,
-    cosine,
-    dast,
-    empo,
-    entropy,
-    given,
-    group_reduce,
-    grpo_lambda,
-    intuitor,
-    kimi,
-    l1_exact,
-    l1_max,
-    laser,
-    latro,
-    linear_length,
-    majority,
-    nover,
-    pmi,
-    rlpr,
-    short_rl,
-    shorter_better,
-    soft_overlong,
-    verifree,
-    vr_cli,
-)
+from sarlab.rewards import published as by  # by others
+from sarlab.rewards.published import given, group_reduce
 from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
 
@@ -194,28 +170,32 @@ REWARDS: dict[str, Reward] = {
     "sar_masked": Reward(sar_masked, True, "right, and SAR without copies", needs=("copied",)),
     "sar_right": Reward(sar_right, True, "right, and SAR for right answers only"),
     "filler_share": Reward(filler_share, True, "right, and no lines that serve nothing", **_LINES),
-    "kimi": Reward(kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
-    "shorter_better": Reward(shorter_better, False, "right, and near the shortest one", **_GROUP),
-    "short_rl": Reward(short_rl, False, "right, and short while accuracy holds", **_GROUP),
-    "laser": Reward(laser, False, "right, and within the budget", **_BUDGET),
-    "alp": Reward(alp, False, "right, and short where the question is easy", **_BUDGET),
-    "linear_length": Reward(linear_length, False, "right, and short (prime-rl)", **_GROUP),
-    "grpo_lambda": Reward(grpo_lambda, False, "right, and short where most are", **_GROUP),
-    "dast": Reward(dast, False, "right, and near a budget set by difficulty", **_BUDGET),
-    "cosine": Reward(cosine, False, "right and short, wrong and long", **_BUDGET, **_ALONE),
-    "soft_overlong": Reward(soft_overlong, False, "right, and not near the limit", **_BUDGET),
-    "l1_exact": Reward(l1_exact, False, "right, and as long as the budget", **_BUDGET),
-    "l1_max": Reward(l1_max, False, "right and below the budget", **_BUDGET, **_ALONE),
-    "entropy": Reward(entropy, False, "right, and sure at each token", needs=("entropy",)),
-    "intuitor": Reward(intuitor, False, "right, and far from uniform", needs=("self_certainty",)),
-    "pmi": Reward(pmi, True, "right, and what the question gives in all, in nats"),
-    "verifree": Reward(verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
-    "rlpr": Reward(rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
-    "nover": Reward(nover, False, "the gold's rank, and brevity", **_GOLD, **_ALONE, **_GROUP),
-    "vr_cli": Reward(vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
-    "latro": Reward(latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
-    "majority": Reward(majority, False, "agrees with most of the group", **_KEYS),
-    "empo": Reward(empo, False, "share of the group that agrees", **_KEYS),
+    "kimi": Reward(by.kimi, False, "right, and short within the group (Kimi k1.5)", **_GROUP),
+    "shorter_better": Reward(
+        by.shorter_better, False, "right, and near the shortest one", **_GROUP
+    ),
+    "short_rl": Reward(by.short_rl, False, "right, and short while accuracy holds", **_GROUP),
+    "laser": Reward(by.laser, False, "right, and within the budget", **_BUDGET),
+    "alp": Reward(by.alp, False, "right, and short where the question is easy", **_BUDGET),
+    "linear_length": Reward(by.linear_length, False, "right, and short (prime-rl)", **_GROUP),
+    "grpo_lambda": Reward(by.grpo_lambda, False, "right, and short where most are", **_GROUP),
+    "dast": Reward(by.dast, False, "right, and near a budget set by difficulty", **_BUDGET),
+    "cosine": Reward(by.cosine, False, "right and short, wrong and long", **_BUDGET, **_ALONE),
+    "soft_overlong": Reward(by.soft_overlong, False, "right, and not near the limit", **_BUDGET),
+    "l1_exact": Reward(by.l1_exact, False, "right, and as long as the budget", **_BUDGET),
+    "l1_max": Reward(by.l1_max, False, "right and below the budget", **_BUDGET, **_ALONE),
+    "entropy": Reward(by.entropy, False, "right, and sure at each token", needs=("entropy",)),
+    "intuitor": Reward(
+        by.intuitor, False, "right, and far from uniform", needs=("self_certainty",)
+    ),
+    "pmi": Reward(by.pmi, True, "right, and what the question gives in all, in nats"),
+    "verifree": Reward(by.verifree, False, "how likely the gold is then", **_GOLD, **_ALONE),
+    "rlpr": Reward(by.rlpr, False, "how much likelier the gold becomes", **_GOLD, **_ALONE),
+    "nover": Reward(by.nover, False, "the gold's rank, and brevity", **_GOLD, **_ALONE, **_GROUP),
+    "vr_cli": Reward(by.vr_cli, False, "the gold's drop in perplexity", **_GOLD, **_ALONE),
+    "latro": Reward(by.latro, False, "log-probability of the gold", **_GOLD, **_ALONE),
+    "majority": Reward(by.majority, False, "agrees with most of the group", **_KEYS),
+    "empo": Reward(by.empo, False, "share of the group that agrees", **_KEYS),
 }
 
 
@@ -231,15 +211,10 @@ def reward_named(name: str) -> Reward:
 
 def alpha_at(alpha: float, schedule: AlphaSchedule, progress: float) -> float:
     """α at ``progress`` (a share of training): constant, rising from 0, or falling to 0."""
-    if schedule == "constant":
-        return alpha
-    if schedule == "linear_up":
-        return alpha * progress
-    if schedule == "linear_down":
-        return alpha * (1.0 - progress)
-    raise ValueError(
-        f"Unknown alpha_schedule {schedule!r}; choose constant, linear_up, linear_down."
-    )
+    shares = {"constant": 1.0, "linear_up": progress, "linear_down": 1.0 - progress}
+    if schedule not in shares:
+        raise ValueError(f"Unknown alpha_schedule {schedule!r}; choose {', '.join(shares)}.")
+    return alpha * shares[schedule]
 
 
 def answer_bonus(inputs: RewardInputs, name: str) -> Tensor:

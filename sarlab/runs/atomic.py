@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sarlab.tasks.rows import read_records
+
 SCRATCH = ".writing-"  # prefix of temporary files and folders; a kill may leave some behind
 
 
@@ -20,16 +22,7 @@ def read_jsonl(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
     """Records of a JSON-lines file; ``partial`` allows the last line to be cut off."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if partial and number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: not JSON. Repair or remove it.") from None
-    return records
+    return [dict(row) for _, row in read_records(path, notes=[] if partial else None)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,8 +100,6 @@ def remove(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Return once a file's bytes, or a folder's entries, are on the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no sync of it
-        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

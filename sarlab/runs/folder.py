@@ -27,7 +27,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from sarlab.runs.atomic import (
-    SCRATCH,
-    read_json,
-    read_jsonl,
-    remove,
-    replace_file,
-    replace_folder,
-    write_json,
-    write_text,
-)
+from sarlab.runs import atomic
+from sarlab.runs.atomic import SCRATCH, read_json, read_jsonl, remove, write_json, write_text
 
 SCHEMA_VERSION = "1"
 ROLLOUT_SCHEMA = pa.schema(
@@ -96,9 +88,8 @@ class Run:
         folder = Path(folder)
         refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with _closed_on_error(cls(folder)) as run:
+        with cls(folder)._begin() as run:
             refuse_existing(folder)  # another process may have been faster
-            run._begin()
             run.update(
                 status="running",
                 started=now(),
@@ -110,7 +101,7 @@ class Run:
                 messages=[],
             )
             write_json(folder / "config.json", config)
-            return run
+        return run
 
     @classmethod
     def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Run:
@@ -121,8 +112,7 @@ class Run:
         folder = Path(folder)
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} is not a run folder (no config.json in it).")
-        with _closed_on_error(cls(folder)) as run:
-            run._begin()
+        with cls(folder)._begin() as run:
             versions = _versions()
             before = run.facts().get("versions") or versions
             run.update(status="running", resumed=now(), versions=versions)
@@ -132,14 +122,23 @@ class Run:
                 run.event(0, "other_versions", text)
             if config is not None and config != read_json(folder / "config.json"):
                 write_json(folder / "config.json", config)
-            return run
+        return run
 
-    def _begin(self) -> None:
-        """Clear away what a killed process left half-written, and keep room for a last word."""
-        for place in (".", "checkpoints", "rollouts.parquet"):
-            for scratch in (self.folder / place).glob(f"{SCRATCH}*"):
-                remove(scratch)
-        (self.folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[Run]:
+        """Clear away what a killed process left half-written, and keep room for a last word.
+
+        Gives the lock back where what follows fails.
+        """
+        try:
+            for place in (".", "checkpoints", "rollouts.parquet"):
+                for scratch in (self.folder / place).glob(f"{SCRATCH}*"):
+                    remove(scratch)
+            (self.folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+            yield self
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the lock back."""
@@ -171,9 +170,9 @@ class Run:
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl, on disk when this returns."""
-        line = json.dumps(metrics, allow_nan=False) + "\n"
+        line = json.dumps(metrics, allow_nan=False)
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -184,12 +183,8 @@ class Run:
         part = self.part(step, split)
         part.parent.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(list(rows), schema=ROLLOUT_SCHEMA)
-        replace_file(
-            part,
-            lambda scratch: pq.write_table(
-                table, scratch, compression="zstd", write_page_checksum=True
-            ),
-        )
+        options = {"compression": "zstd", "write_page_checksum": True}
+        atomic.replace_file(part, lambda scratch: pq.write_table(table, scratch, **options))
 
     def part(self, step: int, split: str) -> Path:
         """Where :meth:`write_rollouts` puts a part."""
@@ -209,7 +204,7 @@ class Run:
                 shutil.copytree(self.folder / BEST, scratch / BEST)
             write_json(scratch / _SUMS, _checksums(scratch))
 
-        replace_folder(target, write_all)
+        atomic.replace_folder(target, write_all)
         return target
 
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
@@ -243,22 +238,15 @@ class Run:
                 remove(folder)
         best = self.folder / "checkpoints" / f"step-{step:06d}" / BEST
         if best.exists():
-            replace_folder(self.folder / BEST, partial(shutil.copytree, best, dirs_exist_ok=True))
+            atomic.replace_folder(
+                self.folder / BEST, partial(shutil.copytree, best, dirs_exist_ok=True)
+            )
         else:
             remove(self.folder / BEST)
 
     def _checkpoints(self) -> Iterator[tuple[int, Path]]:
         for path in (self.folder / "checkpoints").glob("step-*"):
             yield int(path.name.split("-")[1]), path
-
-
-@contextlib.contextmanager
-def _closed_on_error(run: Run) -> Iterator[Run]:
-    try:
-        yield run
-    except BaseException:
-        run.close()
-        raise
 
 
 def refuse_existing(folder: Path) -> None:
@@ -282,17 +270,14 @@ def holds_nothing(folder: Path) -> bool:
 
 def check_run_name(name: object) -> str:
     """Validate a run name and return it: one folder, no path, nothing hidden, not too long."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w .,=+@()-]*", name):
+    known = isinstance(name, str) and re.fullmatch(r"\w([\w .,=+@()-]*[\w.,=+@()-])?", name)
+    if not known or len(str(name).encode()) > _MAX_NAME_BYTES:
         raise ValueError(
-            f"name is {name!r}; it must be a plain folder name without slashes: a letter or digit "
-            "first, then letters, digits, blanks and any of . , = + @ ( ) _ -"
+            f"name is {name!r:.80}; it must be a plain folder name without slashes, of at most "
+            f"{_MAX_NAME_BYTES} bytes: a letter or digit first, then letters, digits, blanks (none "
+            "at the end) and any of . , = + @ ( ) _ -"
         )
-    if len(name.encode()) > _MAX_NAME_BYTES or name != name.strip():
-        raise ValueError(
-            f"name is {name!r:.80}; it must have at most {_MAX_NAME_BYTES} bytes and no blank at "
-            "its end. Shorten it."
-        )
-    return name
+    return str(name)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -311,11 +296,9 @@ def _fault(checkpoint: Path) -> str | None:
     except (OSError, ValueError) as error:
         return f"its checksums cannot be read ({error})"
     sums = _checksums(checkpoint)
-    for name, checksum in expected.items():
-        if name not in sums:
-            return f"{name} is missing"
-        if sums[name] != checksum:
-            return f"{name} does not match its checksum"
+    for name in expected:
+        if sums.get(name) != expected[name]:
+            return f"{name} {'does not match its checksum' if name in sums else 'is missing'}"
     return None
 
 
@@ -324,8 +307,8 @@ def read_rollouts(folder: str | Path, split: str | None = None) -> pa.Table:
     parts = sorted((Path(folder) / "rollouts.parquet").glob(f"{split or '*'}-*.parquet"))
     if not parts:
         raise ValueError(f"{folder} has no rollouts{f' of split {split!r}' if split else ''}.")
-    tables = [_read_part(part) for part in parts]
-    return pa.concat_tables(tables).sort_by([("step", "ascending"), ("group_id", "ascending")])
+    tables = pa.concat_tables(map(_read_part, parts))
+    return tables.sort_by([("step", "ascending"), ("group_id", "ascending")])
 
 
 def _read_part(part: Path) -> pa.Table:
@@ -361,11 +344,8 @@ def now() -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
-    for name in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+    installed = {name: [*distributions(name=name)] for name in _PACKAGES}
+    return {name: matches[0].version if matches else None for name, matches in installed.items()}
 
 
 def _git_state() -> dict[str, Any]:

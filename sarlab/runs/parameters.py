@@ -48,16 +48,12 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        rules = {
-            bool: "True or False, capital first",
-            int: "a whole number",
-            float: "a number",
-            str: "a text",
-        }
+        rules = {bool: "True or False, capital first", int: "a whole number", float: "a number"}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, kind = getattr(self, field.name), type(field.default)
             if type(value) is not kind and not (kind is float and type(value) is int):
-                raise ValueError(f"{field.name} is {value!r}; it must be {rules[kind]}.")
+                rule = rules.get(kind, "a text")
+                raise ValueError(f"{field.name} is {value!r}; it must be {rule}.")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
@@ -118,10 +114,7 @@ def record_failing_cells(folder: Path) -> None:
     Papermill's exit code says that a notebook failed, and the executed copy says where; this says
     it beside the run too. Outside a notebook, or before the run folder is made, nothing happens.
     """
-    module = sys.modules.get("IPython")
-    shell = module.get_ipython() if module is not None else None
-    if shell is None:
-        return
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
     def after_cell(result: Any) -> None:
         error = result.error_in_exec or result.error_before_exec
@@ -135,7 +128,8 @@ def record_failing_cells(folder: Path) -> None:
             }
             write_json(path, {**read_json(path), "notebook_failure": failure})
 
-    shell.events.register("post_run_cell", after_cell)
+    if shell is not None:
+        shell.events.register("post_run_cell", after_cell)
 
 
 def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
@@ -163,8 +157,8 @@ def print_or_refuse(text: Callable[[], str]) -> int:
 
 def _constant(text: str) -> Any:
     with contextlib.suppress(ValueError, SyntaxError):
-        if isinstance(value := ast.literal_eval(text), bool | int | float):
-            return value
+        value = ast.literal_eval(text)
+        return value if isinstance(value, bool | int | float) else text
     return text
 
 
@@ -176,13 +170,14 @@ def _assigned(cell: str) -> list[str]:
             match node:
                 case ast.Expr(value=ast.Constant(value=str())):
                     continue
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    names.append(name)
-                case ast.AnnAssign(target=ast.Name(id=name), value=value) if value is not None:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                ):
+                    ast.literal_eval(value)
                     names.append(name)
                 case _:
                     return []
-            ast.literal_eval(value)
     except (SyntaxError, ValueError):  # a magic, or a value that is computed
         return []
     return names

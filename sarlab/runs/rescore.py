@@ -17,8 +17,8 @@ from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext
 from sarlab.rewards import REWARDS, answer_bonus, total_reward
 from sarlab.rewards.diagnostics import bonus_diagnostics, reward_inputs
-from sarlab.tasks import judge_all
-from sarlab.types import Question
+from sarlab.runs.atomic import replace_file
+from sarlab.tasks import judge
 
 _SCORES = ("logps_conditioned", "logps_standalone", "sar", "ppl_conditioned", "ppl_standalone")
 _PART = 64  # answers scored between two writes
@@ -31,19 +31,18 @@ def step_table(frame: pd.DataFrame) -> pd.DataFrame:
     ``length`` is in tokens where the trainer logged it, in characters otherwise (the column's
     name says which). A group of two or more answers is equal where all earned the same.
     """
-    tokens = "length" in frame
-    name = "length_tokens" if tokens else "length_characters"
-    frame = frame.assign(**{name: frame["length"] if tokens else frame["answer"].str.len()})
-    spread = frame.groupby(["step", "group_id"], dropna=False)["reward"].agg(
-        lambda r: r.max() - r.min() if len(r) > 1 and r.notna().all() else float("nan")
-    )
+    lengths = frame.get("length")
+    name = "length_characters" if lengths is None else "length_tokens"
+    frame = frame.assign(**{name: frame["answer"].str.len() if lengths is None else lengths})
+    rewards = frame.groupby(["step", "group_id"], dropna=False)["reward"]
+    spread = (rewards.max() - rewards.min()).where(rewards.count().eq(rewards.size()))
+    equal = (spread < _FLIP).where(spread.notna() & rewards.size().gt(1))
     table = frame.groupby("step", dropna=False).agg(
         answers=("answer", "size"),
         groups=("group_id", "nunique"),
         reward=("reward", "mean"),
         **{name: (name, "mean")},
     )
-    equal = (spread < _FLIP).where(spread.notna())
     table["equal_groups"] = equal.groupby("step", dropna=False).mean()
     return table.reset_index()
 
@@ -71,7 +70,7 @@ def score_rollouts(
     known = _stored(store)
     todo: dict[str, dict[str, str]] = {}  # per question: id and answer
     for i, (question, answer) in zip(ids, answers, strict=True):
-        if i not in known and isinstance(question, str) and question.strip() and answer.strip():
+        if i not in known and _is_text(question) and _is_text(answer):
             todo.setdefault(question, {})[i] = answer
     on_progress(len(frame) - sum(map(len, todo.values())))
     fresh: list[dict[str, Any]] = []
@@ -81,8 +80,10 @@ def score_rollouts(
             scores = score_answers(
                 policy, question, [texts[i] for i in part], standalone=standalone
             )
-            for i, score in zip(part, scores, strict=True):
-                fresh.append({"id": i, **{name: getattr(score, name) for name in _SCORES}})
+            fresh += [
+                {"id": i, **{name: getattr(score, name) for name in _SCORES}}
+                for i, score in zip(part, scores, strict=True)
+            ]
             on_progress(len(part))
             if len(fresh) >= _PART:
                 _write_part(store, fresh)
@@ -96,7 +97,11 @@ def score_rollouts(
     scored["length"] = [None if c is None else len(c) for c, _ in both]
     scored["v_nats"] = [None if c is None else sum(c) - sum(s) for c, s in both]
     if "correct" not in scored:
-        scored["correct"] = _judged(scored)
+        triples = zip(scored["question"], scored["gold"], scored["answer"], strict=True)
+        scored["correct"] = [
+            judge(answer, gold).correct if _is_text(question) and _is_text(gold) else None
+            for question, gold, answer in triples
+        ]
     return scored
 
 
@@ -131,28 +136,16 @@ def rewards_paid(
         replayed = group_advantages(paid.double(), inputs.group_ids)
         advantages[name] = replayed.tolist()
         both = (replayed.abs() > _FLIP) & (logged_advantages.abs() > _FLIP)
-        flips = ((replayed.sign() != logged_advantages.sign()) & both).sum() / both.sum().clamp(
-            min=1
-        )
+        flips = (replayed.sign() != logged_advantages.sign())[both].double()
         numbers = bonus_diagnostics(bonus, inputs, paid)
         row = {"reward": name, "mean": float(bonus.mean()), **numbers}
-        table.append({**row, "flips": None if torch.isnan(logged).any() else float(flips)})
+        share = float(flips.mean()) if len(flips) else 0.0
+        table.append({**row, "flips": None if torch.isnan(logged).any() else share})
     return pd.DataFrame(table), advantages
 
 
-def _judged(frame: pd.DataFrame) -> list[bool | None]:
-    """Verdicts of the built-in verifier where question and gold are known; None elsewhere."""
-    known = [
-        row
-        for row, texts in enumerate(zip(frame["question"], frame["gold"], strict=True))
-        if all(isinstance(text, str) and text.strip() for text in texts)
-    ]
-    rows = frame.iloc[known]
-    questions = [Question(q, g) for q, g in zip(rows["question"], rows["gold"], strict=True)]
-    judged: list[bool | None] = [None] * len(frame)
-    for row, verdict in zip(known, judge_all(list(rows["answer"]), questions), strict=True):
-        judged[row] = verdict.correct
-    return judged
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _stored(store: Path) -> dict[str, dict[str, Any]]:
@@ -166,7 +159,5 @@ def _write_part(store: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     store.mkdir(parents=True, exist_ok=True)
-    target = store / f"part-{len(list(store.glob('part-*.parquet'))):05d}.parquet"
-    scratch = target.with_suffix(".tmp")
-    pd.DataFrame(rows).to_parquet(scratch)
-    scratch.replace(target)
+    number = len(list(store.glob("part-*.parquet")))
+    replace_file(store / f"part-{number:05d}.parquet", pd.DataFrame(rows).to_parquet)

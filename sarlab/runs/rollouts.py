@@ -7,14 +7,18 @@ guessed: a column that the file does not hold is null. Files are only parsed, ne
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2.exceptions import TemplateError
 
-from sarlab.runs.trainer_formats import COLUMNS, Row, field_names, read_records, recognise
+from sarlab.runs.trainer_formats import COLUMNS, Row, field_names, recognise, records
+
+_BLANK: Row = dict.fromkeys((*COLUMNS, "prompt", "group"))
 
 
 def open_rollouts(
@@ -40,47 +44,51 @@ def open_rollouts(
     notes: list[str] = []
     rows: list[Row] = []
     for file in files:
-        for where, record in read_records(file, str(file.relative_to(root)), notes):
+        for where, record in records(file, str(file.relative_to(root)), notes):
             if not form.fits(record):
                 raise ValueError(
                     f"{where}: not a record of {form.name}; it has {field_names(record)}. Move "
                     "files of another kind out of the folder, or name one file."
                 )
             try:
-                answers = list(form.read(record, file))
-            except (KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
+                answers = list(form.rows(record, file))
+            except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
                 raise ValueError(
                     f"{where}: not a whole record of {form.name} "
                     f"({type(error).__name__}: {error}); it has {field_names(record)}."
                 ) from error
-            several = len(answers) > 1
-            for number, row in enumerate(answers, start=1):
-                rows.append({**row, "source": f"{where}, answer {number}" if several else where})
+            for number, answer in enumerate(answers, start=1):
+                place = f"{where}, answer {number}" if len(answers) > 1 else where
+                rows.append({**_BLANK, **answer, "source": place})
+                _check(rows[-1])
     if not rows:
         raise ValueError(f"{path} holds no answers ({form.name}, {len(files)} files).")
-    return _frame(rows, form.name, len(files), notes, tokenizer, rewards)
-
-
-# --- one table ----------------------------------------------------------------------------------
-
-
-def _frame(
-    rows: list[Row],
-    name: str,
-    files: int,
-    notes: list[str],
-    tokenizer: Any,
-    rewards: Sequence[str] | None,
-) -> pd.DataFrame:
-    for row in rows:
-        _check(row)
     frame = pd.DataFrame(rows)
-    for column in (*COLUMNS, "prompt", "group"):
-        if column not in frame:
-            frame[column] = None
     group = frame["group"].fillna(frame["prompt"]).fillna(frame["question"])
-    keys = pd.Series(list(zip(frame["step"], group.astype(str), strict=True)), dtype=object)
-    frame["group_id"] = pd.Series(pd.factorize(keys)[0], dtype="Int64").where(group.notna())
+    numbers = frame.groupby(["step", group.astype(str)], sort=False, dropna=False).ngroup()
+    frame["group_id"] = numbers.astype("Int64").where(group.notna())
+    _add_rewards(frame, rewards, notes)
+    rendered = frame["prompt"].notna()
+    if rendered.any():
+        questions, note = _take_apart(frame.loc[rendered, "prompt"], tokenizer)
+        frame.loc[rendered, "question"] = questions
+        notes.append(note)
+    frame["step"] = pd.to_numeric(frame["step"]).astype("Int64")
+    frame["reward"] = pd.to_numeric(frame["reward"]).astype("float64")
+    frame["gold"] = frame["gold"].astype(object).where(frame["gold"].notna(), None)
+    frame = frame.drop(columns=["prompt", "group", "reward_columns"], errors="ignore")
+    groups, ending = frame["group_id"].nunique(), "" if len(files) == 1 else "s"
+    summary = (
+        f"{form.name}: {len(frame):,} answers in {groups:,} groups, {len(files)} file{ending}."
+    )
+    empty = [column for column in COLUMNS if frame[column].isna().all()]
+    notes = [summary, *notes, *([f"Not in the file: {', '.join(empty)}."] if empty else [])]
+    frame.attrs.update(format=form.name, notes=tuple(notes))
+    return frame
+
+
+def _add_rewards(frame: pd.DataFrame, rewards: Sequence[str] | None, notes: list[str]) -> None:
+    """The named columns' sum, the file's own total, or else the sum of its reward columns."""
     if rewards is not None:
         missing = [column for column in rewards if column not in frame]
         if missing:
@@ -94,23 +102,6 @@ def _frame(
                 f"reward is the sum of {', '.join(names)}. Name them with rewards= where one of "
                 "them is no reward; weights are not in the file."
             )
-    rendered = frame["prompt"].notna()
-    if rendered.any():
-        questions, note = _take_apart(frame.loc[rendered, "prompt"], tokenizer)
-        frame.loc[rendered, "question"] = questions
-        notes.append(note)
-    frame["step"] = pd.to_numeric(frame["step"]).astype("Int64")
-    frame["reward"] = pd.to_numeric(frame["reward"]).astype("float64")
-    frame["gold"] = frame["gold"].astype(object).where(frame["gold"].notna(), None)
-    extra = [c for c in frame if c not in {*COLUMNS, "prompt", "group", "reward_columns"}]
-    empty = [c for c in COLUMNS if frame[c].isna().all()]
-    frame = frame[[*COLUMNS, *extra]]
-    groups, ending = frame["group_id"].nunique(), "" if files == 1 else "s"
-    notes.insert(0, f"{name}: {len(frame):,} answers in {groups:,} groups, {files} file{ending}.")
-    if empty:
-        notes.append(f"Not in the file: {', '.join(empty)}.")
-    frame.attrs.update(format=name, notes=tuple(notes))
-    return frame
 
 
 def _check(row: Row) -> None:
@@ -137,13 +128,15 @@ def _take_apart(prompts: pd.Series, tokenizer: Any) -> tuple[pd.Series, str]:
             "Prompts stand as the file holds them, chat markup included; name the model that wrote "
             "them to take them apart."
         )
-    patterns = list(_prompt_patterns(tokenizer))
+    matches = (
+        (prompt, pattern.fullmatch(prompt))
+        for pattern in _prompt_patterns(tokenizer)
+        for prompt in prompts.unique()
+    )
     questions: dict[str, str] = {}
-    for prompt in prompts.unique():
-        matches = (pattern.fullmatch(prompt) for pattern in patterns)
-        match = next((m for m in matches if m), None)
+    for prompt, match in matches:
         if match:
-            questions[prompt] = match["user"].strip()
+            questions.setdefault(prompt, match["user"].strip())
     note = f"The chat template took {len(questions)} of {prompts.nunique()} prompts apart."
     if len(questions) < prompts.nunique():
         note += " The others stand as the file holds them: another template wrote them."
@@ -156,24 +149,15 @@ def _prompt_patterns(tokenizer: Any) -> Iterator[re.Pattern[str]]:
     Special tokens may be missing: some trainers decode with them, some without. The group
     ``user`` is the question.
     """
-    from jinja2.exceptions import TemplateError
-
-    system, user = "sarlab-system-text", "sarlab-user-text"
+    marks = {"sarlab-system-text": ".*?", "sarlab-user-text": "(?P<user>.*?)"}
     special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
-    pieces = re.compile("(" + "|".join(map(re.escape, (*special, system, user))) + ")")
-    known = {system: ".*?", user: "(?P<user>.*?)"}
-    known |= {token: f"(?:{re.escape(token)})?" for token in special}
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    known = {token: f"(?:{re.escape(token)})?" for token in special} | marks
+    pieces = re.compile("(" + "|".join(map(re.escape, known)) + ")")
+    turns = [{"role": mark.split("-")[1], "content": mark} for mark in marks]
     for messages in (turns, turns[1:]):
-        try:
+        with contextlib.suppress(TemplateError):  # this template has no system role
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError:  # this template has no system role
-            continue
-        yield re.compile(
-            r"\s*"
-            + "".join(known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p)
-            + r"\s*",
-            re.DOTALL,
-        )
+            parts = (known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p)
+            yield re.compile(rf"\s*{''.join(parts)}\s*", re.DOTALL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("step", "group_id", "question", "answer", "gold", "reward", "source")
-MAX_LINE_BYTES = 64 << 20
+from sarlab.tasks.rows import MAX_LINE_BYTES, as_object, field_names, parsed, read_records
 
+COLUMNS = ("step", "group_id", "question", "answer", "gold", "reward", "source")
 Record = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -21,40 +21,78 @@ Row = dict[str, Any]
 class RolloutFormat:
     """One trainer's files: how its records are recognised and read.
 
-    ``files``: patterns of paths below a folder, the first that matches anything counts (blanks
-    stand between them). ``fits``: whether a record of this trainer looks like this one. ``read``:
-    the rows of a record (``Row``: any of COLUMNS, ``group`` for whatever names the group, and extra
-    columns).
+    ``files``: patterns of paths below a folder, the first that matches anything counts. ``needs``:
+    fields that a record of this trainer has; ``a|b`` is either, ``or`` parts whole lists. ``flat``
+    turns a nested record into flat ones. ``columns``: which of their fields are ours,
+    ``answer=completion`` where the name is another; ``group`` is whatever names the group, and
+    ``prompt`` becomes the question. All else is kept; numbers in it are rewards where ``columns``
+    names none.
     """
 
     name: str
     files: str
-    fits: Callable[[Record], bool]
-    read: Callable[[Record, Path], Iterable[Row]]
+    needs: str
+    columns: str = "step group question prompt answer gold reward"
+    flat: Callable[[Record, Path], Iterable[Record]] = lambda record, file: (record,)
+
+    def fits(self, record: Record) -> bool:
+        """Whether a record of this trainer looks like this one."""
+        return any(
+            all(not record.keys().isdisjoint(field.split("|")) for field in fields.split())
+            for fields in self.needs.split(" or ")
+        )
+
+    def rows(self, record: Record, file: Path) -> Iterator[Row]:
+        """The answers of a record."""
+        pairs = (column.partition("=") for column in self.columns.split())
+        columns = {ours: (theirs or ours).split("|") for ours, _, theirs in pairs}
+        used = {name for names in columns.values() for name in names}
+        for flat in self.flat(record, file):
+            row = {
+                ours: next((flat[name] for name in names if name in flat), None)
+                for ours, names in columns.items()
+            }
+            prompt = row.pop("prompt", None)
+            if row.get("question") is None:
+                row |= _asked(prompt)
+            row |= {"answer": _text(row["answer"]), "gold": _gold(row.get("gold"))}
+            rest = {
+                f"{key}_logged" if key in COLUMNS else str(key): value
+                for key, value in flat.items()
+                if key not in used
+            }
+            if "reward" not in columns:
+                numbers = (key for key, value in rest.items() if _is_number(value))
+                row["reward_columns"] = [key for key in numbers if key not in _NO_REWARD]
+            yield {**rest, **row}
 
 
-# --- files --------------------------------------------------------------------------------------
+_NO_REWARD = ("advantage", "epoch")
 
 
 def recognise(path: Path) -> tuple[RolloutFormat, list[Path]]:
     """The format of a file or folder and the files to read, in order of their steps."""
+    root = path if path.is_dir() else path.parent
+
+    @functools.cache
+    def first_record(file: Path) -> tuple[str, Record] | None:
+        return next(records(file, str(file.relative_to(root)), []), None)
+
+    for form in FORMATS:
+        for pattern in form.files.split():
+            files = [path]
+            if path.is_dir():
+                files = sorted((p for p in path.glob(pattern) if p.is_file()), key=_by_step)
+            first = first_record(files[0]) if files else None
+            if first and form.fits(first[1]):
+                return form, files
     if path.is_file():
-        first = next(read_records(path, path.name, []), None)
+        first = first_record(path)
         if first is None:
-            raise ValueError(f"{path} is empty.")
-        for form in FORMATS:
-            if form.fits(first[1]):
-                return form, [path]
+            raise ValueError(f"{path} is empty, or cut off in its first record.")
         raise ValueError(
             f"{first[0]}: unknown format; the record has {field_names(first[1])}. {_LOOKED_FOR}"
         )
-    for form in FORMATS:
-        for pattern in form.files.split():
-            files = sorted((p for p in path.glob(pattern) if p.is_file()), key=_by_step)
-            for file in files[:1]:
-                first = next(read_records(file, str(file.relative_to(path)), []), None)
-                if first and form.fits(first[1]):
-                    return form, files
     names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
     raise ValueError(f"{path}: no answers of a known format in it; it holds {names}. {_LOOKED_FOR}")
 
@@ -65,121 +103,26 @@ def _by_step(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
 
 
-def read_records(file: Path, label: str, notes: list[str]) -> Iterator[tuple[str, Record]]:
-    """The objects of a file, each with its place (``label:line``).
+def records(file: Path, name: str, notes: list[str]) -> Iterator[tuple[str, Record]]:
+    """The objects of a file, each with its place; see :func:`sarlab.tasks.rows.read_records`.
 
-    A last line that was cut off in the middle becomes a note.
+    Inspect's .eval is a zip whose members samples/*.json are read in memory, never unpacked.
     """
-    suffix = file.suffix.lower()
-    if suffix == ".parquet":
-        yield from _parquet(file, label)
-    elif suffix == ".eval":
-        yield from _zipped(file, label)
-    elif suffix == ".json":
-        yield from _document(file, label, notes)
-    else:
-        yield from _lines(file, label, notes)
-
-
-def _lines(file: Path, label: str, notes: list[str]) -> Iterator[tuple[str, Record]]:
-    with file.open("rb") as lines:
-        number = 0
-        while line := lines.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            where = f"{label}:{number}"
-            if len(line) > MAX_LINE_BYTES:
-                raise ValueError(
-                    f"{where}: longer than {MAX_LINE_BYTES >> 20} MiB. One line holds one record; "
-                    "split the file."
-                )
-            if not line.strip():
-                continue
-            try:
-                yield where, _object(line, where)
-            except ValueError:
-                if line.endswith(b"\n") or number == 1:
-                    raise
-                notes.append(f"{label} is cut off in line {number}; the lines before it were read.")
-
-
-def _document(file: Path, label: str, notes: list[str]) -> Iterator[tuple[str, Record]]:
-    """A JSON document: a list of records, one record, or JSON lines with the wrong ending."""
-    data = file.read_bytes()
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        if b"\n{" not in data:
-            raise ValueError(
-                f"{label}: not valid JSON, {len(data):,} bytes; was it cut off?"
-            ) from None
-        yield from _lines(file, label, notes)
+    if file.suffix.lower() != ".eval":
+        yield from read_records(file, name, notes)
         return
-    if isinstance(value, dict) and isinstance(value.get("samples"), list):  # Inspect
-        for number, sample in enumerate(value["samples"], start=1):
-            yield f"{label}:sample {number}", sample
-    elif isinstance(value, list):
-        for number, record in enumerate(value, start=1):
-            where = f"{label}:{number}"
-            yield where, _checked(record, where)
-    else:
-        yield label, _checked(value, label)
-
-
-def _zipped(file: Path, label: str) -> Iterator[tuple[str, Record]]:
-    """Inspect's .eval: a zip whose members samples/*.json are read in memory, never unpacked."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [n for n in archive.namelist() if n.startswith("samples/")]
-            for name in sorted(n for n in names if n.endswith(".json")):
-                where = f"{label}:{name}"
-                if archive.getinfo(name).file_size > MAX_LINE_BYTES:
-                    raise ValueError(f"{where}: larger than {MAX_LINE_BYTES >> 20} MiB.")
-                yield where, _object(archive.read(name), where)
+            for member in sorted(archive.namelist()):
+                if member.startswith("samples/") and member.endswith(".json"):
+                    where = f"{name}:{member}"
+                    with archive.open(member) as part:
+                        yield where, as_object(parsed(part.read(MAX_LINE_BYTES + 1), where), where)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{label}: not a whole zip file ({error}); was it cut off?") from error
+        raise ValueError(f"{name}: not a whole zip file ({error}); was it cut off?") from error
 
 
-def _parquet(file: Path, label: str) -> Iterator[tuple[str, Record]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-        number = 0
-        for batch in table.iter_batches(batch_size=4096):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{label}:{number}", record
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{label} cannot be read as parquet: {error}. A parquet file keeps its index at "
-            "its end, so of one cut off nothing can be read."
-        ) from error
-
-
-def _object(raw: bytes, where: str) -> Record:
-    try:
-        return _checked(json.loads(raw), where)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{where}: not valid JSON ({str(error)[:80]}): {raw[:40]!r}. One line holds one object."
-        ) from error
-
-
-def _checked(value: object, where: str) -> Record:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: a {type(value).__name__}, expected an object with fields.")
-    return value
-
-
-def field_names(record: Record) -> str:
-    """The first fields of a record, for an error message."""
-    return ", ".join(map(repr, list(record)[:12])) or "no fields"
-
-
-# --- records of each trainer --------------------------------------------------------------------
-
-_TRL_REST = {"step", "prompt", "completion", "advantage", "solution", "images"}
+# --- fields of a record ---------------------------------------------------------------------------
 
 
 def _text(value: object) -> Any:
@@ -201,115 +144,95 @@ def _asked(prompt: object) -> Row:
     """The prompt of a record: messages give the question, a rendered text waits for a template."""
     if isinstance(prompt, list):
         users = [m for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
-        return {"question": _content(users[-1].get("content")) if users else _text(prompt)}
+        return {"question": _text(users or prompt)}
     return {"prompt": prompt, "question": prompt}
 
 
-def _rest(record: Record, used: set[str]) -> Row:
-    """What else a record holds; a column that we use ourselves gets the ending ``_logged``."""
-    return {
-        f"{key}_logged" if key in COLUMNS else str(key): value
-        for key, value in record.items()
-        if key not in used
-    }
+def _gold(value: object) -> object:
+    """A gold answer as text; what is neither text nor number stays as it is, and judges nothing."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return str(value) if _is_number(value) else None if value == "" else value
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _trl(record: Record, file: Path) -> Iterator[Row]:
-    rest = _rest(record, {"step", "prompt", "completion", "solution"})
-    yield {
-        "step": record["step"],
-        **_asked(record["prompt"]),
-        "answer": _text(record["completion"]),
-        "gold": record.get("solution"),
-        "reward_columns": [k for k, v in rest.items() if k not in _TRL_REST and _is_number(v)],
-        **rest,
-    }
+# --- nested records, made flat --------------------------------------------------------------------
+
+
+def _sarlab(record: Record, file: Path) -> Iterator[Row]:
+    row = {**record, "group": f"{record['split']} {record['group_id']}"}
+    del row["group_id"]
+    yield row
 
 
 def _verl(record: Record, file: Path) -> Iterator[Row]:
-    gold = record.get("gts")
-    yield {
-        "step": record.get("step", int(file.stem) if file.stem.isdigit() else None),
-        "prompt": record["input"],
-        "question": record["input"],
-        "answer": record["output"],
-        "gold": gold if gold is None or isinstance(gold, str) else json.dumps(gold),
-        "reward": record["score"],
-        **_rest(record, {"step", "input", "output", "gts", "score"}),
-    }
+    yield {"step": int(file.stem) if file.stem.isdigit() else None, **record}
 
 
 def _openrlhf(record: Record, file: Path) -> Iterator[Row]:
-    columns = record["columns"]
     for values in record["data"]:
-        row = dict(zip(columns, values, strict=True))
+        row = dict(zip(record["columns"], values, strict=True))
         yield {"step": row["global_step"], "answer": row["text"], "reward": row["reward"]}
 
 
 def _verifiers(record: Record, file: Path) -> Iterator[Row]:
-    gold = record.get("answer")
-    yield {
-        "group": record["example_id"],
-        **_asked(record["prompt"]),
-        "answer": _text(record["completion"]),
-        "gold": gold if gold != "" else None,
-        "reward": record.get("reward"),
-        **(record.get("metrics") or {}),
-        "truncated": record.get("is_truncated"),
-    }
+    yield {**(record.get("metrics") or {}), **{k: v for k, v in record.items() if k != "metrics"}}
 
 
 def _episode(record: Record, file: Path) -> Iterator[Row]:
     """verifiers v1 and prime-rl: one episode per line, with a graph of messages per trace."""
-    data = record["task"].get("data") or {}
     work = (record.get("run") or {}).get("work") or {}
     for trace in record["traces"]:
         nodes = trace.get("nodes") or []
-        sampled = [n for n in nodes if n.get("sampled")]
         scores = {k: v for k, v in (trace.get("rewards") or {}).items() if v is not None}
-        weighted = {k: v["score"] * v.get("weight", 1.0) for k, v in scores.items()}
+        weighted = [v["score"] * v.get("weight", 1.0) for v in scores.values()]
         yield {
+            **(trace.get("metrics") or {}),
+            **{k: v["score"] for k, v in scores.items()},
             "step": work.get("step"),
             "group": (record.get("group") or {}).get("id") or record["task"].get("key"),
-            **_asked([n["message"] for n in nodes if not n.get("sampled")]),
-            "answer": _content(sampled[-1]["message"].get("content")) if sampled else None,
-            "gold": data.get("answer"),
-            "reward": sum(weighted.values()) if weighted else None,
-            **{k: v["score"] for k, v in scores.items()},
-            **{k: v for k, v in (trace.get("metrics") or {}).items() if k not in COLUMNS},
+            "prompt": [n["message"] for n in nodes if not n.get("sampled")],
+            "answer": [n["message"] for n in nodes if n.get("sampled")] or None,
+            "gold": (record["task"].get("data") or {}).get("answer"),
+            "reward": sum(weighted) if weighted else None,
         }
 
 
 def _inspect(record: Record, file: Path) -> Iterator[Row]:
-    output = (record.get("output") or {}).get("choices") or [{}]
-    target = record.get("target")
-    scores = {
-        name: _INSPECT_VALUES.get(score["value"], score["value"])
-        for name, score in (record.get("scores") or {}).items()
-        if isinstance(score.get("value"), str | int | float)
-    }
-    yield {
-        "group": record["id"],
-        **(_asked(asked) if isinstance(asked := record["input"], list) else {"question": asked}),
-        "answer": _content((output[0].get("message") or {}).get("content")),
-        "gold": target[0] if isinstance(target, list) and len(target) == 1 else target,
-        "reward_columns": [name for name, value in scores.items() if _is_number(value)],
-        **scores,
-        "epoch": record.get("epoch"),
-    }
-
-
-_INSPECT_VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # Inspect's own value_to_float
+    values: dict[Any, float] = {
+        "C": 1.0,
+        "P": 0.5,
+        "I": 0.0,
+        "N": 0.0,
+    }  # Inspect's own value_to_float
+    for sample in record.get("samples", [record]):
+        scores = {k: score.get("value") for k, score in (sample.get("scores") or {}).items()}
+        output = (sample.get("output") or {}).get("choices") or [{}]
+        yield {
+            **{k: values.get(v, v) for k, v in scores.items() if isinstance(v, str | int | float)},
+            "epoch": sample.get("epoch"),
+            "group": sample["id"],
+            "prompt" if isinstance(sample["input"], list) else "question": sample["input"],
+            "answer": [output[0].get("message") or {}],
+            "gold": sample.get("target"),
+        }
 
 
 def _tinker(record: Record, file: Path) -> Iterator[Row]:
-    """tinker's logtree: per attempt a conversation, the response, and a table of the reward."""
+    """tinker's logtree: per attempt a conversation, the response, and a table of the reward.
+
+    A group is a section headed "Group Rollout", or the whole tree where there are none.
+    """
     step = re.search(r"iteration_(\d+)", str(file))
-    for number, group in enumerate(_sections(record["root"])):
+    headed = [
+        node
+        for node in _walk(record["root"])
+        if any(_inner(c).strip() == "Group Rollout" for c in _children(node))
+    ]
+    for number, group in enumerate(headed or [record["root"]]):
         asked: list[Any] = []
         for node in _walk(group):
             data = node.get("data") or {}
@@ -321,19 +244,22 @@ def _tinker(record: Record, file: Path) -> Iterator[Row]:
                 yield {
                     "step": int(step[1]) if step else None,
                     "group": number,
-                    **_asked(asked[-2]),
-                    "answer": _text(asked[-1]),
+                    "prompt": asked[-2],
+                    "answer": asked[-1],
                     "gold": table.get("reference_answer"),
                     "reward": float(table["reward"]),
                 }
                 asked = []
 
 
+def _children(node: Record) -> list[Record]:
+    return [child for child in node.get("children", ()) if isinstance(child, dict)]
+
+
 def _walk(node: Record) -> Iterator[Record]:
     yield node
-    for child in node.get("children", ()):
-        if isinstance(child, dict):
-            yield from _walk(child)
+    for child in _children(node):
+        yield from _walk(child)
 
 
 def _inner(node: Record) -> str:
@@ -341,90 +267,69 @@ def _inner(node: Record) -> str:
     return "".join(c if isinstance(c, str) else _inner(c) for c in children)
 
 
-def _sections(root: Record) -> list[Record]:
-    """The sections headed "Group Rollout", or the whole tree where there are none."""
-
-    def heads(node: Record) -> list[str]:
-        return [_inner(c).strip() for c in node.get("children", ()) if isinstance(c, dict)]
-
-    return [node for node in _walk(root) if "Group Rollout" in heads(node)] or [root]
-
-
-def _sarlab(record: Record, file: Path) -> Iterator[Row]:
-    yield {
-        **{name: record.get(name) for name in ("step", "question", "answer", "gold", "reward")},
-        "group": f"{record['split']} {record['group_id']}",
-        **{k: v for k, v in record.items() if k not in COLUMNS},
-    }
-
-
-def _plain(record: Record, file: Path) -> Iterator[Row]:
-    messages = record.get("messages")
-    if isinstance(messages, list) and messages:
-        turn = {**_asked(messages[:-1]), "answer": _text(messages)}
+def _plain(record: Record, file: Path) -> Iterator[Record]:
+    if messages := record.get("messages"):
+        rest = {k: v for k, v in record.items() if k != "messages"}
+        yield {**rest, "prompt": messages[:-1], "completion": messages}
     else:
-        prompt = next(record[k] for k in _PROMPTS if k in record)
-        turn = {**_asked(prompt), "answer": _text(next(record[k] for k in _ANSWERS if k in record))}
-        if "question" in record:
-            turn = {**turn, "question": record["question"]}
-            turn.pop("prompt", None)
-    gold = next((record[k] for k in _GOLDS if k in record), None)
-    used = {*_PROMPTS, *_ANSWERS, *_GOLDS, "messages", "step", "reward", "group_id"}
-    yield {
-        "step": record.get("step"),
-        "group": record.get("group_id"),
-        **turn,
-        "gold": str(gold) if _is_number(gold) else gold,
-        "reward": record.get("reward"),
-        **_rest(record, used),
-    }
+        yield record
 
 
-_PROMPTS = ("question", "prompt", "input")
-_ANSWERS = ("completion", "response", "answer", "output")
-_GOLDS = ("gold", "ground_truth", "solution", "target")
+# --- the table ------------------------------------------------------------------------------------
 
-
-def _has(names: str) -> Callable[[Record], bool]:
-    return lambda record: all(name in record for name in names.split())
-
-
-def _is_table(record: Record) -> bool:
-    return {"global_step", "text", "reward"} <= set(record.get("columns") or ())
-
-
-def _is_plain(record: Record) -> bool:
-    named = (any(name in record for name in names) for names in (_PROMPTS, _ANSWERS))
-    return "messages" in record or all(named)
-
-
-_EPISODES = (
-    "rollouts/step_*/train/effective/traces.jsonl rollouts/step_*/train/all/traces.jsonl "
-    "traces.jsonl"
-)
+_PROMPTS, _ANSWERS = "question|prompt|input", "completion|response|answer|output"
+_EPISODES = "rollouts/step_*/train/{}/traces.jsonl"
 FORMATS = (
     RolloutFormat(
-        "sarlab", "rollouts.parquet/*.parquet", _has("split group_id answer_ids answer"), _sarlab
+        "sarlab", "rollouts.parquet/*.parquet", "split group_id answer_ids answer", flat=_sarlab
     ),
     RolloutFormat(
         "TRL completions",
         "completions/completions_*.parquet completions_*.parquet",
-        _has("step prompt completion advantage"),
-        _trl,
-    ),
-    RolloutFormat("verl rollout data", "*.jsonl", _has("input output score"), _verl),
-    RolloutFormat("prime-rl or verifiers traces", _EPISODES, _has("traces task"), _episode),
-    RolloutFormat(
-        "verifiers results", "results.jsonl", _has("example_id prompt completion"), _verifiers
+        "step prompt completion advantage",
+        "step prompt answer=completion gold=solution",
     ),
     RolloutFormat(
-        "tinker logtree", "iteration_*/train_logtree.json *_logtree.json", _has("root"), _tinker
+        "verl rollout data",
+        "*.jsonl",
+        "input output score",
+        "step prompt=input answer=output gold=gts reward=score",
+        _verl,
     ),
-    RolloutFormat("Inspect log", "*.eval *.json", _has("id input output"), _inspect),
-    RolloutFormat("OpenRLHF samples (W&B table)", "*.table.json", _is_table, _openrlhf),
-    RolloutFormat("plain rows", "*.jsonl *.json *.parquet", _is_plain, _plain),
+    RolloutFormat(
+        "prime-rl or verifiers traces",
+        f"{_EPISODES.format('effective')} {_EPISODES.format('all')} traces.jsonl",
+        "traces task",
+        flat=_episode,
+    ),
+    RolloutFormat(
+        "verifiers results",
+        "results.jsonl",
+        "example_id prompt completion",
+        "group=example_id prompt answer=completion gold=answer reward truncated=is_truncated",
+        _verifiers,
+    ),
+    RolloutFormat(
+        "tinker logtree", "iteration_*/train_logtree.json *_logtree.json", "root", flat=_tinker
+    ),
+    RolloutFormat(
+        "Inspect log",
+        "*.eval *.json",
+        "samples or id input output",
+        "group question prompt answer gold",
+        _inspect,
+    ),
+    RolloutFormat("OpenRLHF samples (W&B table)", "*.table.json", "columns data", flat=_openrlhf),
+    RolloutFormat(
+        "plain rows",
+        "*.jsonl *.json *.parquet",
+        f"messages or {_PROMPTS} {_ANSWERS}",
+        f"step group=group_id question prompt=prompt|input answer={_ANSWERS} "
+        "gold=gold|ground_truth|solution|target reward",
+        _plain,
+    ),
 )
 _LOOKED_FOR = (
-    "Looked for " + ", ".join(form.name for form in FORMATS) + ". Plain rows have messages, or "
-    f"one of {', '.join(_PROMPTS)} and one of {', '.join(_ANSWERS)}."
+    f"Looked for {', '.join(form.name for form in FORMATS)}. Plain rows have messages, or one of "
+    f"{_PROMPTS.replace('|', ', ')} and one of {_ANSWERS.replace('|', ', ')}."
 )

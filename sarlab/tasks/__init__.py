@@ -6,16 +6,9 @@ from sarlab.tasks.answer_line import opens_thought
 from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, check_disjoint, split_of
 from sarlab.tasks.load import load_task, task_names
 from sarlab.tasks.math_judge import warm_up
-from sarlab.tasks.verify import (
-    REASONS,
-    Verdict,
-    judge,
-    judge_all,
-    verify,
-)
+from sarlab.tasks.verify import Verdict, judge, judge_all, verify
 
 __all__ = [
-    "REASONS",
     "FiniteTask",
     "GeneratedTask",
     "Task",

@@ -48,6 +48,14 @@ _WORD = re.compile(r"[^\W\d_]+")
 _VALUE_SIGNS = frozenset("\\$=^_{}<>|+*/")
 
 
+class Refused(ValueError):
+    """A value that is not judged right or wrong; ``reason`` is one of the verdict's reasons."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class AnswerLine:
     """What follows the last marker: the unwrapped value, and the lines after its own."""

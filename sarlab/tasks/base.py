@@ -10,15 +10,13 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from sarlab.types import Question
 
 HELDOUT_SHARE = 0.2
-"""The share of questions that :func:`split_of` holds out."""
-
-HELDOUT_DEFAULT = 500
-"""How many held-out questions a generator gives where no number is asked for."""
+HELDOUT_DEFAULT = 500  # held-out questions of a generator where no number is asked for
 _DRAWS_PER_QUESTION = 300  # before a generator is taken for exhausted
 
 Split = Literal["train", "heldout"]
@@ -63,20 +61,16 @@ def distinct(
     conflicts: dict[str, str] = {}
     for question in questions:
         first = unique.setdefault(question.id, question)
-        if first.gold == question.gold:
-            continue
-        golds = f"{first.gold!r} and {question.gold!r}"
-        if on_conflict == "raise":
-            raise ValueError(
-                f"{where}: the question {question.text[:120]!r} occurs with the answers {golds}. "
-                "Correct one of the rows."
-            )
-        conflicts[question.id] = golds
-    copies = sum(question.id not in conflicts for question in questions)
+        if first.gold != question.gold:
+            conflicts[question.id] = f"{first.gold!r} and {question.gold!r}"
+            if on_conflict == "raise":
+                raise ValueError(
+                    f"{where}: the question {question.text[:120]!r} occurs with the answers "
+                    f"{conflicts[question.id]}. Correct one of the rows."
+                )
     remaining = [question for key, question in unique.items() if key not in conflicts]
-    notes = []
-    if copies > len(remaining):
-        notes.append(f"{where}: {copies - len(remaining)} repeated row(s) left out.")
+    copies = sum(question.id not in conflicts for question in questions) - len(remaining)
+    notes = [f"{where}: {copies} repeated row(s) left out."] if copies else []
     if conflicts:
         notes.append(
             f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
@@ -146,7 +140,6 @@ class FiniteTask(Task):
         super().__init__(name, heldout, notes)
         self.train = tuple(train)
         self.size: int = len(self.train)
-        self._epoch: tuple[tuple[int, int], list[int]] | None = None
 
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
         """See :class:`Task`."""
@@ -162,18 +155,22 @@ class FiniteTask(Task):
                 f"distinct ones was asked for. Ask for at most {self.size} per step."
             )
         epoch, batch = divmod(step - 1, self.size // count)  # training counts its steps from 1
-        if self._epoch is None or self._epoch[0] != (seed, epoch):
-            order = list(range(self.size))
-            random.Random(f"{self.name} {seed} epoch {epoch}").shuffle(order)
-            self._epoch = ((seed, epoch), order)
-        return [self.train[i] for i in self._epoch[1][batch * count : (batch + 1) * count]]
+        order = _permutation(self.size, f"{self.name} {seed} epoch {epoch}")
+        return [self.train[i] for i in order[batch * count : (batch + 1) * count]]
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: str) -> list[int]:
+    order = list(range(size))
+    random.Random(seed).shuffle(order)
+    return order
 
 
 class GeneratedTask(Task):
     """Questions drawn by a function of a random generator, without end.
 
-    Each text falls on the side of :func:`split_of`; training rejects the
-    held-out side, and whatever questions ``heldout`` brings from elsewhere.
+    Training rejects the held-out side of :func:`split_of`, and the questions of ``heldout``, which
+    come from elsewhere.
     """
 
     def __init__(
@@ -225,6 +222,5 @@ class GeneratedTask(Task):
             if refused or (side == "train" and not self.fits(question)):
                 fruitless += 1
             else:
-                drawn[key] = question
-                fruitless = 0
+                drawn[key], fruitless = question, 0
         return list(drawn.values())

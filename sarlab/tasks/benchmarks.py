@@ -1,13 +1,10 @@
-"""The benchmarks of the paper: each one's own format, from the hub or from local files.
-
-One row of the table below per benchmark; the hub and local files are read alike. A row without an
-answer that can be checked gives no question.
-"""
+"""The benchmarks of the paper: each one's own format, from the hub or from local files alike."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ from sarlab.tasks.answer_line import closing_brace
 from sarlab.tasks.rows import Row, as_object, read_rows, text_field
 from sarlab.types import Question
 
-_LETTERS = "ABCDEFGHIJ"
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _MATH_SUBJECTS = (
     *("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory"),
@@ -74,33 +70,33 @@ def _logicbench(row: Mapping[str, Any], where: str) -> Iterator[Question]:
     samples = row.get("samples") or row.get("data_samples")
     if not samples or not isinstance(samples, list):
         raise ValueError(f"{where}: no list 'samples'. Expected a LogicBench data_instances.json.")
-    metadata = {name: str(row[name]) for name in ("type", "axiom") if name in row}
+    metadata: dict[str, Any] = {name: str(row[name]) for name in ("type", "axiom") if name in row}
     for number, sample in enumerate(samples, start=1):
         place = f"{where}, sample {number}"
         context = text_field(as_object(sample, place), ("context",), place).strip()
-        if "choices" in sample:
-            yield _choice(sample, context, metadata, place)
-            continue
-        for pair in sample.get("qa_pairs", ()):
+        for pair in [sample] if "choices" in sample else sample.get("qa_pairs", ()):
             question, gold = (text_field(pair, (n,), place).strip() for n in ("question", "answer"))
-            text = f"{context}\n\n{question} Answer yes or no."
-            yield Question(text, gold, "logicbench", "text", metadata)
+            text, more = f"{context}\n\n{question}", metadata
+            if "choices" in sample:
+                choices, gold = _lettered(sample["choices"], gold, place)
+                lines = [f"{letter}) {option}" for letter, option in choices.items()]
+                text = "\n".join([text, *lines, "Answer with the letter of the right option."])
+                more = {**metadata, "choices": choices}
+            else:
+                text += " Answer yes or no."
+            yield Question(text, gold, "logicbench", "text", more)
 
 
-def _choice(
-    sample: Mapping[str, Any], context: str, metadata: Mapping[str, str], where: str
-) -> Question:
-    options, gold = sample["choices"], text_field(sample, ("answer",), where)
+def _lettered(options: Any, gold: str, where: str) -> tuple[dict[str, str], str]:
+    """Options by letter, and the letter of the right one.
+
+    The hub's files have an empty option here and there: it is no choice and gets no letter.
+    """
     if not isinstance(options, dict) or not str(options.get(gold) or "").strip():
         raise ValueError(f"{where}: answer {gold!r} is none of the choices {options!r:.120}.")
-    # The hub's files have an empty option here and there: it is no choice and gets no letter.
     filled = {key: str(text).strip() for key, text in options.items() if str(text or "").strip()}
-    letters = dict(zip(filled, _LETTERS, strict=False))
-    choices = {letters[key]: text for key, text in filled.items()}
-    lines = [f"{letter}) {text}" for letter, text in choices.items()]
-    question = text_field(sample, ("question",), where).strip()
-    text = "\n".join([context, "", question, *lines, "Answer with the letter of the right option."])
-    return Question(text, letters[gold], "logicbench", "text", {**metadata, "choices": choices})
+    letters = dict(zip(filled, "ABCDEFGHIJ", strict=False))
+    return {letters[key]: text for key, text in filled.items()}, letters[gold]
 
 
 def _prontoqa(row: Mapping[str, Any], where: str) -> Iterator[Question]:
@@ -121,150 +117,97 @@ def _prontoqa(row: Mapping[str, Any], where: str) -> Iterator[Question]:
         yield Question(f"{facts}\n\n{query}", _answer(example, place), "prontoqa", "text")
 
 
-# --- the table ------------------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
+
+# Where each one lies on the hub: repository, configurations, splits (its sides where there are two;
+# or a pattern of files, where the repository is plain files).
+BENCHMARKS: dict[str, tuple[str, tuple[str | None, ...], str]] = {
+    "gsm8k": ("openai/gsm8k", ("main",), "train test"),
+    "math": ("EleutherAI/hendrycks_math", _MATH_SUBJECTS, "train test"),
+    "numinamath": ("AI-MO/NuminaMath-1.5", (None,), "train"),
+    "gsm_symbolic_apple": ("apple/GSM-Symbolic", ("main",), "test"),
+    "aime": ("di-zhang-fdu/AIME_1983_2024", (None,), "train"),
+    "logicbench": ("cogint/LogicBench-v1.0", (), "data/LogicBench(Eval)/*"),
+    "prontoqa": ("renma/ProntoQA", (None,), "validation"),
+}
+FOR_EVALUATION = {"gsm_symbolic_apple", "aime", "logicbench", "prontoqa"}  # held out by default
+_DOCUMENTS = {"logicbench": _logicbench, "prontoqa": _prontoqa}
+# The others, and every file of a user: columns that may hold the question, the rule for the gold
+# answer, columns that become metadata (``name=column`` for another name), the verifier.
+_FILE = ("question", gold_of_solution, "", "auto")
+_COLUMNS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], str | None], str, str]] = {
+    "gsm8k": ("question", gold_of_solution, "solution=answer", "auto"),
+    "math": ("problem question", _answer_or_box, "level type subject", "math"),
+    "numinamath": ("problem", _checkable, "source problem_type question_type", "math"),
+    "gsm_symbolic_apple": ("question", gold_of_solution, "id instance original_id", "auto"),
+    "aime": ("Question question problem", _answer, "ID Year", "auto"),
+}
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark: where it lies on the hub, and how its rows become questions.
+def questions_of(name: str, row: Mapping[str, Any], where: str) -> list[Question]:
+    """The questions of one row; none where it has no answer that can be checked."""
+    if name in _DOCUMENTS:
+        return list(_DOCUMENTS[name](row, where))
+    texts, gold_of, columns, verifier = _COLUMNS.get(name, _FILE)
+    gold = gold_of(row, where)
+    if not gold:
+        return []
+    pairs = [
+        (ours, column or ours) for ours, _, column in (c.partition("=") for c in columns.split())
+    ]
+    metadata = {ours: row[column] for ours, column in pairs if column in row}
+    return [Question(text_field(row, tuple(texts.split()), where), gold, name, verifier, metadata)]
 
-    ``parts``: (configuration, split, side) on the hub, side "train", "test" or "" for neither; or
-    ``files``: patterns, where the repository is plain files. A row is one question: the first
-    column of ``text`` that it has, ``gold(row, place)``, and ``metadata`` (name, column); unless
-    ``document`` gives the questions. Of ``for_evaluation`` every question is held out by default.
-    """
 
-    name: str
-    repository: str
-    parts: tuple[tuple[str | None, str, str], ...] = ()
-    text: tuple[str, ...] = ("question",)
-    gold: Callable[[Mapping[str, Any], str], str | None] = gold_of_solution
-    verifier: str = "auto"
-    metadata: tuple[tuple[str, str], ...] = ()
-    document: Callable[[Mapping[str, Any], str], Iterator[Question]] | None = None
-    for_evaluation: bool = False
-    files: tuple[str, ...] = ()
+def _hub_rows(name: str) -> Iterator[tuple[str, Row]]:
+    """Of a whole benchmark, downloaded by `datasets` or from its cache."""
+    repository, configurations, splits = BENCHMARKS[name]
+    try:
+        import datasets
+        import huggingface_hub
 
-    def questions(self, row: Mapping[str, Any], where: str) -> list[Question]:
-        """The questions of one row; none where it has no answer that can be checked."""
-        if self.document:
-            return list(self.document(row, where))
-        gold = self.gold(row, where)
-        if not gold:
-            return []
-        metadata = {name: row[column] for name, column in self.metadata if column in row}
-        text = text_field(row, self.text, where)
-        return [Question(text, gold, self.name, self.verifier, metadata)]
-
-    def hub_rows(self) -> Iterator[tuple[str, Row]]:
-        """(side, row) of the whole benchmark, downloaded by `datasets` or from its cache."""
-        try:
-            if self.files:
-                from huggingface_hub import snapshot_download
-
-                patterns = list(self.files)
-                folder = snapshot_download(
-                    self.repository, repo_type="dataset", allow_patterns=patterns
-                )
-                yield from self.local_rows(Path(folder))
-            for configuration, split, side in self.parts:
-                import datasets
-
-                table = datasets.load_dataset(self.repository, configuration, split=split)
-                for number, row in enumerate(table, start=1):
-                    yield side, (f"{self.repository} {split}, row {number}", row)
-        except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
-            raise ValueError(
-                f"Benchmark {self.name!r} cannot be had from the hub as {self.repository!r} "
-                f"({type(error).__name__}: {str(error)[:200]}). "
-                f"Without a network, give its files: '{self.name}:PATH'."
-            ) from error
-
-    def local_rows(self, path: Path) -> Iterator[tuple[str, Row]]:
-        """(side, row) of a file or of the files in a folder; the side of a file is ""."""
-        sides = {path: ""}
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
-            sides = {file: _side_of(file, path) for file in files}
-        if not sides:
-            raise ValueError(
-                f"{path} holds no {', '.join(_SUFFIXES)} file. Name a file, or the folder of "
-                f"{self.name}'s own files."
+        if not configurations:
+            folder = huggingface_hub.snapshot_download(
+                repository, repo_type="dataset", allow_patterns=[splits]
             )
-        for file, side in sides.items():
-            # Beside files of a side, those of none are by-products: variants, samples.
-            if side or not any(sides.values()):
-                yield from ((side, row) for row in read_rows(file))
+            yield from rows_of(name, Path(folder))
+        for configuration, split in itertools.product(configurations, splits.split()):
+            table = datasets.load_dataset(repository, configuration, split=split)
+            for number, row in enumerate(table, start=1):
+                where = f"{repository} {split}, row {number}"
+                yield split if " " in splits else "", (where, row)
+    except Exception as error:  # of whatever library lies beneath; re-raised with a remedy
+        raise ValueError(
+            f"Benchmark {name!r} cannot be had from the hub as {repository!r} "
+            f"({type(error).__name__}: {str(error)[:200]}). "
+            f"Without a network, give its files: '{name}:PATH'."
+        ) from error
+
+
+def rows_of(name: str, path: Path | None) -> Iterator[tuple[str, Row]]:
+    """(side, row) of a benchmark, or of a user's file where ``name`` is ""; side "" is neither.
+
+    From a file, from the files in a benchmark's folder, or where ``path`` is None from the hub.
+    """
+    if path is None:
+        yield from _hub_rows(name)
+        return
+    sides = {path: ""}
+    if name and path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        sides = {file: _side_of(file, path) for file in files}
+    if not sides:
+        raise ValueError(
+            f"{path} holds no {', '.join(_SUFFIXES)} file. Name a file, or the folder of "
+            f"{name}'s own files."
+        )
+    for file, side in sides.items():
+        # Beside files of a side, those of none are by-products: variants, samples.
+        if side or not any(sides.values()):
+            yield from ((side, row) for row in read_rows(file))
 
 
 def _side_of(file: Path, folder: Path) -> str:
     """The side, "train" or "test", from the folder or the end of the file's name, else ""."""
-    stem = file.stem.split("-0")[0]  # train-00000-of-00001.parquet
-    for side in ("train", "test"):
-        if side in file.relative_to(folder).parts[:-1] or stem.endswith((f"_{side}", f"-{side}")):
-            return side
-    return stem if stem in ("train", "test") else ""
-
-
-def _names(names: str) -> tuple[tuple[str, str], ...]:
-    return tuple((name, name) for name in names.split())
-
-
-_BOTH = ("train", "test")
-_ROWS = (
-    Benchmark(
-        "gsm8k",
-        "openai/gsm8k",
-        parts=tuple(("main", side, side) for side in _BOTH),
-        metadata=(("solution", "answer"),),
-    ),
-    Benchmark(
-        "math",
-        "EleutherAI/hendrycks_math",
-        parts=tuple((subject, side, side) for subject in _MATH_SUBJECTS for side in _BOTH),
-        text=("problem", "question"),
-        gold=_answer_or_box,
-        verifier="math",
-        metadata=_names("level type subject"),
-    ),
-    Benchmark(
-        "numinamath",
-        "AI-MO/NuminaMath-1.5",
-        parts=((None, "train", ""),),
-        text=("problem",),
-        gold=_checkable,
-        verifier="math",
-        metadata=_names("source problem_type question_type"),
-    ),
-    Benchmark(
-        "gsm_symbolic_apple",
-        "apple/GSM-Symbolic",
-        parts=(("main", "test", ""),),
-        metadata=_names("id instance original_id"),
-        for_evaluation=True,
-    ),
-    Benchmark(
-        "aime",
-        "di-zhang-fdu/AIME_1983_2024",
-        parts=((None, "train", ""),),
-        text=("Question", "question", "problem"),
-        gold=_answer,
-        metadata=_names("ID Year"),
-        for_evaluation=True,
-    ),
-    Benchmark(
-        "logicbench",
-        "cogint/LogicBench-v1.0",
-        document=_logicbench,
-        for_evaluation=True,
-        files=("data/LogicBench(Eval)/*",),
-    ),
-    Benchmark(
-        "prontoqa",
-        "renma/ProntoQA",
-        parts=((None, "validation", ""),),
-        document=_prontoqa,
-        for_evaluation=True,
-    ),
-)
-BENCHMARKS = {benchmark.name: benchmark for benchmark in _ROWS}
+    folders, stem = file.relative_to(folder).parts[:-1], re.split("[-_]", file.stem.split("-0")[0])
+    return next((side for side in ("train", "test") if side in folders or side == stem[-1]), "")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -29,7 +27,10 @@ REFUSED = {
     "would be 0",
 }
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
-_RESERVED = ("seed", "size")  # the task draws its own seeds, one problem each
+_STORIES: dict[str, Callable[[random.Random], Story]] = {
+    "word_problems": draw_problem,
+    "fact_stories": draw_story,
+}
 
 
 def generator(name: str, parameters: Mapping[str, str]) -> Draw:
@@ -39,44 +40,49 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
     a value that reasoning-gym refuses is a ValueError. ``verifier`` names another judge.
     """
     others = {key: text for key, text in parameters.items() if key != "verifier"}
-    draw = GENERATORS[name](others)
+    draw = GENERATORS[name](name, others)
     if "verifier" not in parameters:
         return draw
     return lambda rng: dataclasses.replace(draw(rng), verifier=parameters["verifier"])
 
 
-def _stories(
-    name: str, draw: Callable[[random.Random], Story], parameters: Mapping[str, str]
-) -> Draw:
+def _stories(name: str, parameters: Mapping[str, str]) -> Draw:
     if parameters:
         raise ValueError(
             f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
             f"Write {name!r} alone."
         )
 
-    def question(rng: random.Random) -> Question:
-        story = draw(rng)
+    def draw(rng: random.Random) -> Question:
+        story = _STORIES[name](rng)
         numbers = {"terms": list(story.terms), "unneeded": story.unneeded}
         return Question(story.question, story.answer, name, "auto", numbers)
 
-    return question
+    return draw
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
-    from reasoning_gym.factory import DATASETS
-
-    dataset_class, config_class = DATASETS[name]
-    fields = {
-        f.name: f.default for f in dataclasses.fields(config_class) if f.name not in _RESERVED
+    dataset_class, config_class = reasoning_gym_factory().DATASETS[name]
+    # The task draws its own seeds, one problem each.
+    defaults = {
+        f.name: f.default
+        for f in dataclasses.fields(config_class)
+        if f.name not in ("seed", "size")
     }
     settings: dict[str, Any] = {}
     for key, text in parameters.items():
-        if key not in fields:
-            known = ", ".join(f"{field}={default}" for field, default in fields.items())
+        if key not in defaults:
+            known = ", ".join(f"{field}={default}" for field, default in defaults.items())
             raise ValueError(
                 f"Task {name!r} has no parameter {key!r}. Known, with defaults: {known}."
             )
-        settings[key] = _typed(text, fields[key], f"{name}?{key}")
+        kind: Any = type(defaults[key])
+        try:
+            settings[key] = _TRUTHS[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"{name}?{key} is {text!r}, expected a {kind.__name__} such as {defaults[key]}."
+            ) from None
     try:
         config_class(seed=0, size=1, **settings).validate()
     except AssertionError as error:
@@ -93,19 +99,20 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
     return draw
 
 
-def _typed(text: str, default: object, where: str) -> object:
-    kind = type(default)
-    if kind is bool and text.lower() in _TRUTHS:
-        return _TRUTHS[text.lower()]
-    with contextlib.suppress(ValueError):
-        if kind in (int, float):
-            return kind(text)
-    raise ValueError(f"{where} is {text!r}, expected a {kind.__name__} such as {default}.")
+def reasoning_gym_factory() -> Any:
+    """reasoning-gym's table of data sets and scorers; ValueError where it is not installed."""
+    try:
+        import reasoning_gym.factory as factory
+    except ImportError as error:
+        raise ValueError(
+            f"This task is one of reasoning-gym, which is not installed ({error}). In a clone: "
+            "make install-tasks; elsewhere: pip install 'sarlab[tasks]'."
+        ) from error
+    return factory
 
 
-GENERATORS: dict[str, Callable[[Mapping[str, str]], Draw]] = {
-    "word_problems": functools.partial(_stories, "word_problems", draw_problem),
-    "fact_stories": functools.partial(_stories, "fact_stories", draw_story),
-    **{name: functools.partial(_reasoning_gym, name) for name in REASONING_GYM},
+GENERATORS: dict[str, Callable[[str, Mapping[str, str]], Draw]] = {
+    **dict.fromkeys(_STORIES, _stories),
+    **dict.fromkeys(REASONING_GYM, _reasoning_gym),
 }
-"""Name of a task, and what makes its drawing function from its parameters: add yours here."""
+"""Name of a task, and what makes its drawing function from name and parameters: add yours here."""

@@ -15,18 +15,16 @@ which generators take as well.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import itertools
 import re
-from collections.abc import Iterable
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct, split_of_id
-from sarlab.tasks.benchmarks import BENCHMARKS, Benchmark
+from sarlab.tasks.benchmarks import BENCHMARKS, FOR_EVALUATION, questions_of, rows_of
 from sarlab.tasks.generated import GENERATORS, REFUSED, generator
-from sarlab.tasks.rows import Row, read_rows
 from sarlab.types import Question
 
 _OPTIONS = {  # the pattern of each value, and what an error says
@@ -52,8 +50,8 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
     question that one of them holds out is trained on by none.
     """
     several = isinstance(ref, str) and "+" in ref and not Path(ref.partition("?")[0]).exists()
-    parts = [_Source.parse(part) for part in (ref.split("+") if several else [ref])]
-    given = None if heldout_ref is None else _Source.parse(heldout_ref).evaluation()
+    parts = [_parsed(part) for part in (ref.split("+") if several else [ref])]
+    given = None if heldout_ref is None else _parsed(heldout_ref).evaluation()
     name = "+".join(part.canonical for part in parts)
     for part in parts:
         if part.name in GENERATORS and several:
@@ -64,13 +62,11 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
         if part.name in GENERATORS:
             return GeneratedTask(name, generator(part.name, part.options), given)
     train: list[Question] = []
-    heldout = list(given or ())
-    notes: list[str] = []
+    heldout, notes = list(given or ()), list[str]()
     for part in parts:
         questions, held, more = part.sides() if given is None else part.read()
         train, notes = [*train, *questions], [*notes, *more]
-        if given is None:
-            heldout += held
+        heldout += held if given is None else []
     if several:
         heldout, more = distinct(heldout, f"{name}, held out", "drop")
         train, again = distinct(train, f"{name}, train", "drop")
@@ -86,51 +82,13 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
     return FiniteTask(name, train, heldout, notes)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _Source:
     """A reference taken apart."""
 
     name: str  # of a generator or benchmark, or "" for a file
     path: Path | None
     options: dict[str, str]
-
-    @classmethod
-    def parse(cls, ref: str) -> _Source:
-        known = (
-            f"Known: {', '.join(task_names())}, or the path of a .jsonl file with 'question' and "
-            "'answer'."
-        )
-        if not isinstance(ref, str) or not ref.strip():
-            raise ValueError(f"The task is {ref!r}, expected a name or a path. {known}")
-        body, mark, query = ref.strip().partition("?")
-        options = _options(query, ref) if mark else {}
-        name, colon, place = body.partition(":")
-        if name in REFUSED:
-            raise ValueError(f"Task {name!r} is not offered: {REFUSED[name]}. {known}")
-        if name in GENERATORS and not colon:
-            return cls(name, None, options)  # it knows its own parameters
-        if name in BENCHMARKS:
-            if colon and not place:
-                raise ValueError(
-                    f"Task {ref!r} names no path after the colon. Write '{name}:PATH'."
-                )
-            source = cls(name, Path(place).expanduser() if colon else None, options)
-        else:
-            path = Path(body).expanduser()
-            source = cls("", path, options)
-            if not body.lower().endswith((".jsonl", ".json")) and not path.exists():
-                close = difflib.get_close_matches(name, task_names(), n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"Unknown task {ref!r}.{hint} {known}")
-        for key, value in options.items():
-            if key not in _OPTIONS:
-                raise ValueError(
-                    f"Task {ref!r} has no option {key!r}. Known: {', '.join(_OPTIONS)}."
-                )
-            pattern, expected = _OPTIONS[key]
-            if not re.fullmatch(pattern, value):
-                raise ValueError(f"{key} is {value!r} in {ref!r}, expected {expected}.")
-        return source
 
     @property
     def canonical(self) -> str:
@@ -151,7 +109,7 @@ class _Source:
     def sides(self) -> _Sides:
         """Training and held-out questions as ``split`` parts them, and notes."""
         train, test, notes = self.read()
-        usual = "heldout" if test or self._benchmark.for_evaluation else "hash"
+        usual = "heldout" if test or self.name in FOR_EVALUATION else "hash"
         split = self.options.get("split") or ("own" if train and test else usual)
         if split == "own":
             if not (train and test):
@@ -160,11 +118,12 @@ class _Source:
                     "'split=heldout', or give held-out questions by heldout_ref."
                 )
             return train, test, notes
-        everything, more = self._distinct([*train, *test], self.canonical)
+        everything, more = self._distinct([*train, *test])
         if split == "heldout":
             return [], everything, [*notes, *more]
-        train = [q for q in everything if split_of_id(q.id) == "train"]
-        test = [q for q in everything if split_of_id(q.id) == "heldout"]
+        train, test = (
+            [q for q in everything if split_of_id(q.id) == side] for side in ("train", "heldout")
+        )
         if not train or not test:
             raise ValueError(
                 f"Task {self.canonical!r} has {len(everything)} distinct question(s), and the "
@@ -176,48 +135,64 @@ class _Source:
 
     def read(self) -> _Sides:
         """The training side, the test side (both distinct) and notes."""
-        rows: Iterable[tuple[str, Row]]
-        if self.path is None:
-            rows = self._benchmark.hub_rows()
-        elif not self.name:
-            rows = (("", row) for row in read_rows(self.path))
-        elif not self.path.exists():
-            raise ValueError(f"{self.path} does not exist. Give a file or folder of {self.name}.")
-        else:
-            rows = self._benchmark.local_rows(self.path)
+        rows = rows_of(self.name, self.path)
         sides: dict[str, list[Question]] = {"train": [], "test": []}
         limit, count, empty = self.options.get("limit"), 0, 0
         for side, (where, row) in itertools.islice(rows, int(limit) if limit else None):
-            questions = self._benchmark.questions(row, where)
+            questions = questions_of(self.name or self.canonical, row, where)
             if verifier := self.options.get("verifier"):
-                questions = [dataclasses.replace(q, verifier=verifier) for q in questions]
+                questions = [replace(q, verifier=verifier) for q in questions]
             sides[side or "train"] += questions
             count, empty = count + 1, empty + (not questions)
         if not sides["train"] and not sides["test"]:
             raise ValueError(f"Task {self.canonical!r} has no question with an answer to check.")
-        unchecked = f"{self.canonical}: {empty} of {count} rows have no answer to check."
-        train, more = self._distinct(sides["train"], f"{self.canonical}, train")
-        test, again = self._distinct(sides["test"], f"{self.canonical}, test")
-        return train, test, [*([unchecked] if empty else []), *more, *again]
+        notes = [f"{self.canonical}: {empty} of {count} rows have no answer to check."]
+        train, more = self._distinct(sides["train"], ", train")
+        test, again = self._distinct(sides["test"], ", test")
+        return train, test, [*(notes if empty else []), *more, *again]
 
-    @property
-    def _benchmark(self) -> Benchmark:
-        return BENCHMARKS.get(self.name) or Benchmark(self.canonical, "")
-
-    def _distinct(self, questions: list[Question], where: str) -> tuple[list[Question], list[str]]:
+    def _distinct(
+        self, questions: list[Question], side: str = ""
+    ) -> tuple[list[Question], list[str]]:
         # A user can correct a file of their own; the published sets stay as they are.
-        return distinct(questions, where, "drop" if self.name else "raise")
+        return distinct(questions, self.canonical + side, "drop" if self.name else "raise")
 
 
-def _options(query: str, ref: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
-    except ValueError as error:
+def _parsed(ref: str) -> _Source:
+    known = f"Known: {', '.join(task_names())}, or the path of a .jsonl file with 'question' and "
+    known += "'answer'."
+    if not isinstance(ref, str) or not ref.strip():
+        raise ValueError(f"The task is {ref!r}, expected a name or a path. {known}")
+    body, mark, query = ref.strip().partition("?")
+    pairs = [pair.partition("=") for pair in query.split("&")] if mark else []
+    options = {key: value for key, _, value in pairs}
+    if not all(key and equals for key, equals, _ in pairs):
         raise ValueError(
-            f"Parameters of task {ref!r} cannot be read ({error}). Write name?key=value&key=value."
-        ) from error
-    keys = [key for key, _ in pairs]
-    repeated = {key for key in keys if keys.count(key) > 1}
-    if repeated:
-        raise ValueError(f"Parameter(s) {', '.join(sorted(repeated))} occur twice in {ref!r}.")
-    return dict(pairs)
+            f"Parameters of task {ref!r} cannot be read. Write name?key=value&key=value."
+        )
+    if len(options) < len(pairs):
+        repeated = [key for key, count in Counter(key for key, *_ in pairs).items() if count > 1]
+        raise ValueError(f"Parameter(s) {', '.join(repeated)} occur twice in {ref!r}.")
+    name, colon, place = body.partition(":")
+    if name in REFUSED:
+        raise ValueError(f"Task {name!r} is not offered: {REFUSED[name]}. {known}")
+    if name in GENERATORS and not colon:
+        return _Source(name, None, options)  # it knows its own parameters
+    if name in BENCHMARKS:
+        if colon and not place:
+            raise ValueError(f"Task {ref!r} names no path after the colon. Write '{name}:PATH'.")
+        source = _Source(name, Path(place).expanduser() if colon else None, options)
+    else:
+        path = Path(body).expanduser()
+        source = _Source("", path, options)
+        if not body.lower().endswith((".jsonl", ".json")) and not path.exists():
+            close = difflib.get_close_matches(name, task_names(), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"Unknown task {ref!r}.{hint} {known}")
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise ValueError(f"Task {ref!r} has no option {key!r}. Known: {', '.join(_OPTIONS)}.")
+        pattern, expected = _OPTIONS[key]
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{key} is {value!r} in {ref!r}, expected {expected}.")
+    return source

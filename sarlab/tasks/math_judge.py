@@ -2,7 +2,6 @@
 
 One server process imports math-verify and warms it up once. It forks a child that compares; at the
 time limit the kernel ends the child, and the next one is warm from its first breath.
-Where there is no fork (Windows) the server compares in place and is itself killed when too slow.
 
 This file is both sides: the library imports it, and the server runs it as a script, without torch.
 The importing process gets no signal handler and no alarm: it works in a Jupyter kernel and off the
@@ -19,9 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from dataclasses import asdict, dataclass
-from typing import TextIO
+from multiprocessing.connection import wait
 
 TIME_LIMIT_S = 0.75
 """Wall-clock seconds that one comparison may take; longer is the outcome "timeout"."""
@@ -34,19 +31,9 @@ COMPARISONS_PER_CHILD = 2000
 _GRACE_S = 1.0  # beyond the time limit, before the server itself is taken for stuck
 _CACHE_SIZE = 4096
 _NO_MORE = 3  # exit status of a child whose input has ended
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The outcome of one comparison, "right", "wrong", "timeout" or "error", and the error."""
-
-    outcome: str
-    detail: str = ""
-
-
 _lock = threading.Lock()
 _server: subprocess.Popen[str] | None = None
-_settled: dict[tuple[str, str], Comparison] = {}
+_settled: dict[tuple[str, str], str] = {}
 
 
 def warm_up() -> None:
@@ -55,21 +42,22 @@ def warm_up() -> None:
         _warm_server()
 
 
-def compare(gold: str, value: str, limit_s: float | None = None) -> Comparison:
+def compare(gold: str, value: str, limit_s: float | None = None) -> str:
     """Compare two pieces of LaTeX within ``limit_s`` seconds (None: ``TIME_LIMIT_S``).
 
-    The time to start the server is not counted. Raises RuntimeError where it cannot start.
+    "right", "wrong value", "timeout" or "error: " and the error. The time to start the server is
+    not counted. Raises RuntimeError where it cannot start.
     """
     with _lock:
         if (gold, value) in _settled:
             return _settled[gold, value]
         limit_s = TIME_LIMIT_S if limit_s is None else limit_s
-        comparison = _ask(_warm_server(), gold, value, limit_s, limit_s + _GRACE_S)
-        if comparison.outcome in ("right", "wrong"):  # a time-out or an error may pass
+        outcome = _ask(_warm_server(), gold, value, limit_s, limit_s + _GRACE_S)
+        if outcome in ("right", "wrong value"):  # a time-out or an error may pass
             if len(_settled) >= _CACHE_SIZE:
                 _settled.clear()
-            _settled[gold, value] = comparison
-        return comparison
+            _settled[gold, value] = outcome
+        return outcome
 
 
 def shut_down() -> None:
@@ -95,14 +83,13 @@ def _warm_server() -> subprocess.Popen[str]:
             env={**os.environ, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
             start_new_session=True,  # an interrupt meant for this program does not reach it
         )
-        first = _ask(server, "1", "1", STARTUP_LIMIT_S, STARTUP_LIMIT_S)
-        if first.outcome != "right":
+        outcome = _ask(server, "1", "1", STARTUP_LIMIT_S, STARTUP_LIMIT_S)
+        if outcome != "right":
             _end(server)
-            reason = first.detail or f"not warm after {STARTUP_LIMIT_S:g} s"
             raise RuntimeError(
-                f"The process that compares mathematics cannot start: {reason}. Run `python -m pip "
-                f"install math-verify` with the interpreter of this program, {sys.executable}, or "
-                "use tasks whose answers are plain numbers."
+                f"The process that compares mathematics cannot start: {outcome}. Run `python -m "
+                f"pip install math-verify` with the interpreter of this program, {sys.executable}, "
+                "or use tasks whose answers are plain numbers."
             )
         _server = server
     return _server
@@ -110,44 +97,31 @@ def _warm_server() -> subprocess.Popen[str]:
 
 def _ask(
     server: subprocess.Popen[str], gold: str, value: str, limit_s: float, patience_s: float
-) -> Comparison:
+) -> str:
     """The server's outcome; a server that is silent for ``patience_s`` seconds is killed."""
     assert server.stdin is not None and server.stdout is not None
-    began, line = time.monotonic(), ""
-    watchdog = threading.Timer(patience_s, _kill, [server])
-    watchdog.daemon = True
-    watchdog.start()
+    line = ""
     try:
         with contextlib.suppress(OSError):  # a dead server has no reply: see below
-            server.stdin.write(json.dumps({"gold": gold, "value": value, "limit_s": limit_s}))
-            server.stdin.write("\n")
+            server.stdin.write(json.dumps([gold, value, limit_s]) + "\n")
             server.stdin.flush()
-        line = server.stdout.readline()
+        silent = not wait([server.stdout.fileno()], patience_s)
+        line = "" if silent else server.stdout.readline()
     finally:
-        watchdog.cancel()
         if not line:  # also on an interrupt: a late reply must not answer the next job
             _end(server)
-    if line:
-        return Comparison(**json.loads(line))
-    if time.monotonic() - began >= patience_s:
-        return Comparison("timeout")
-    return Comparison("error", f"the comparing process ended with status {server.returncode}")
+    if line or silent:
+        return json.loads(line) if line else "timeout"
+    return f"error: the comparing process ended with status {server.returncode}"
 
 
 def _end(server: subprocess.Popen[str]) -> None:
+    """Kill the server and its child, which share a process group of their own."""
     global _server
     _server = None
-    _kill(server)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-
-
-def _kill(server: subprocess.Popen[str]) -> None:
-    """Kill the server and its child, which share a process group of their own."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-    else:
-        server.kill()
 
 
 def _forget_after_fork() -> None:
@@ -177,31 +151,28 @@ def _same(gold: str, value: str) -> bool:
 
 
 def _serve() -> None:
-    """Serve comparisons on standard input and output, one JSON object per line, to its end."""
+    """Serve comparisons on standard input and output, one line of JSON each, to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop button is meant for the client
-    replies = os.fdopen(os.dup(1), "w")  # libraries may print: the protocol keeps its own copy
+    replies = os.dup(1)  # libraries may print: the protocol keeps its own copy
     os.dup2(2, 1)
     with contextlib.suppress(ImportError):  # the first comparison reports it
         for gold, value in _WARM_UP:
             _same(gold, value)
-    while hasattr(os, "fork"):
+    while True:
         pid = os.fork()
         if pid == 0:
-            _work_as_child(replies)
+            _work(replies)
         status = os.waitpid(pid, 0)[1]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-            _reply(replies, Comparison("timeout"))
+            _reply(replies, "timeout")
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_MORE:
             return
         elif status:
-            died = f"the comparing child died, wait status {status}"
-            _reply(replies, Comparison("error", died))
-    for line in sys.stdin:
-        _work(replies, line)
+            _reply(replies, f"error: the comparing child died, wait status {status}")
 
 
-def _work_as_child(replies: TextIO) -> None:
-    """SIGALRM has no handler here, so the kernel ends a comparison that is too slow."""
+def _work(replies: int) -> None:
+    """The child: SIGALRM has no handler here, so the kernel ends a comparison that is too slow."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
@@ -210,31 +181,23 @@ def _work_as_child(replies: TextIO) -> None:
         line = sys.stdin.readline()
         if not line:
             os._exit(_NO_MORE)
-        signal.setitimer(signal.ITIMER_REAL, json.loads(line)["limit_s"])
-        _work(replies, line)
+        gold, value, limit_s = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        try:
+            outcome = "right" if _same(gold, value) else "wrong value"
+        except Exception as error:  # noqa: BLE001 - counted and shown by the client
+            outcome = f"error: {type(error).__name__}: {str(error)[:200]}"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _reply(replies, outcome)
     os._exit(0)
 
 
-def _work(replies: TextIO, line: str) -> None:
-    job = json.loads(line)
-    try:
-        comparison = Comparison("right" if _same(job["gold"], job["value"]) else "wrong")
-    except Exception as error:  # noqa: BLE001 - counted and shown by the client
-        comparison = Comparison("error", f"{type(error).__name__}: {str(error)[:200]}")
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    _reply(replies, comparison)
-
-
-def _reply(replies: TextIO, comparison: Comparison) -> None:
-    # One short write: whole or absent, also where the writer is killed.
-    replies.write(json.dumps(asdict(comparison)) + "\n")
-    replies.flush()
+def _reply(replies: int, outcome: str) -> None:
+    os.write(replies, json.dumps(outcome).encode() + b"\n")  # whole or absent, being short
 
 
 if __name__ == "__main__":
     _serve()
 else:
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(after_in_child=_forget_after_fork)
     atexit.register(shut_down)

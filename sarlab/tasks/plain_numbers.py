@@ -18,7 +18,7 @@ import re
 from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
 
-from sarlab.tasks.answer_line import NUMBER_WORDS, words
+from sarlab.tasks.answer_line import NUMBER_WORDS, Refused, words
 
 MAX_NUMBER_CHARS = 400
 """A longer number is refused unread."""
@@ -96,18 +96,10 @@ _UNITS = {
 }
 
 
-class NotANumber(ValueError):
-    """A value that is no plain number; ``reason`` is one of the verdict's reasons."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 def parse_number(value: str, sentence: bool = False) -> Fraction:
     """The exact value of an unwrapped plain number, or of a sentence around one.
 
-    Raises :class:`NotANumber` with reason "no value", "several values" or "too long".
+    Raises :class:`Refused` with reason "no value", "several values" or "too long".
     """
     return parse_quantity(value, sentence)[0]
 
@@ -115,7 +107,7 @@ def parse_number(value: str, sentence: bool = False) -> Fraction:
 def parse_quantity(value: str, sentence: bool = False) -> tuple[Fraction, str]:
     """:func:`parse_number` and the unit, in one spelling; "" for none and for any rare unit."""
     if len(value) > MAX_NUMBER_CHARS:
-        raise NotANumber("too long")
+        raise Refused("too long")
     plain = _plain(value)
     match = _NUMBER.fullmatch(plain)
     if match and not (match["sign"] and match["inner_sign"]):
@@ -125,14 +117,14 @@ def parse_quantity(value: str, sentence: bool = False) -> tuple[Fraction, str]:
         if _are_words(match["lead"], _HARMLESS_AFTER.sub("", unit), sentence):
             sign = -1 if "-" in (match["sign"], match["inner_sign"]) else 1
             return sign * _magnitude(match), _unit(match["currency"] or match["unit"])
-    raise NotANumber("several values" if len(_DIGITS.findall(plain)) > 1 else "no value")
+    raise Refused("several values" if len(_DIGITS.findall(plain)) > 1 else "no value")
 
 
 def is_number(value: str) -> bool:
     """Whether an unwrapped value is a plain number."""
     try:
         parse_number(value)
-    except NotANumber:
+    except Refused:
         return False
     return True
 
@@ -155,16 +147,16 @@ def _magnitude(match: re.Match[str]) -> Fraction:
         if match[top] is None:
             continue
         if integer(bottom) == 0:
-            raise NotANumber("no value")
+            raise Refused("no value")
         sign = -1 if top == "top" and match["top_sign"] == "-" else 1
         if match["whole"] is not None and (sign < 0 or integer(top) >= integer(bottom)):
-            raise NotANumber("several values")  # 3 5/2 is no mixed number
+            raise Refused("several values")  # 3 5/2 is no mixed number
         return integer("whole") + sign * Fraction(integer(top), integer(bottom))
     power = match["power"] or match["short_power"]
     factor = (match["mantissa"] or "1") if power else match["decimal"]
     exponent = int(power or match["exponent"] or 0)
     if abs(exponent) > MAX_EXPONENT:
-        raise NotANumber("too long")
+        raise Refused("too long")
     return Fraction(factor.replace(",", "")) * Fraction(10) ** exponent
 
 

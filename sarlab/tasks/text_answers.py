@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sarlab.tasks.answer_line import TRUTH_WORDS, unwrap, words
+from sarlab.tasks.answer_line import TRUTH_WORDS, Refused, unwrap, words
 
-_NO_CHOICES: Mapping[str, str] = {}
 _ARTICLES = words("a an the")
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?([a-z])\)?[.):]?", re.IGNORECASE)
 _LETTER_AND_TEXT = re.compile(r"\(?([a-z])\)?\s?[.):-]?\s+(.+)", re.IGNORECASE | re.DOTALL)
@@ -38,23 +37,22 @@ def is_text(gold: str) -> bool:
     return bool(words_here) and not _NOT_WORDS.search(value) and _MATH_NAMES.isdisjoint(words_here)
 
 
-def judge_text(value: str, gold: str, choices: Mapping[str, str] = _NO_CHOICES) -> str:
-    """The reason of the verdict on an unwrapped value: "right", "wrong value", "several values".
+def same_text(value: str, gold: str, choices: Mapping[str, str]) -> bool:
+    """Whether an unwrapped value is the same words as gold; Refused where it names several.
 
-    Both must be the same words. Where gold is the letter of an option, the letter may also be
-    followed by that option's own text, or be replaced by it; this needs ``choices``, letter to
-    text.
+    Where gold is the letter of an option, the letter may also be followed by that option's own
+    text, or be replaced by it; this needs ``choices``, letter to text.
     """
     expected = unwrap(gold)
     letter = option_letter(expected)
     if letter is not None and (option_letter(value) == letter or _names(value, letter, choices)):
-        return "right"
+        return True
     if letter is None and fold(value) == fold(expected):
-        return "right"
+        return True
     several = _LIST.search(value) and not _LIST.search(expected)
     if several and len({fold(part) for part in _LIST.split(value) if fold(part)}) > 1:
-        return "several values"
-    return "wrong value"
+        raise Refused("several values")
+    return False
 
 
 def _names(value: str, letter: str, choices: Mapping[str, str]) -> bool:

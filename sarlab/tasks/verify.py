@@ -21,7 +21,7 @@ value again, ``70 + 2 = 72`` (where gold is text: nothing). Verifiers, by name:
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,27 +33,16 @@ from sarlab.tasks import math_judge
 from sarlab.tasks.answer_line import (
     MAX_VALUE_CHARS,
     AnswerLine,
+    Refused,
     find_value,
     is_prose,
     nesting,
     unwrap,
 )
-from sarlab.tasks.plain_numbers import (
-    NotANumber,
-    canonical,
-    is_number,
-    parse_number,
-    parse_quantity,
-)
-from sarlab.tasks.text_answers import is_text, judge_text
+from sarlab.tasks.generated import reasoning_gym_factory
+from sarlab.tasks.plain_numbers import canonical, is_number, parse_number, parse_quantity
+from sarlab.tasks.text_answers import is_text, same_text
 from sarlab.types import Question
-
-REASONS = (
-    *("right", "wrong value", "no marker", "no value", "several values", "too long", "timeout"),
-    "error: ...",
-)
-"""All reasons of a verdict; "error: " is followed by the exception. "too long" stands for a value
-longer or nested deeper than any answer."""
 
 MAX_NESTING = 40
 _BUILT_IN = ("auto", "number", "text", "math")
@@ -78,7 +67,11 @@ _DERIVATION = re.compile(r"(?:[A-Za-z]+:)?[\s0-9.,$€£%()+*/×÷·=-]*[+*/×÷
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is right, the value that was read, and why (one of ``REASONS``)."""
+    """Whether an answer is right, the value that was read, and why.
+
+    Reasons: "right", "wrong value", "no marker", "no value", "several values", "too long" (longer
+    or nested deeper than any answer), "timeout", and "error: " with the exception.
+    """
 
     correct: bool
     extracted: str | None
@@ -111,22 +104,30 @@ def judge(
             raise TypeError(f"{name} is {argument!r}, expected a string.")
     if not gold.strip():
         raise ValueError("gold is empty; an answer can only be judged against something.")
-    if in_thought:
-        text = f"<think>{text}"
-    line = find_value(text)
-    value = None if line is None else line.value
-    if verifier not in _BUILT_IN and not verifier.startswith("reasoning_gym:"):
-        reason = _judge_by_user(text, gold, verifier)
-    elif line is None:
-        reason = "no marker"
-    elif not line.value.strip():
-        reason = "no value"
-    elif len(line.value) > MAX_VALUE_CHARS:
-        reason = "too long"
-    elif verifier in _BUILT_IN:
-        reason = _judge_value(line, gold, verifier, metadata or {})
-    else:
-        reason = _judge_by_dataset(line, gold, verifier.partition(":")[2], metadata or {})
+    line = find_value(f"<think>{text}" if in_thought else text)
+    dataset = verifier.removeprefix("reasoning_gym:")
+    try:
+        if verifier not in _BUILT_IN and dataset == verifier:
+            correct = _called(user_function(verifier), text, gold)
+            if not isinstance(correct, bool):
+                raise TypeError(
+                    f"Verifier {verifier!r} returned {correct!r} ({type(correct).__name__}), "
+                    "expected True or False. Wrap its result in bool()."
+                )
+        elif line is None:
+            raise Refused("no marker")
+        elif not line.value.strip():
+            raise Refused("no value")
+        elif len(line.value) > MAX_VALUE_CHARS:
+            raise Refused("too long")
+        elif verifier in _BUILT_IN:
+            correct = _same_value(line, gold, verifier, metadata or {})
+        else:
+            correct = _full_score(line, gold, dataset, metadata or {})
+        reason = "right" if correct else "wrong value"
+    except Refused as refusal:
+        reason = refusal.reason
+    value = line.value if line else None
     shown = value if value is None or len(value) <= 200 else f"{value[:199]}…"
     return Verdict(reason == "right", shown, reason)
 
@@ -146,7 +147,7 @@ def judge_all(
     ]
 
 
-def _judge_value(line: AnswerLine, gold: str, verifier: str, metadata: Mapping[str, Any]) -> str:
+def _same_value(line: AnswerLine, gold: str, verifier: str, metadata: Mapping[str, Any]) -> bool:
     expected = unwrap(gold)
     if verifier == "number" and not is_number(expected):
         raise ValueError(
@@ -154,29 +155,31 @@ def _judge_value(line: AnswerLine, gold: str, verifier: str, metadata: Mapping[s
         )
     if verifier == "text" or (verifier != "number" and is_text(gold)):
         choices = metadata.get("choices")
-        choices = choices if isinstance(choices, Mapping) else {}
-        return "several values" if line.rest else judge_text(line.value, gold, choices)
+        _refuse_if(line.rest)
+        return same_text(line.value, gold, choices if isinstance(choices, Mapping) else {})
     if is_number(expected):
-        return _judge_number(line, expected)
+        return _same_number(line, expected)
     value = "".join(line.value.split())
-    if not is_prose(tuple(rest for rest in line.rest if "".join(unwrap(rest).split()) != value)):
-        return "several values"
-    return _judge_mathematics(line.value, expected)
+    others = tuple(rest for rest in line.rest if "".join(unwrap(rest).split()) != value)
+    _refuse_if(not is_prose(others))
+    return _same_mathematics(line.value, expected)
 
 
-def _judge_number(line: AnswerLine, expected: str) -> str:
+def _refuse_if(condition: object, reason: str = "several values") -> None:
+    if condition:
+        raise Refused(reason)
+
+
+def _same_number(line: AnswerLine, expected: str) -> bool:
     assigned, gold_assigned = (_ASSIGNMENT.fullmatch(value) for value in (line.value, expected))
-    try:
-        value = assigned[2].strip() if assigned else line.value
-        number, unit = parse_quantity(value, sentence=True)
-        gold, gold_unit = parse_quantity(expected)
-    except NotANumber as refusal:
-        return refusal.reason
-    if not is_prose(tuple(rest for rest in line.rest if not _comes_to(rest, number))):
-        return "several values"
+    value = assigned[2].strip() if assigned else line.value
+    number, unit = parse_quantity(value, sentence=True)
+    gold, gold_unit = parse_quantity(expected)
+    others = tuple(rest for rest in line.rest if not _comes_to(rest, number))
+    _refuse_if(not is_prose(others))
     other_name = assigned and gold_assigned and assigned[1] != gold_assigned[1]
     other_unit = unit and gold_unit and unit != gold_unit
-    return "wrong value" if number != gold or other_name or other_unit else "right"
+    return number == gold and not other_name and not other_unit
 
 
 def _comes_to(line: str, number: Fraction) -> bool:
@@ -185,44 +188,38 @@ def _comes_to(line: str, number: Fraction) -> bool:
     derivation = _DERIVATION.fullmatch(value)
     try:
         return number == parse_number(unwrap(derivation[1] if derivation else value), sentence=True)
-    except NotANumber:
+    except Refused:
         return False
 
 
-def _judge_mathematics(value: str, expected: str) -> str:
+def _same_mathematics(value: str, expected: str) -> bool:
     value, expected = _rewritten(value), _rewritten(expected)
-    if _DIGITS_APART.search(value) and not _DIGITS_APART.search(expected):
-        return "several values"
+    _refuse_if(_DIGITS_APART.search(value) and not _DIGITS_APART.search(expected))
     if "".join(value.split()) == "".join(expected.split()):
-        return "right"
-    if nesting(value) > MAX_NESTING or len(value) > 4 * len(expected) + 200:
-        return "too long"
+        return True
+    _refuse_if(nesting(value) > MAX_NESTING or len(value) > 4 * len(expected) + 200, "too long")
     parts, expected_parts = _listed(value), _listed(expected)
-    if len(parts) > 1 and len(expected_parts) == 1:
-        return "several values"
-    if _RELATION.search(value) and not _RELATION.search(expected):
-        return "several values"
+    _refuse_if(len(parts) > 1 and len(expected_parts) == 1)
+    _refuse_if(_RELATION.search(value) and not _RELATION.search(expected))
     if len(expected_parts) > 1 and len(parts) > 1 and len(parts) != len(expected_parts):
-        return "wrong value"
+        return False
     bases, expected_bases = _BASE.findall(value), _BASE.findall(expected)
     if bases and expected_bases and bases != expected_bases:
-        return "wrong value"
+        return False
     if _EQUALS.search(value):
         assigned = [_ASSIGNMENT.fullmatch(part) for part in parts]
         names = {match[1] for match in assigned if match}
         if _EQUALS.search(expected):
             gold_assigned = _ASSIGNMENT.fullmatch(expected)
             if gold_assigned and names and names != {gold_assigned[1]}:
-                return "wrong value"
-        elif None in assigned or len(names) > 1:
-            return "several values"  # 3 = 5, or a chain of which any end might be meant
-        else:
+                return False
+        else:  # 3 = 5, or a chain of which any end might be meant
+            _refuse_if(None in assigned or len(names) > 1)
             value = ", ".join(match[2].strip() for match in assigned if match)
-    if "$" in value.replace("\\$", ""):  # two formulas, or prose around one
-        return "several values"
-    comparison = math_judge.compare(expected, value)
-    reasons = {"right": "right", "wrong": "wrong value", "timeout": "timeout"}
-    return reasons.get(comparison.outcome, f"error: {comparison.detail}")
+    _refuse_if("$" in value.replace("\\$", ""))  # two formulas, or prose around one
+    outcome = math_judge.compare(expected, value)
+    _refuse_if(outcome not in ("right", "wrong value"), outcome)
+    return outcome == "right"
 
 
 def _rewritten(value: str) -> str:
@@ -248,9 +245,7 @@ def _listed(value: str) -> list[str]:
     return parts
 
 
-def _judge_by_dataset(
-    line: AnswerLine, gold: str, dataset: str, metadata: Mapping[str, Any]
-) -> str:
+def _full_score(line: AnswerLine, gold: str, dataset: str, metadata: Mapping[str, Any]) -> bool:
     score_answer = _dataset_scorer(dataset)
     entry = metadata.get("entry")
     if not isinstance(entry, Mapping) or "answer" not in entry:
@@ -258,69 +253,54 @@ def _judge_by_dataset(
             f"Verifier 'reasoning_gym:{dataset}' needs metadata['entry'] with an 'answer', got "
             f"{entry!r}. Load the question by load_task, or use 'auto'."
         )
+    _refuse_if(line.rest)
     value = line.value
-    if line.rest:
-        return "several values"
     if is_number(unwrap(gold)):
         # Some of the scorers read "288 or 3" as 288, and "1,000" as 1: they get one clean number.
-        try:
-            value = canonical(parse_number(value, sentence=True))
-        except NotANumber as refusal:
-            return refusal.reason
+        value = canonical(parse_number(value, sentence=True))
+    return _called(score_answer, value, dict(entry)) == 1.0
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        score = float(score_answer(value, dict(entry)))
-    except Exception as error:  # noqa: BLE001 - a scorer's failure is counted and shown
-        return f"error: {type(error).__name__}: {str(error)[:200]}"
-    return "right" if score == 1.0 else "wrong value"
+        return function(*arguments)
+    except Exception as error:  # counted and shown; it must not end a run
+        raise Refused(f"error: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 @lru_cache
 def _dataset_scorer(dataset: str) -> Callable[[str, dict[str, Any]], float]:
-    from reasoning_gym.factory import DATASETS, get_score_answer_fn
-
-    if dataset not in DATASETS:
+    factory = reasoning_gym_factory()
+    if dataset not in factory.DATASETS:
         raise ValueError(
             f"reasoning-gym has no data set {dataset!r} to score answers. It has: "
-            f"{', '.join(sorted(DATASETS))}."
+            f"{', '.join(sorted(factory.DATASETS))}."
         )
-    return get_score_answer_fn(dataset)
-
-
-def _judge_by_user(text: str, gold: str, verifier: str) -> str:
-    function = user_function(verifier)
-    try:
-        correct = function(text, gold)
-    except Exception as error:  # noqa: BLE001 - counted and shown; it must not end a run
-        return f"error: {type(error).__name__}: {str(error)[:200]}"
-    if not isinstance(correct, bool):
-        raise TypeError(
-            f"Verifier {verifier!r} returned {correct!r} ({type(correct).__name__}), expected True "
-            "or False. Wrap its result in bool()."
-        )
-    return "right" if correct else "wrong value"
+    scorer: Callable[[str, dict[str, Any]], float] = factory.get_score_answer_fn(dataset)
+    return scorer
 
 
 @lru_cache
 def user_function(verifier: str) -> Callable[[str, str], bool]:
     """The function that ``module:function`` names; ValueError where there is none."""
-    module_name, colon, name = verifier.partition(":")
-    if not colon or not module_name or not name:
+    module, _, name = verifier.partition(":")
+    if not (module and name):
         raise ValueError(
             f"Unknown verifier {verifier!r}. Known: {', '.join(_BUILT_IN)}, "
             "reasoning_gym:<dataset>, or module:function for one of your own."
         )
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
+        function = pkgutil.resolve_name(verifier)
+    except (ImportError, ValueError) as error:
         raise ValueError(
-            f"Verifier {verifier!r}: module {module_name!r} cannot be imported ({error}). "
+            f"Verifier {verifier!r}: module {module!r} cannot be imported ({error}). "
             "Put its folder on the Python path, or install it."
         ) from error
-    function = getattr(module, name, None)
+    except AttributeError:
+        function = None
     if not callable(function):
         raise ValueError(
-            f"Verifier {verifier!r}: {module_name!r} has no function {name!r}. "
+            f"Verifier {verifier!r}: {module!r} has no function {name!r}. "
             "Define it there as a function of (text, gold) that returns True or False."
         )
-    checked: Callable[[str, str], bool] = function
-    return checked
+    return function

@@ -6,11 +6,10 @@ Needs the extra ``lab`` (ipywidgets, anywidget, plotly). Notebooks take all of i
 
 from sarlab.widgets.candidates import label_rows, read_examples
 from sarlab.widgets.designs import compare_designs
-from sarlab.widgets.export import show_figure
+from sarlab.widgets.export import show_figure, show_run, show_snapshot, workbench_html
 from sarlab.widgets.figures import designs_figure, labels_figure
 from sarlab.widgets.notebook import InspectionSettings, score_with_progress, show_example
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.snapshot import show_run, show_snapshot, workbench_html
 from sarlab.widgets.workbench import Workbench
 
 __all__ = [

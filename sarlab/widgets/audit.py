@@ -1,5 +1,8 @@
 """What a finished run holds: how answers to one question changed, and which ones look odd. Pure.
 
+Answers are rows of a table with the columns of ``rollouts.parquet``. Their tokens stay on disk
+until they are looked at: the columns ``part`` and ``place`` say where.
+
 The audit that the paper asks for lists answers that are correct, short and have a low SAR: knowing
 the question did not make their tokens likelier, so perhaps they were guessed.
 """
@@ -8,13 +11,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,43 +23,37 @@ import pyarrow.parquet as pq
 from sarlab.answers import AnswerScore, token_pieces
 
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
+_LIGHT = [
+    *("step", "split", "group_id", "question_id", "question", "gold", "answer", "length"),
+    *("truncated", "correct", "ppl_conditioned", "ppl_standalone", "sar", "reward", "advantage"),
+]
+# How to order questions, and which to show: columns of _question_ends.
+ORDERS = {
+    "as logged": ("steps", False),
+    "longest": ("length", False),
+    "shortest": ("length", True),
+    "highest SAR": ("sar", False),
+    "lowest SAR": ("sar", True),
+    "most shortened": ("change", True),
+}
+FILTERS = {
+    "all": "steps > 0",
+    "right at the end": "right",
+    "wrong at the end": "not right",
+    "became right": "right and not right_first",
+    "became wrong": "right_first and not right",
+}
 
 
-@dataclass(frozen=True)
-class AuditRow:
-    """One logged answer; the fields are the columns of ``rollouts.parquet``.
+def read_audit(folder: str | Path) -> pd.DataFrame:
+    """The logged answers of a run, by step. Raises ValueError where there are none.
 
-    Its tokens stay on disk until they are looked at: ``part`` and ``place`` say where.
+    ``sar`` is missing where the run's reward needed no pass without the question.
     """
-
-    step: int
-    split: str
-    group_id: int
-    question_id: str
-    question: str
-    gold: str
-    answer: str
-    length: int
-    truncated: bool
-    correct: bool
-    ppl_conditioned: float
-    ppl_standalone: float
-    sar: float | None  # None where the run's reward needed no pass without the question
-    reward: float | None
-    advantage: float | None
-    part: Path
-    place: int
-
-
-_LIGHT = [field.name for field in fields(AuditRow)][:-2]  # all but part and place
-
-
-def read_audit(folder: str | Path) -> list[AuditRow]:
-    """The logged answers of a run, by step. Raises ValueError where there are none."""
     parts = sorted((Path(folder) / "rollouts.parquet").glob("*.parquet"))
     if not parts:
         raise ValueError(f"{folder} has no rollouts. Choose the folder of a finished run.")
-    rows = []
+    frames = []
     for part in parts:
         try:
             table = pq.read_table(part, columns=_LIGHT)
@@ -68,55 +63,89 @@ def read_audit(folder: str | Path) -> list[AuditRow]:
             raise ValueError(
                 f"{part} has columns of another version of sarlab. Read it with that version."
             )
-        records = enumerate(table.to_pylist())
-        rows += [AuditRow(**record, part=part, place=place) for place, record in records]
-    return sorted(rows, key=lambda row: (row.step, row.group_id))
+        frames.append(table.to_pandas().assign(part=part, place=range(len(table))))
+    rows = pd.concat(frames).astype({"sar": float, "reward": float, "advantage": float})
+    return rows.sort_values(["step", "group_id"], kind="stable", ignore_index=True)
 
 
-def questions_of(rows: Sequence[AuditRow]) -> dict[str, str]:
-    """Question id to text, those seen at the most steps (the probes) first."""
-    texts = {row.question_id: row.question for row in rows}
-    seen = Counter(key for key, _ in {(row.question_id, row.step) for row in rows})
-    return {key: texts[key] for key in sorted(texts, key=lambda key: -seen[key])}
+def _question_ends(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per question: means at its first and last logged step; half right counts as right."""
+    questions = rows.groupby("question_id", sort=False)
+    steps = questions["step"]
+    first, last = (
+        rows[rows["step"] == steps.transform(end)]
+        .groupby("question_id")[["correct", "length", "sar"]]
+        .mean()
+        for end in ("min", "max")
+    )
+    return pd.DataFrame(
+        {
+            "question": questions["question"].first(),
+            "steps": steps.nunique(),
+            "right_first": first["correct"] >= 0.5,
+            "right": last["correct"] >= 0.5,
+            "length": last["length"],
+            "change": last["length"] - first["length"],
+            "sar": last["sar"],
+        }
+    ).reindex(rows["question_id"].unique())
 
 
-def steps_of(rows: Sequence[AuditRow], question_id: str) -> list[int]:
+def choose_questions(
+    rows: pd.DataFrame, search: str = "", shown: str = "all", order: str = "as logged"
+) -> dict[str, str]:
+    """Question id to text: those that hold ``search`` and pass a filter, in an order.
+
+    "As logged" has those first that were answered at the most steps (the probes).
+    """
+    if rows.empty:
+        return {}
+    column, ascending = ORDERS[order]
+    words = search.lower().split()
+    ends = _question_ends(rows).sort_values("steps", ascending=False, kind="stable")
+    ends = ends.query(FILTERS[shown]).sort_values(column, ascending=ascending, kind="stable")
+    texts = ends["question"].to_dict()
+    return {key: text for key, text in texts.items() if all(w in text.lower() for w in words)}
+
+
+def steps_of(rows: pd.DataFrame, question_id: str) -> list[int]:
     """The steps at which a question was answered."""
-    return sorted({row.step for row in rows if row.question_id == question_id})
+    return sorted(rows["step"][rows["question_id"] == question_id].unique().tolist())
 
 
-def short_with_low_sar(rows: Sequence[AuditRow], max_length: int, max_sar: float) -> list[AuditRow]:
+def short_with_low_sar(rows: pd.DataFrame, max_length: int, max_sar: float) -> pd.DataFrame:
     """Correct answers of at most ``max_length`` tokens with a SAR of at most ``max_sar``.
 
     Lowest SAR first; answers that were truncated, or have no SAR, are left out.
     """
-    short = [row for row in auditable(rows) if row.length <= max_length and row.sar <= max_sar]
-    return sorted(short, key=lambda row: (row.sar, row.length, row.step))
+    listed = auditable(rows).query("length <= @max_length and sar <= @max_sar")
+    return listed.sort_values(["sar", "length", "step"], kind="stable")
 
 
-def auditable(rows: Sequence[AuditRow]) -> list[Any]:
+def auditable(rows: pd.DataFrame) -> pd.DataFrame:
     """Correct answers that ended by themselves and have a SAR."""
-    return [row for row in rows if row.correct and not row.truncated and row.sar is not None]
+    return rows[rows["correct"] & ~rows["truncated"] & rows["sar"].notna()]
 
 
-def next_wider(
-    rows: Sequence[AuditRow], max_length: int, max_sar: float
-) -> tuple[int, float] | None:
+def next_wider(rows: pd.DataFrame, max_length: int, max_sar: float) -> tuple[int, float] | None:
     """Thresholds one step wider that list at least one more answer; None where there is none.
 
-    Whichever is nearer is widened: tokens as a share of ``max_length``, SAR on its scale of 1.
+    Of all such thresholds the ones that pass the fewest answers of this run, be it by length or by
+    SAR: what is short and what is low depends on the run.
     """
+    rows = auditable(rows)
+    outside = rows.query("length > @max_length or sar > @max_sar")
+    lengths, sars = rows["length"].sort_values(), rows["sar"].sort_values()
     steps = []
-    for row in auditable(rows):
-        if row.length <= max_length and row.sar <= max_sar:
-            continue
+    for row in outside.itertuples():
         length = max(max_length, row.length)
         sar = max(max_sar, math.ceil(20 * row.sar - 1e-9) / 20)  # the slider has steps of 0.05
-        steps.append(((length / max_length - 1) + (sar - max_sar), length, sar))
-    if not steps:
-        return None
-    _, length, sar = min(steps)
-    return length, sar
+        by_length = lengths.searchsorted(length, "right") - lengths.searchsorted(
+            max_length, "right"
+        )
+        by_sar = sars.searchsorted(sar, "right") - sars.searchsorted(max_sar, "right")
+        steps.append((max(by_length, by_sar), length, sar))
+    return min(steps)[1:] if steps else None
 
 
 class RunName(NamedTuple):
@@ -136,9 +165,7 @@ def list_runs(paths: Sequence[Path]) -> list[RunName]:
         arm, seed = (arm, seed) if arm and seed.isdigit() else (path.name, "–")
         runs.append(RunName(path, arm, seed, has_tokens(path)))
     # Among those with tokens the ones trained with SAR come first: they are what this is about.
-    return sorted(
-        runs, key=lambda run: (not run.has_tokens, not run.arm.startswith("sa_"), run.path.name)
-    )
+    return sorted(runs, key=lambda r: (not r.has_tokens, not r.arm.startswith("sa_"), r.path.name))
 
 
 def has_tokens(folder: Path) -> bool:
@@ -152,76 +179,14 @@ def has_tokens(folder: Path) -> bool:
     return False
 
 
-class Ends(NamedTuple):
-    """A question's answers at the first and at the last logged step, as means."""
-
-    right_first: bool
-    right: bool  # half right counts as right
-    length_first: float
-    length: float
-    sar: float
-
-
-# How to order questions, and which to show.
-ORDERS: dict[str, Callable[[Ends], float]] = {
-    "as logged": lambda q: 0.0,
-    "longest": lambda q: -q.length,
-    "shortest": lambda q: q.length,
-    "highest SAR": lambda q: -q.sar,
-    "lowest SAR": lambda q: q.sar,
-    "most shortened": lambda q: q.length - q.length_first,
-}
-FILTERS: dict[str, Callable[[Ends], bool]] = {
-    "all": lambda q: True,
-    "right at the end": lambda q: q.right,
-    "wrong at the end": lambda q: not q.right,
-    "became right": lambda q: q.right and not q.right_first,
-    "became wrong": lambda q: q.right_first and not q.right,
-}
-
-
-def choose_questions(
-    rows: Sequence[AuditRow], search: str = "", shown: str = "all", order: str = "as logged"
-) -> dict[str, str]:
-    """Question id to text: those that hold ``search`` and pass a filter, in an order.
-
-    "At the end" and lengths are those of the last logged step; half right counts as right.
-    """
-    texts = questions_of(rows)
-    groups: dict[str, list[AuditRow]] = {key: [] for key in texts}
-    for row in rows:
-        groups[row.question_id].append(row)
-    words = search.lower().split()
-    chosen = {
-        key: _ends(groups[key])
-        for key, text in texts.items()
-        if all(word in text.lower() for word in words)
-    }
-    keys = [key for key, ends in chosen.items() if FILTERS[shown](ends)]
-    return {key: texts[key] for key in sorted(keys, key=lambda key: ORDERS[order](chosen[key]))}
-
-
-def _ends(rows: list[AuditRow]) -> Ends:
-    first, last = (
-        [row for row in rows if row.step == end(r.step for r in rows)] for end in (min, max)
-    )
-    return Ends(
-        right_first=fmean(row.correct for row in first) >= 0.5,
-        right=fmean(row.correct for row in last) >= 0.5,
-        length_first=fmean(row.length for row in first),
-        length=fmean(row.length for row in last),
-        sar=fmean(row.sar or 0.0 for row in last),
-    )
-
-
-def row_score(row: AuditRow, tokenizer: Any) -> AnswerScore:
+def row_score(row: Any, tokenizer: Any) -> AnswerScore:
     """The token view's record of a logged answer: the log-probs that training saw, nothing run.
 
     Raises ValueError for a row whose run did not log both contexts.
     """
     table = pq.read_table(row.part, columns=list(_HEAVY)).slice(row.place, 1)
     ids, conditioned, standalone = (tuple(table.column(name)[0].as_py() or ()) for name in _HEAVY)
-    if row.sar is None or len(standalone) != len(ids):
+    if pd.isna(row.sar) or len(standalone) != len(ids):
         raise ValueError(
             f"Step {row.step} of this run was logged without the log-probs of each token, so its "
             "tokens have no colours here. Open the answer in the workbench to score it, or choose "

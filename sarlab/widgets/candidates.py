@@ -6,10 +6,12 @@ The only computation here is a call of the library; see :func:`score_candidates`
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from sarlab.answers import AnswerScore, score_answers
 from sarlab.models import DATA, Policy
@@ -17,11 +19,18 @@ from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 
 EXAMPLES = DATA / "examples" / "answers.jsonl"
+EXPECTED_ORDER = (
+    ("concise", "redundant"),
+    ("concise", "no_thought"),
+    ("concise", "off_topic"),
+    ("redundant", "no_thought"),
+    ("redundant", "off_topic"),
+)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An answer before it is scored: a text, or the ids that were sampled."""
+    """An answer: a text, or the ids that were sampled."""
 
     question: str
     answer: str | tuple[int, ...]
@@ -29,21 +38,26 @@ class Draft:
     label: str = "typed"
     truncated: bool = False  # sampled up to the limit, without an end token
 
+    def judged(self, gold: str | None) -> Draft:
+        """The answer with another right answer."""
+        return replace(self, gold=gold or None)
 
-@dataclass(frozen=True)
-class Candidate:
+    def scored(self, score: AnswerScore) -> Candidate:
+        """The answer with its score, judged by its right answer."""
+        facts = {**vars(self), "answer": score.answer, "score": score}
+        return Candidate(**facts).judged(self.gold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Draft):
     """A scored answer; ``correct`` is None where no right answer is known."""
 
     score: AnswerScore
-    correct: bool | None
-    gold: str | None = None
-    label: str = "typed"
-    truncated: bool = False
+    correct: bool | None = None
 
-    @property
-    def question(self) -> str:
-        """The question that it answers."""
-        return self.score.question
+    def judged(self, gold: str | None) -> Candidate:
+        """The answer judged by another right answer; its score stays."""
+        return replace(self, gold=gold or None, correct=is_correct(self.score.answer, gold))
 
 
 def read_answers(path: str | Path) -> list[Draft]:
@@ -84,16 +98,8 @@ def read_examples(questions: int | None = None, path: Path = EXAMPLES) -> list[D
 
 def pasted_answers(text: str) -> list[str]:
     """Answers from a text box, separated by lines that hold three or more dashes only."""
-    answers, lines = [], list[str]()
-    for line in [*text.splitlines(), "---"]:
-        bare = line.strip()
-        if len(bare) >= 3 and not bare.strip("-"):
-            if "\n".join(lines).strip():
-                answers.append("\n".join(lines).strip("\n"))
-            lines = []
-        else:
-            lines.append(line)
-    return answers
+    parts = re.split(r"^[ \t]*-{3,}[ \t]*$", text, flags=re.M)
+    return [part.strip("\n") for part in parts if part.strip()]
 
 
 def group_drafts(drafts: Iterable[Draft]) -> dict[str, list[Draft]]:
@@ -119,23 +125,16 @@ def score_candidates(
 
     ``on_question(done, total)`` is called after each question; it may raise to stop.
     """
-    scored: dict[int, Candidate] = {}
-    questions = list(dict.fromkeys(draft.question for draft in drafts))
-    for done, question in enumerate(questions, start=1):
-        group = {i: draft for i, draft in enumerate(drafts) if draft.question == question}
-        texts = [draft.answer for draft in group.values()]
-        scores = score_answers(policy, question, texts)
-        pairs = zip(scores, group.values(), strict=True)
-        scored.update(zip(group, (judged_score(*pair) for pair in pairs), strict=True))
+    scored: dict[Draft, Candidate] = {}
+    groups = group_drafts(drafts)
+    for done, (question, group) in enumerate(groups.items(), start=1):
+        scores = score_answers(policy, question, [draft.answer for draft in group])
+        scored.update(
+            (draft, draft.scored(score)) for draft, score in zip(group, scores, strict=True)
+        )
         if on_question is not None:
-            on_question(done, len(questions))
-    return [scored[i] for i in range(len(drafts))]
-
-
-def judged_score(score: AnswerScore, draft: Draft) -> Candidate:
-    """A draft with its score, judged by its right answer."""
-    correct = is_correct(score.answer, draft.gold)
-    return Candidate(score, correct, draft.gold, draft.label, draft.truncated)
+            on_question(done, len(groups))
+    return [scored[draft] for draft in drafts]
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[int]:
@@ -154,14 +153,7 @@ def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.correct is not None]
 
 
-def rejudged(candidates: Sequence[Candidate], gold: str | None) -> list[Candidate]:
-    """The candidates judged against another gold answer; their scores stay."""
-    gold = gold or None
-    return [replace(c, gold=gold, correct=is_correct(c.score.answer, gold)) for c in candidates]
-
-
-@dataclass(frozen=True)
-class LabelRow:
+class LabelRow(NamedTuple):
     """Answers of one label over many questions."""
 
     label: str
@@ -169,32 +161,31 @@ class LabelRow:
     mean_sar: float
     mean_length: float
     share_correct: float | None
-    questions_below_concise: int | None  # questions on which ``concise`` has the higher SAR
+    below_concise: str  # "2 of 3" questions on which ``concise`` has the higher SAR, or ""
 
 
-def label_rows(candidates: Sequence[Candidate], reference: str = "concise") -> list[LabelRow]:
+def label_rows(candidates: Sequence[Candidate]) -> list[LabelRow]:
     """Mean SAR, length and accuracy by label, labels in the order of their first answer."""
-    best = {c.question: c.score.sar for c in candidates if c.label == reference}
+    best = {c.question: c.score.sar for c in candidates if c.label == "concise"}
     rows = []
     for label in dict.fromkeys(c.label for c in candidates):
         group = [c for c in candidates if c.label == label]
-        verdicts = [c.correct for c in judged(group)]
+        verdicts = [bool(c.correct) for c in judged(group)]
         below = sum(best.get(c.question, -math.inf) > c.score.sar for c in group)
         rows.append(
             LabelRow(
-                label=label,
-                answers=len(group),
-                mean_sar=fmean(c.score.sar for c in group),
-                mean_length=fmean(c.score.length for c in group),
-                share_correct=fmean(map(bool, verdicts)) if verdicts else None,
-                questions_below_concise=below if best and label != reference else None,
+                label,
+                len(group),
+                fmean(c.score.sar for c in group),
+                fmean(c.score.length for c in group),
+                fmean(verdicts) if verdicts else None,
+                f"{below} of {len(group)}" if best and label != "concise" else "",
             )
         )
     return rows
 
 
-@dataclass(frozen=True)
-class Ordering:
+class Ordering(NamedTuple):
     """On how many questions answers of one label have a higher SAR than another."""
 
     better: str
@@ -203,24 +194,13 @@ class Ordering:
     questions: int
 
 
-EXPECTED_ORDER = (
-    ("concise", "redundant"),
-    ("concise", "no_thought"),
-    ("concise", "off_topic"),
-    ("redundant", "no_thought"),
-    ("redundant", "off_topic"),
-)
-
-
-def orderings(
-    candidates: Sequence[Candidate], pairs: Sequence[tuple[str, str]] = EXPECTED_ORDER
-) -> list[Ordering]:
-    """Count, for each pair of labels, the questions on which the first has the higher SAR."""
+def orderings(candidates: Sequence[Candidate]) -> list[Ordering]:
+    """Count, for each pair of labels that should differ, where the first has the higher SAR."""
     sars: dict[str, dict[str, float]] = {}
     for c in candidates:
         sars.setdefault(c.question, {})[c.label] = c.score.sar
     counts = []
-    for better, worse in pairs:
+    for better, worse in EXPECTED_ORDER:
         both = [s for s in sars.values() if better in s and worse in s]
         counts.append(Ordering(better, worse, sum(s[better] > s[worse] for s in both), len(both)))
     return counts

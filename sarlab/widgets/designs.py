@@ -5,13 +5,12 @@ Pure; the rewards and advantages are the library's own, the very functions that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
+import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from sarlab.losses import group_advantages
 from sarlab.rewards import REWARDS, total_reward
@@ -19,7 +18,6 @@ from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import Candidate
 
 Measure = Literal["advantage", "reward"]
-DESIGNS = ("correct", "o1_pruner", "er", "confidence", "sar_alone", "sar")
 _LABELS = {
     "correct": "correctness",
     "o1_pruner": "+ α·O1-pruner",
@@ -28,10 +26,10 @@ _LABELS = {
     "sar_alone": "SAR alone",
     "sar": "+ α·SAR",
 }
+DESIGNS = tuple(_LABELS)
 
 
-@dataclass(frozen=True)
-class Design:
+class Design(NamedTuple):
     """One reward design on a set of answers, one number per answer in their order."""
 
     name: str
@@ -42,11 +40,6 @@ class Design:
     def numbers(self, measure: Measure) -> tuple[float, ...]:
         """The rewards or the advantages."""
         return self.rewards if measure == "reward" else self.advantages
-
-
-def design_label(name: str) -> str:
-    """What a design is called in tables: its bonus on top of correctness."""
-    return _LABELS.get(name, f"+ α·{name}")
 
 
 def design_names() -> list[str]:
@@ -70,19 +63,19 @@ def reward_inputs(candidates: Sequence[Candidate]) -> RewardInputs:
             f"{unjudged} of {len(candidates)} answers have no right answer to be judged by, so "
             "they have no reward. Leave them out, or say what the right answer is."
         )
-    questions = {q: i for i, q in enumerate(dict.fromkeys(c.question for c in candidates))}
-    width = max(c.score.length for c in candidates)
-    mask = torch.zeros(len(candidates), width, dtype=torch.bool)
-    conditioned, standalone = torch.zeros(mask.shape), torch.zeros(mask.shape)
-    for row, c in enumerate(candidates):
-        n = c.score.length
-        mask[row, :n] = True
-        conditioned[row, :n] = torch.tensor(c.score.logps_conditioned)
-        standalone[row, :n] = torch.tensor(c.score.logps_standalone)
+    questions = [*dict.fromkeys(c.question for c in candidates)]
+    lengths = torch.tensor([c.score.length for c in candidates])
+    conditioned, standalone = (
+        pad_sequence([torch.tensor(side) for side in sides], batch_first=True)
+        for sides in (
+            [c.score.logps_conditioned for c in candidates],
+            [c.score.logps_standalone for c in candidates],
+        )
+    )
     return RewardInputs(
         correct=torch.tensor([float(bool(c.correct)) for c in candidates]),
-        group_ids=torch.tensor([questions[c.question] for c in candidates]),
-        answer_mask=mask,
+        group_ids=torch.tensor([questions.index(c.question) for c in candidates]),
+        answer_mask=torch.arange(int(lengths.max())) < lengths[:, None],
         logps_conditioned=conditioned,
         logps_standalone=standalone,
     )
@@ -99,9 +92,8 @@ def compare_designs(
     for name in names or design_names():
         rewards = total_reward(inputs, name, alpha)
         advantages = group_advantages(rewards, inputs.group_ids)
-        designs.append(
-            Design(name, design_label(name), tuple(rewards.tolist()), tuple(advantages.tolist()))
-        )
+        label = _LABELS.get(name, f"+ α·{name}")
+        designs.append(Design(name, label, tuple(rewards.tolist()), tuple(advantages.tolist())))
     return designs
 
 
@@ -118,12 +110,7 @@ def label_means(
     candidates: Sequence[Candidate], design: Design, measure: Measure = "advantage"
 ) -> list[LabelMean]:
     """The paper's analysis of answer types: one mean per label, in order of appearance."""
-    values: dict[str, list[float]] = {}
-    for candidate, value in zip(candidates, design.numbers(measure), strict=True):
-        values.setdefault(candidate.label, []).append(value)
-    means = []
-    for label, group in values.items():
-        spread = stdev(group) if len(group) > 1 else 0.0
-        half_width = 1.96 * spread / math.sqrt(len(group))
-        means.append(LabelMean(label, fmean(group), half_width, len(group)))
-    return means
+    labels = [candidate.label for candidate in candidates]
+    values = pd.Series(design.numbers(measure), dtype=float).groupby(labels, sort=False)
+    table = values.agg(["mean", "sem", "size"]).fillna(0.0)
+    return [LabelMean(row.Index, row.mean, 1.96 * row.sem, row.size) for row in table.itertuples()]

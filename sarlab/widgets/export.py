@@ -1,7 +1,4 @@
-"""Leave a view behind: in a notebook, as an HTML file without scripts, as a picture.
-
-The picture is taken by the Chromium that kaleido uses for plotly's pictures as well.
-"""
+"""Static twins of the views: in a notebook, as an HTML file without scripts, as a picture."""
 
 from __future__ import annotations
 
@@ -18,10 +15,93 @@ from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from IPython.display import HTML, Image, display
 
 from sarlab.display.figures import mimebundle
+from sarlab.display.text import plain
+from sarlab.display.token_view import answer_view
 from sarlab.runs.atomic import write_text
-from sarlab.widgets.html import page
+from sarlab.widgets.candidates import judged, ranked
+from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.html import (
+    LOGGED,
+    RANKING,
+    answer_html,
+    designs_html,
+    page,
+    pair_html,
+    records_html,
+)
+from sarlab.widgets.run_browser import RunBrowser
+from sarlab.widgets.state import Bench
 
+_ROWS_SHOWN = 12
 _TIMEOUT_S = 60.0
+
+
+def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
+    """The question, the ranking, the opened answer, the pinned pair and the reward designs."""
+    gold = f" <i>Right answer: {plain(bench.gold)}</i>" if bench.gold else ""
+    parts = [
+        f'<div style="white-space: pre-wrap"><b>{plain(bench.question)}</b>{gold}</div>'
+        f'<div style="font-size: 13px">Scored by {plain(bench.policy.reference)}</div>'
+    ]
+    if bench.answers:
+        parts.append(records_html(RANKING, [bench.answers[i] for i in ranked(bench.answers)]))
+    if bench.opened is not None:
+        label = bench.answers[bench.answer].label if 0 <= bench.answer < len(bench.answers) else ""
+        heading = f"{label}, edited" if bench.edited else label
+        parts.append(answer_html(answer_view(bench.opened, *bench.verdict()), heading=heading))
+    pair = bench.pinned_scores() if with_pair else []
+    if pair:
+        parts.append(pair_html([(label, answer_view(score)) for label, score in pair]))
+    group = judged(bench.answers)
+    if len(group) > 1:
+        chosen = [group[i] for i in ranked(group)]
+        left_out = len(bench.answers) - len(group)
+        note = f"; {left_out} not judged and left out" if left_out else ""
+        parts.append(f"<p>Group-relative advantages at α = {bench.alpha:.2f}{note}</p>")
+        designs = compare_designs(chosen, bench.alpha)
+        parts.append(designs_html(chosen, designs, "advantage"))
+    return f"<div>{''.join(parts)}</div>"
+
+
+def show_snapshot(bench: Bench, *, png: bool = True) -> None:
+    """Display the workbench's present state as static HTML and as a picture.
+
+    The picture goes without the pinned pair, to keep a notebook light.
+    """
+    bench.wait()
+    display(HTML(workbench_html(bench)))
+    if png:
+        _show_picture(workbench_html(bench, with_pair=False))
+
+
+def run_html(browser: RunBrowser) -> str:
+    """What a run browser shows: the rows in its table, and the opened one's tokens."""
+    opened = browser.opened
+    if opened is None:
+        return f"<p>{browser.message.value}</p>"
+    following = browser.mode.value == "follow"
+    about = plain(opened.question) if following else browser.message.value
+    parts = [
+        f"<p><b>{plain(Path(browser.run).name)}</b>: {about}</p>",
+        records_html(LOGGED, browser.shown[:_ROWS_SHOWN]),
+    ]
+    if browser.tokens.score is not None:
+        heading = f"step {opened.step}, {'right' if opened.correct else 'wrong'}"
+        parts.append(answer_html(answer_view(browser.tokens.score), heading=heading))
+    return f"<div>{''.join(parts)}</div>"
+
+
+def show_run(browser: RunBrowser, *, png: bool = True) -> None:
+    """Display what a run browser shows as static HTML and as a picture."""
+    display(HTML(run_html(browser)))
+    if png and browser.shown:
+        _show_picture(run_html(browser))
+
+
+def show_figure(figure: go.Figure, *, width: int = 900) -> None:
+    """Display a figure: interactive in JupyterLab, with a PNG ``width`` pixels wide elsewhere."""
+    wide = go.Figure(figure).update_layout(width=width)
+    display({**mimebundle(wide), **mimebundle(figure, png=False)}, raw=True)
 
 
 def write_html(path: str | Path, title: str, body: str) -> Path:
@@ -31,17 +111,35 @@ def write_html(path: str | Path, title: str, body: str) -> Path:
     return path
 
 
-def write_png(path: str | Path, title: str, body: str, *, width: int = 1080) -> Path:
+def write_png(path: str | Path, title: str, body: str) -> Path:
     """Write a picture of a view. Raises RuntimeError where no Chromium can be found."""
     path = _new_place(path, ".png")
-    path.write_bytes(picture(title, body, width=width))
+    path.write_bytes(picture(title, body))
     return path
+
+
+def _new_place(path: str | Path, suffix: str) -> Path:
+    """The path with its suffix, in a folder that is there."""
+    path = Path(path)
+    if path.suffix.lower() not in ("", suffix):
+        raise ValueError(f"{path} should end in {suffix}. Name the file accordingly.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_suffix(suffix)
+
+
+def _show_picture(body: str, width: int = 900) -> None:
+    """A picture for readers whose page drops styles; without a browser a line says so."""
+    try:
+        display(Image(picture("sarlab", body, width=width, scale=1), width=width))
+    except RuntimeError as error:
+        print(f"No picture of this view: {error}")
 
 
 def picture(title: str, body: str, *, width: int = 1080, scale: float = 2) -> bytes:
     """PNG of a view on a page of ``width`` CSS pixels, ``scale`` dots each, as high as its content.
 
-    Raises RuntimeError where no Chromium or Chrome can be found or it does not answer.
+    The browser is the one that kaleido uses for plotly's pictures. Raises RuntimeError where none
+    can be found or it does not answer.
     """
     shot = _screenshot(page(title, body), width, scale)
     try:
@@ -58,63 +156,27 @@ def picture(title: str, body: str, *, width: int = 1080, scale: float = 2) -> by
 
 
 async def _screenshot(document: str, width: int, scale: float) -> bytes:
+    async def send(command: str, **params: Any) -> dict[str, Any]:
+        answer: Any = await tab.send_command(command, params)
+        if "error" in answer:
+            raise OSError(f"the browser refused {command}: {answer['error']}")
+        return dict(answer["result"])
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "view.html"
         file.write_text(document, encoding="utf-8")
-        async with asyncio.timeout(_TIMEOUT_S):
-            async with choreographer.Browser(headless=True, enable_sandbox=False) as browser:
-                tab = await browser.create_tab("about:blank")
-                screen = {"width": width, "height": 600, "deviceScaleFactor": scale}
-                screen["mobile"] = False
-                await _send(tab, "Emulation.setDeviceMetricsOverride", screen)
-                await _send(tab, "Page.enable")
-                loaded = tab.subscribe_once("Page.loadEventFired")
-                await _send(tab, "Page.navigate", {"url": file.as_uri()})
-                await loaded
-                size = (await _send(tab, "Page.getLayoutMetrics"))["cssContentSize"]
-                clip = {"x": 0, "y": 0, "width": width, "height": size["height"], "scale": 1}
-                shot = await _send(
-                    tab,
-                    "Page.captureScreenshot",
-                    {"format": "png", "clip": clip, "captureBeyondViewport": True},
-                )
-    return base64.b64decode(shot["data"])
-
-
-async def _send(tab: Any, command: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = await tab.send_command(command, params or {})
-    if "error" in answer:
-        raise OSError(f"the browser refused {command}: {answer['error']}")
-    result: dict[str, Any] = answer["result"]
-    return result
-
-
-def _new_place(path: str | Path, suffix: str) -> Path:
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"{path} should end in {suffix}. Name the file accordingly.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def show_figure(figure: go.Figure, *, width: int = 900) -> None:
-    """Display a figure: interactive in JupyterLab, with a PNG ``width`` pixels wide elsewhere."""
-    bundle = mimebundle(figure, png=False)
-    wide = go.Figure(figure).update_layout(width=width)
-    display({**mimebundle(wide), **bundle}, raw=True)
-
-
-def show_html(body: str) -> None:
-    """Display static HTML."""
-    display(HTML(body))
-
-
-def show_picture(body: str, *, title: str = "sarlab", width: int = 900) -> None:
-    """Display a picture of static HTML, for readers whose page drops styles.
-
-    Without a browser to take the picture a line says so.
-    """
-    try:
-        display(Image(picture(title, body, width=width, scale=1), width=width))
-    except RuntimeError as error:
-        print(f"No picture of this view: {error}")
+        async with (
+            asyncio.timeout(_TIMEOUT_S),
+            choreographer.Browser(headless=True, enable_sandbox=False) as browser,
+        ):
+            tab = await browser.create_tab("about:blank")
+            screen = {"width": width, "height": 600, "deviceScaleFactor": scale, "mobile": False}
+            await send("Emulation.setDeviceMetricsOverride", **screen)
+            await send("Page.enable")
+            loaded = tab.subscribe_once("Page.loadEventFired")
+            await send("Page.navigate", url=file.as_uri())
+            await loaded
+            size = (await send("Page.getLayoutMetrics"))["cssContentSize"]
+            clip = {"x": 0, "y": 0, "width": width, "height": size["height"], "scale": 1}
+            form = {"format": "png", "clip": clip, "captureBeyondViewport": True}
+            return base64.b64decode((await send("Page.captureScreenshot", **form))["data"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.display.figures import INK, style
 from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, one_line, signed
-from sarlab.widgets.audit import AuditRow
 from sarlab.widgets.candidates import Candidate, LabelRow, verdict_text
 from sarlab.widgets.designs import Design, Measure, label_means
 
@@ -68,7 +68,7 @@ def designs_figure(
     return figure
 
 
-def history_figure(rows: Sequence[AuditRow]) -> go.Figure:
+def history_figure(rows: Sequence[Any]) -> go.Figure:
     """Answers to one question over training: length by step, right and wrong, coloured by SAR."""
     rows = [row for row in rows if row.sar is not None]
     # Colours fit the answers shown, zero in the middle: SAR of one question differs by a tenth.

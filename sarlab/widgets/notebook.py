@@ -22,7 +22,7 @@ from sarlab.widgets.candidates import (
     read_examples,
     score_candidates,
 )
-from sarlab.widgets.html import answer_html, labels_html, orderings_html
+from sarlab.widgets.html import LABELS, ORDERINGS, answer_html, records_html
 from sarlab.widgets.stored import stored_example, stored_scores
 
 _REDRAW_SECONDS = 1.0
@@ -72,7 +72,7 @@ def score_with_progress(
     table.display(HTML(""))
     mixed = stored_scores(policy, drafts)
     scored = [a for a in mixed if isinstance(a, Candidate)]
-    groups = list(group_drafts(a for a in mixed if isinstance(a, Draft)).values())
+    groups = list(group_drafts(a for a in mixed if not isinstance(a, Candidate)).values())
     stored, left, drawn = len(scored), len(groups), 0.0
     try:
         for done, group in enumerate(groups):
@@ -109,4 +109,4 @@ def score_with_progress(
 def _tables(scored: Sequence[Candidate]) -> str:
     if not scored:
         return ""
-    return labels_html(label_rows(scored)) + orderings_html(orderings(scored))
+    return records_html(LABELS, label_rows(scored)) + records_html(ORDERINGS, orderings(scored))

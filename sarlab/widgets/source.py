@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from traitlets import dlink
 
 from sarlab.display.text import one_line, plain
 from sarlab.models import Policy, load_policy
@@ -17,8 +19,9 @@ from sarlab.widgets.candidates import pasted_answers, read_answers
 from sarlab.widgets.live import Report, attempt, button, fill, row, show, status
 from sarlab.widgets.state import Bench
 
-_WIDE = widgets.Layout(width="100%")
 _TASK_QUESTIONS = 20
+_GROWS = {"flex": "1 1 300px", "min_width": "0"}
+_WIDE = {"width": "100%"}
 
 
 class SourcePanel(widgets.VBox):
@@ -27,21 +30,32 @@ class SourcePanel(widgets.VBox):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.model = model_box(bench, "Model", bench.policy.reference, "280px")
-        self.picker = widgets.Dropdown(
-            description="Question", layout=widgets.Layout(flex="1 1 300px", min_width="0")
-        )
+        self.picker = widgets.Dropdown(description="Question", layout=_GROWS)
         self.right = widgets.Text(
             description="Right answer",
             continuous_update=False,
             tooltip="Answers to this question are judged by it",
-            layout=widgets.Layout(width="220px"),
+            layout={"width": "220px"},
         )
-        self.shown = widgets.HTML(layout=widgets.Layout(flex="1 1 320px", min_width="0"))
-        self.message = status()
-        top, second = row(self.model, self.picker), row(self.shown, self.right)
-        super().__init__([top, second, *self._fold(), self.message])
+        self.shown, self.message = widgets.HTML(layout=_GROWS), status()
+        self.fold = widgets.ToggleButton(
+            description="Add a question, answers, a file or a task",
+            icon="chevron-right",
+            layout={"width": "auto", "align_self": "flex-start"},
+        ).add_class("sarlab-fold-button")
+        folded = self._folded().add_class("sarlab-fold-box")
+        bench.job.layout.flex = "1 1 300px"
+        # Progress beside the button: a line of its own would push the table down.
+        rows = (
+            row(self.model, self.picker),
+            row(self.shown, self.right),
+            row(self.fold, bench.job),
+        )
+        super().__init__([*rows, folded, self.message], layout={"overflow": "hidden"})
         self.add_class("sarlab-source")
-        self.layout.overflow = "hidden"
+        icon = {False: "chevron-right", True: "chevron-down"}
+        dlink((self.fold, "value"), (self.fold, "icon"), icon.get)
+        dlink((self.fold, "value"), (folded.layout, "display"), {False: "none", True: "flex"}.get)
         self.model.observe(self._load_model, "value")
         self.picker.observe(self._pick, "value")
         self.right.observe(lambda c: setattr(bench, "gold", c["new"].strip()), "value")
@@ -49,44 +63,31 @@ class SourcePanel(widgets.VBox):
         bench.observe(self._name_model, "policy")
         self._draw()
 
-    def _fold(self) -> list[widgets.Widget]:
-        self.fold = widgets.ToggleButton(
-            description="Add a question, answers, a file or a task",
-            icon="chevron-right",
-            layout=widgets.Layout(width="auto", align_self="flex-start"),
-        ).add_class("sarlab-fold-button")
+    def _folded(self) -> widgets.VBox:
         self.typed = widgets.Textarea(description="New question", layout=_WIDE, rows=2)
         self.gold = widgets.Text(description="Its answer", placeholder="optional")
+        hint = "to the open question; a line of --- between two of them"
         self.pasted = widgets.Textarea(
-            description="Answers",
-            placeholder="to the open question; a line of --- between two of them",
-            layout=_WIDE,
-            rows=3,
+            description="Answers", placeholder=hint, layout=_WIDE, rows=3
         )
-        self.open_button = button("Open question", "check", lambda: self._try(self._open_typed))
-        self.add_button = button("Add answers", "plus", lambda: self._try(self._add_pasted))
         self.upload = widgets.FileUpload(
             accept=".csv,.json,.jsonl,.parquet",
             description="Load a file",
             tooltip="Fields: question, answer; optional gold, label",
-            layout=widgets.Layout(width="auto"),
+            layout={"width": "auto"},
         )
+        self.upload.observe(lambda _: self._try(self._load_file), "value")
         self.task = widgets.Text(description="Task", placeholder="such as word_problems")
-        self.task_button = button(
-            f"Load {_TASK_QUESTIONS} questions", "download", lambda: self._try(self._load_task)
+        self.open_button, self.add_button, self.task_button = (
+            button(text, icon, partial(self._try, action))
+            for text, icon, action in (
+                ("Open question", "check", self._open_typed),
+                ("Add answers", "plus", self._add_pasted),
+                (f"Load {_TASK_QUESTIONS} questions", "download", self._load_task),
+            )
         )
         loaders = row(self.add_button, self.upload, self.task, self.task_button)
-        parts = [self.typed, row(self.gold, self.open_button), self.pasted, loaders]
-        box = widgets.VBox(parts).add_class("sarlab-fold-box")
-        show(box, False)
-
-        def toggle(change: Any) -> None:
-            show(box, change["new"])
-            self.fold.icon = "chevron-down" if change["new"] else "chevron-right"
-
-        self.fold.observe(toggle, "value")
-        self.upload.observe(lambda change: self._try(self._load_file), "value")
-        return [self.fold, box]
+        return widgets.VBox([self.typed, row(self.gold, self.open_button), self.pasted, loaders])
 
     def _draw(self, _: Any = None) -> None:
         bench = self.bench
@@ -105,16 +106,14 @@ class SourcePanel(widgets.VBox):
 
     def _load_model(self, change: Any) -> None:
         reference = change["new"].strip()
-        if not reference or reference == self.bench.policy.reference:
-            return
+        load = partial(load_in_job, self.bench, reference, self._use_model)
+        known = reference in ("", self.bench.policy.reference)
+        if not known and not self._try(load):
+            self._name_model()
 
-        def use(policy: Policy | None) -> None:
-            if policy is None:
-                self._name_model()
-            else:
-                self.bench.policy = policy
-
-        self._try(lambda: load_in_job(self.bench, reference, use), self._name_model)
+    def _use_model(self, policy: Policy | None) -> None:
+        self.bench.policy = policy or self.bench.policy
+        self._name_model()
 
     def _name_model(self, _: Any = None) -> None:
         self.model.value = self.bench.policy.reference
@@ -146,8 +145,10 @@ class SourcePanel(widgets.VBox):
                 except ValueError as error:  # the reader knows the file by its own name
                     raise ValueError(str(error).replace(f"{folder}/", "")) from error
             self._say(f"{name}: {self.bench.add(drafts)}")
-            if drafts:
-                self.bench.open_question(drafts[0].question)
+            questions = [draft.question for draft in drafts]
+            stay = self.bench.question in questions
+            if questions:
+                self.bench.open_question(self.bench.question if stay else questions[0])
 
     def _load_task(self) -> None:
         task = load_task(self.task.value.strip())
@@ -161,9 +162,10 @@ class SourcePanel(widgets.VBox):
     def _say(self, text: str) -> None:
         self.message.value = plain(text)
 
-    def _try(self, action: Callable[[], Any], failed: Callable[[], Any] | None = None) -> None:
-        if not attempt(self.message, action) and failed is not None:
-            failed()
+    def _try(self, action: Callable[[], Any]) -> bool:
+        if not self.bench.job.busy:
+            show(self.bench.job, False)  # what the work before ended with
+        return attempt(self.message, action)
 
 
 def model_box(bench: Bench, description: str, value: str, width: str) -> widgets.Combobox:
@@ -175,7 +177,7 @@ def model_box(bench: Bench, description: str, value: str, width: str) -> widgets
         description=description,
         continuous_update=False,
         tooltip="tiny, smollm2-135m, a hub id, a folder, a .gguf file, or a run folder",
-        layout=widgets.Layout(flex=f"0 1 {width}", width=width),
+        layout={"flex": f"0 1 {width}", "width": width},
     )
 
 

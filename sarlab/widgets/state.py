@@ -6,27 +6,31 @@ Long work runs in a thread; edits are answered in the thread in which they arriv
 
 from __future__ import annotations
 
-import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 import traitlets
+from torch import Tensor
 
 from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
 from sarlab.rollout import sample as sample_answers
-from sarlab.widgets.candidates import Candidate, Draft, is_correct, judged_score, rejudged
+from sarlab.widgets.candidates import Candidate, Draft, is_correct
 from sarlab.widgets.live import JobBar, Report, in_thread
 from sarlab.widgets.stored import stored_scores
 
 _SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
 _SCORE_STEP = 96  # tokens scored between two reports of progress
+_GROW_S = 0.25  # between two looks at answers that are being sampled
 
 OnTokens = Callable[[int, int], None]
 
@@ -38,7 +42,8 @@ class Bench(widgets.VBox):
     its scored answers (:class:`Candidate`); ``answer`` is the index of the opened one (−1: none)
     and ``opened`` its score, edits included; ``selection`` is a span of tokens ``(start, stop)`` or
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
-    is one; ``alpha`` is the weight of the bonus in the reward designs.
+    is one; ``alpha`` is the weight of the bonus in the reward designs; ``growing`` are the texts
+    that are being sampled.
     """
 
     policy = traitlets.Instance(Policy)
@@ -53,6 +58,7 @@ class Bench(widgets.VBox):
     selection: Any = traitlets.Tuple()
     pinned: Any = traitlets.Tuple((-1, -1))
     alpha = traitlets.Float(0.2)
+    growing: Any = traitlets.Tuple()
 
     def __init__(self, policy: Policy | str, runs: str | Path = "runs") -> None:
         if not isinstance(policy, Policy):
@@ -62,87 +68,94 @@ class Bench(widgets.VBox):
         self._detailed: dict[tuple[int, str, tuple[int, ...]], AnswerScore] = {}
         self._details: threading.Thread | None = None
         self._pins: dict[str, tuple[int, int]] = {}
-        self.drafts: dict[str, list[Draft]] = {}
-        self.scored: dict[str, list[Candidate]] = {}
+        self._show = ""
+        self.groups: dict[str, list[Draft]] = {}  # answers by question, those with a score first
         self.golds: dict[str, str] = {}
         self.job = JobBar()
         self.runs = Path(runs)
         super().__init__(policy=policy)
+        self.job.observe(self._go_on, "busy")
 
     # What there is to look at
 
-    def add(self, answers: Sequence[Candidate | Draft]) -> str:
+    def add(self, answers: Sequence[Draft]) -> str:
         """Add answers to any number of questions and return what came of it, in one sentence.
 
-        Drafts with a stored score take it; others are scored when their question opens. A typed
-        answer that the question has already is left out. An answer without a right answer takes
-        the one that is known for its question.
+        Drafts with a stored score take it; others are scored when their question opens. An answer
+        that its question has already is left out. An answer without a right answer takes the one
+        that is known for its question.
         """
-        drafts = [a for a in answers if isinstance(a, Draft)]
-        stored = iter(stored_scores(self.policy, drafts) if drafts else [])
-        answers = [next(stored) if isinstance(a, Draft) else a for a in answers]
-        added: list[Candidate | Draft] = []
-        for new in answers:
-            if new.question in self.golds and not self.golds[new.question] and new.gold:
-                del self.golds[new.question]
-            if new.gold:
-                self.golds.setdefault(new.question, new.gold)
-            texts = {c.score.answer for c in self.scored.get(new.question, ())}
-            texts |= {d.answer for d in self.drafts.get(new.question, ())}  # type: ignore[misc]
-            if isinstance(new, Draft):
-                if new.answer not in texts:
-                    self.drafts.setdefault(new.question, []).append(new)
-                    added.append(new)
-            elif new.score.answer not in texts:
-                self.scored.setdefault(new.question, []).append(new)
+        added = []
+        for new in stored_scores(self.policy, answers):
+            if new.gold and not self.golds.get(new.question):
+                self.golds[new.question] = new.gold
+            group = self.groups.setdefault(new.question, [])
+            if all(old.answer != new.answer for old in group):
+                _insert(group, new)
                 added.append(new)
-        for question in dict.fromkeys(a.question for a in added):
-            self._apply_gold(question)
         self.questions = tuple(dict.fromkeys([*self.questions, *(a.question for a in added)]))
-        return _summary(added, len(answers) - len(added), self.golds)
+        for question in {a.question for a in added}:
+            self._update(question)
+        return self._summary(added, len(answers) - len(added))
 
     def list_questions(self, golds: dict[str, str]) -> None:
         """Put questions without answers into the list: text to right answer."""
         self.golds.update(golds)
         self.questions = tuple(dict.fromkeys([*self.questions, *golds]))
 
-    def open_question(self, question: str, *, gold: str | None = None, wait: bool = False) -> None:
-        """Look at a question; its answers that are not scored yet are scored now, in a thread."""
+    def open_question(
+        self, question: str, *, gold: str | None = None, show: str = "", wait: bool = False
+    ) -> None:
+        """Look at a question; its answers that are not scored yet are scored now, in a thread.
+
+        The answer ``show`` is opened, once it is scored; by default the first.
+        """
         if gold is not None:
             self.golds[question] = gold
-        self._apply_gold(question)
+        self._show = show
         with self.hold_trait_notifications():
             self.questions = tuple(dict.fromkeys([*self.questions, question]))
-            self.selection, self.answer = (), -1
+            self.selection, self.answer, self.answers = (), -1, ()
             self.question = question
             self.gold = self.golds.get(question, "")
             self.pinned = self._pins.get(question, (-1, -1))
-            self.answers = tuple(self.scored.get(question, ()))
+            self._update(question, open_one=False)
         self._open_first()
-        if self.drafts.get(question):
+        if not self.job.busy:  # else when that is done
             self.score_waiting([question], wait=wait)
 
+    def waiting(self, questions: Sequence[str] | None = None) -> list[Draft]:
+        """The answers to these questions (None: to all) that have no score yet."""
+        chosen = self.groups if questions is None else questions
+        return [a for q in chosen for a in self.groups.get(q, ()) if not isinstance(a, Candidate)]
+
     def score_waiting(self, questions: Sequence[str] | None = None, *, wait: bool = False) -> None:
-        """Score the drafts of these questions (None: of all), in a thread."""
-        chosen = self.questions if questions is None else questions
-        total = sum(len(self.drafts.get(question, ())) for question in chosen)
+        """Score the answers that wait, in a thread.
+
+        One that cannot be scored is left out, and its error is shown when the others are done.
+        """
+        drafts = self.waiting(questions)
 
         def work(report: Report) -> None:
-            done = 0
-            for question in chosen:
-                while self.drafts.get(question):
-                    draft = self.drafts[question][0]
-                    words = f"Scoring answer {done + 1} of {total}: token"
+            errors = []
+            for at, draft in enumerate(drafts, start=1):
+                words = f"Scoring answer {at} of {len(drafts)}: token"
 
-                    def on_tokens(at: int, of: int, words: str = words) -> None:
-                        report(at, of, f"{words} {at} of {of}")
+                def on_tokens(done: int, total: int, words: str = words) -> None:
+                    report(done, total, f"{words} {done} of {total}")
 
-                    score = self.score(question, draft.answer, on_tokens=on_tokens)
-                    self.drafts[question].pop(0)
-                    self._append(question, self._judged(score, draft))
-                    done += 1
+                try:
+                    score = self.score(draft.question, draft.answer, on_tokens=on_tokens)
+                except ValueError as error:
+                    errors.append(error)
+                    self._take_out(draft)
+                else:
+                    self._put(draft, score)
+            if errors:
+                left_out = _count(len(errors), "answer")
+                raise ValueError(f"{left_out} left out, since not scored: {errors[0]}")
 
-        if total:
+        if drafts:
             self.job.start("Scoring …", work, wait=wait)
 
     def add_answers(self, texts: Sequence[str], label: str = "typed", *, wait: bool = False) -> str:
@@ -150,8 +163,6 @@ class Bench(widgets.VBox):
         if self.job.busy:
             raise RuntimeError("Other work is running. Stop it, or wait for its end.")
         summary = self.add([Draft(self.question, text, self.gold or None, label) for text in texts])
-        self.answers = tuple(self.scored.get(self.question, ()))
-        self._open_first()
         self.score_waiting([self.question], wait=wait)
         return summary
 
@@ -166,26 +177,39 @@ class Bench(widgets.VBox):
         def work(report: Report) -> None:
             with self.compute:
                 prefix = self.rescorer(question).conditioned
+            shown = 0.0
             for done in range(0, count, _SAMPLE_CHUNK):
                 size = min(_SAMPLE_CHUNK, count - done)
                 which = f"{done + 1} to {done + size}" if size > 1 else f"{done + 1}"
-                words = f"Sampling answer {which} of {count}: token"
-                on_token = _on_token(report, words, done * max_tokens, size, count * max_tokens)
+
+                def on_draw(
+                    ids: Tensor, done: int = done, size: int = size, which: str = which
+                ) -> None:
+                    nonlocal shown
+                    at = ids.shape[1]
+                    words = f"Sampling answer {which} of {count}: token {at}"
+                    report(done * max_tokens + size * at, count * max_tokens, words)
+                    if time.monotonic() - shown >= _GROW_S:
+                        shown = time.monotonic()
+                        ended = partial(takewhile, lambda i: i not in self.policy.eos_ids)
+                        rows = map(ended, ids.tolist())
+                        self.growing = tuple(self.policy.text(list(row)) for row in rows)
+
                 rollouts = sample_answers(
                     self.policy,
                     [prefix],
                     group_size=size,
                     max_answer_tokens=max_tokens,
                     seed=f"{seed} {done} workbench",
-                    on_token=on_token,
+                    on_draw=on_draw,
                 )
+                self.growing = ()
                 lengths, truncated = rollouts.lengths.tolist(), rollouts.truncated.tolist()
                 for ids, n, cut in zip(rollouts.answer_ids, lengths, truncated, strict=True):
                     draft = Draft(question, tuple(ids[:n].tolist()), gold, "sampled", bool(cut))
-                    score = self.score(question, draft.answer)
-                    self._append(question, self._judged(score, draft))
+                    self._put(draft, self.score(question, draft.answer))
 
-        self.job.start("Sampling …", work, wait=wait)
+        self.job.start("Sampling …", work, wait=wait, then=lambda: setattr(self, "growing", ()))
 
     # The opened answer
 
@@ -247,9 +271,7 @@ class Bench(widgets.VBox):
         """Add the edited answer to the table and open it."""
         if self.opened is None or not self.edited:
             return
-        self._append(
-            self.question, self._judged(self.opened, Draft(self.question, "", label="edited"))
-        )
+        self._put(Draft(self.question, "", self.gold or None, "edited"), self.opened)
         self.answer = len(self.answers) - 1
 
     def verdict(self) -> tuple[bool | None, bool]:
@@ -305,25 +327,40 @@ class Bench(widgets.VBox):
 
     # Inside
 
-    def _judged(self, score: AnswerScore, draft: Draft) -> Candidate:
-        gold = draft.gold or self.golds.get(draft.question) or None
-        return judged_score(score, replace(draft, gold=gold))
+    def _put(self, draft: Draft, score: AnswerScore) -> None:
+        """A scored answer takes the place of its draft, behind those that were scored before."""
+        self._take_out(draft)
+        _insert(self.groups.setdefault(draft.question, []), draft.scored(score))
+        self._update(draft.question)
 
-    def _append(self, question: str, candidate: Candidate) -> None:
-        self.scored.setdefault(question, []).append(candidate)
+    def _take_out(self, draft: Draft) -> None:
+        group = self.groups.get(draft.question, [])
+        same = [a for a in self.waiting([draft.question]) if a.answer == draft.answer]
+        if same:
+            group.remove(same[0])
+
+    def _update(self, question: str, open_one: bool = True) -> None:
+        """Judge the answers to a question by its right answer; show them where it is open."""
+        gold = self.golds.get(question)
+        group = self.groups.get(question, [])
+        if gold is not None:
+            group[:] = [a if (a.gold or "") == gold else a.judged(gold) for a in group]
         if question == self.question:
-            self.answers = tuple(self.scored[question])
-            self._open_first()
+            self.answers = tuple(a for a in group if isinstance(a, Candidate))
+            if open_one:
+                self._open_first()
 
-    def _apply_gold(self, question: str) -> None:
-        """Judge all answers to a question by the right answer that is known for it."""
-        gold = self.golds.get(question, "")
-        group = self.scored.get(question, [])
-        if gold and any(c.gold != gold for c in group):
-            self.scored[question] = rejudged(group, gold)
+    def _go_on(self, change: Any) -> None:
+        """Other work is done: answers to the question that was opened meanwhile are scored."""
+        if not change["new"] and not self.job.closing:
+            self.score_waiting([self.question])
 
     def _open_first(self) -> None:
-        if self.answer < 0 and self.answers:
+        """Open the answer to be shown, once it is there; without one the first."""
+        texts = [c.score.answer for c in self.answers]
+        if self._show in texts:
+            self.answer, self._show = texts.index(self._show), ""
+        elif self.answer < 0 and self.answers and not self._show:
             self.answer = 0
 
     @traitlets.observe("answer")
@@ -352,12 +389,9 @@ class Bench(widgets.VBox):
 
     @traitlets.observe("gold")
     def _judge_again(self, _: Any) -> None:
-        if not self.question or self.golds.get(self.question, "") == self.gold:
-            return
-        self.golds[self.question] = self.gold
-        if self.answers:
-            self.scored[self.question] = rejudged(self.answers, self.gold)
-            self.answers = tuple(self.scored[self.question])
+        if self.question and self.golds.get(self.question, "") != self.gold:
+            self.golds[self.question] = self.gold
+            self._update(self.question)
 
     @traitlets.observe("pinned")
     def _remember_pins(self, _: Any) -> None:
@@ -372,40 +406,37 @@ class Bench(widgets.VBox):
         # where both share a tokenizer. Their order stays, so pins stay too.
         same = change["old"].tokenizer.get_vocab() == change["new"].tokenizer.get_vocab()
         self._detailed = {}
-        for question, group in self.scored.items():
-            self.drafts.setdefault(question, [])[:0] = [
-                Draft(question, c.score.token_ids if same else text, c.gold, c.label, c.truncated)
-                for c, text in ((c, c.score.answer) for c in group)
+        for group in self.groups.values():
+            group[:] = [
+                Draft(a.question, ids if same else a.answer, a.gold, a.label, a.truncated)
+                for a in group
+                for ids in [a.score.token_ids if isinstance(a, Candidate) else a.answer]
             ]
-        self.scored = {}
         self.open_question(self.question)
 
+    def _summary(self, added: Sequence[Draft], duplicates: int) -> str:
+        """What was added: counts of answers, questions and labels, and what needs attention."""
+        labels = Counter(a.label for a in added)
+        counts = ", ".join(f"{label} {count}" for label, count in labels.most_common(8))
+        questions = _count(len({a.question for a in added}), "question")
+        parts = [f"{_count(len(added), 'answer')} to {questions} ({counts})"]
+        if not added:
+            parts = ["No new answer"]
+        if duplicates:
+            parts.append(f"{_count(duplicates, 'duplicate')} left out")
+        unknown = [a.question for a in added if not self.golds.get(a.question)]
+        if unknown:
+            places = [self.questions.index(question) + 1 for question in dict.fromkeys(unknown)]
+            parts.append(
+                f"{len(unknown)} not judged, since no right answer is known: type it above, beside "
+                f"question {', '.join(map(str, places))}"
+            )
+        return "; ".join(parts) + "."
 
-def _on_token(report: Report, words: str, done: int, size: int, total: int) -> OnTokens:
-    """Reports each token position of ``size`` answers that are sampled together."""
-    positions = itertools.count(1)
 
-    def on_token(*_: int) -> None:
-        at = next(positions)
-        report(done + size * at, total, f"{words} {at}")
-
-    return on_token
-
-
-def _summary(added: Sequence[Candidate | Draft], duplicates: int, golds: dict[str, str]) -> str:
-    """What was added: counts of answers, questions and labels, and what needs attention."""
-    questions = {a.question for a in added}
-    labels = Counter(a.label for a in added)
-    counts = ", ".join(f"{label} {count}" for label, count in labels.most_common(8))
-    parts = [f"{_count(len(added), 'answer')} to {_count(len(questions), 'question')} ({counts})"]
-    if not added:
-        parts = ["No new answer"]
-    if duplicates:
-        parts.append(f"{_count(duplicates, 'duplicate')} left out")
-    unknown = sum(not golds.get(a.question) for a in added)
-    if unknown:
-        parts.append(f"{unknown} not judged, since no right answer is known: type it below")
-    return "; ".join(parts) + "."
+def _insert(group: list[Draft], answer: Draft) -> None:
+    scored = sum(isinstance(a, Candidate) for a in group)
+    group.insert(scored if isinstance(answer, Candidate) else len(group), answer)
 
 
 def _count(number: int, noun: str) -> str:

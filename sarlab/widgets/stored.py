@@ -9,11 +9,10 @@ any model is loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -21,52 +20,35 @@ from sarlab.answers import AnswerScore, question_prefixes
 from sarlab.models import DATA, Policy
 from sarlab.prompts import encode_answer
 from sarlab.sar import perplexity, self_aligned_reward
-from sarlab.widgets.candidates import Candidate, Draft, judged_score
+from sarlab.widgets.candidates import Candidate, Draft
 
 EXAMPLE_SCORES = DATA / "examples" / "scores.parquet"
-_PARAMETERS, _WEIGHTS = b"parameters", b"weights_sha256"
 
 
 def stored_scores(
     policy: Policy, drafts: Sequence[Draft], path: Path = EXAMPLE_SCORES
-) -> list[Candidate | Draft]:
-    """The drafts in their order, those with a stored score of this policy as candidates."""
-    rows = _rows_of(policy, path, {_text_key(draft) for draft in drafts})
+) -> list[Draft]:
+    """The answers in their order, those with a stored score of this policy as candidates."""
+    rows = _rows_of(policy, path, {text_key(d) for d in drafts if not isinstance(d, Candidate)})
     if not rows:
         return list(drafts)
-    pairs = zip(drafts, _keys(policy, drafts), strict=True)
-    return [_candidate(draft, rows[key]) if key in rows else draft for draft, key in pairs]
+    pairs = zip(drafts, token_keys(policy, drafts), strict=True)
+    return [
+        draft if isinstance(draft, Candidate) or key not in rows else _candidate(draft, rows[key])
+        for draft, key in pairs
+    ]
 
 
 def stored_example(draft: Draft, path: Path = EXAMPLE_SCORES) -> Candidate:
     """A stored answer without its model. Raises ValueError where it is not stored."""
     rows = {row["text_key"]: row for row in pq.read_table(path).to_pylist()}
-    key = _text_key(draft)
+    key = text_key(draft)
     if key not in rows:
         raise ValueError(
             f"{path.name} holds no score of this answer to {draft.question[:60]!r}. Make it anew: "
             "python scripts/score_examples.py"
         )
     return _candidate(draft, rows[key])
-
-
-def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) -> None:
-    """Write scores with the hashes by which :func:`stored_scores` finds them again."""
-    drafts = [Draft(c.question, c.score.answer) for c in candidates]
-    scores = [c.score for c in candidates]
-    logs = pa.list_(pa.float32())
-    table = pa.table(
-        {
-            "key": _keys(policy, drafts),
-            "text_key": [_text_key(d) for d in drafts],
-            "token_ids": pa.array([s.token_ids for s in scores], pa.list_(pa.int32())),
-            "tokens": [s.tokens for s in scores],
-            "logps_conditioned": pa.array([s.logps_conditioned for s in scores], logs),
-            "logps_standalone": pa.array([s.logps_standalone for s in scores], logs),
-        }
-    )
-    metadata = {_PARAMETERS: str(_parameters(policy)), _WEIGHTS: weights_hash(policy)}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
 
 
 def weights_hash(policy: Policy) -> str:
@@ -78,8 +60,10 @@ def weights_hash(policy: Policy) -> str:
     return digest.hexdigest()
 
 
-def _parameters(policy: Policy) -> int:
-    return sum(weight.numel() for weight in policy.model.parameters())
+def identity(policy: Policy) -> Iterator[tuple[bytes, bytes]]:
+    """What a file of scores says of its policy, the cheapest fact first."""
+    yield b"parameters", str(sum(w.numel() for w in policy.model.parameters())).encode()
+    yield b"weights_sha256", weights_hash(policy).encode()
 
 
 def _rows_of(policy: Policy, path: Path, text_keys: set[str]) -> dict[str, dict[str, Any]]:
@@ -91,31 +75,29 @@ def _rows_of(policy: Policy, path: Path, text_keys: set[str]) -> dict[str, dict[
     if text_keys.isdisjoint(table.column("text_key").to_pylist()):
         return {}
     metadata = table.schema.metadata or {}
-    if metadata.get(_PARAMETERS) != str(_parameters(policy)).encode():
-        return {}
-    if metadata.get(_WEIGHTS) != weights_hash(policy).encode():
+    if any(metadata.get(name) != value for name, value in identity(policy)):
         return {}
     return {row["key"]: row for row in table.to_pylist()}
 
 
-def _text_key(draft: Draft) -> str:
+def text_key(draft: Draft) -> str:
+    """A hash of question and answer."""
     return hashlib.sha256(f"{draft.question}\0{draft.answer}".encode()).hexdigest()
 
 
-def _keys(policy: Policy, drafts: Sequence[Draft]) -> list[str]:
+def token_keys(policy: Policy, drafts: Sequence[Draft]) -> list[str]:
     """One key per draft: a hash of the ids of both contexts and of the answer."""
+    contexts = {
+        question: [list(prefix.ids) for prefix in question_prefixes(policy, question)]
+        for question in {draft.question for draft in drafts}
+    }
     keys = []
-    prefixes: dict[str, str] = {}
     for draft in drafts:
-        if draft.question not in prefixes:
-            both = question_prefixes(policy, draft.question)
-            prefixes[draft.question] = "/".join(str(list(prefix.ids)) for prefix in both)
-        ids = (
-            list(draft.answer)
-            if isinstance(draft.answer, tuple)
-            else encode_answer(policy.tokenizer, draft.answer, policy.end_id)
-        )
-        keys.append(hashlib.sha256(f"{prefixes[draft.question]}/{ids}".encode()).hexdigest())
+        ids: Sequence[int] | str = draft.answer
+        if isinstance(ids, str):
+            ids = encode_answer(policy.tokenizer, ids, policy.end_id)
+        first, second = contexts[draft.question]
+        keys.append(hashlib.sha256(f"{first}/{second}/{list(ids)}".encode()).hexdigest())
     return keys
 
 
@@ -135,4 +117,4 @@ def _candidate(draft: Draft, row: Mapping[str, Any]) -> Candidate:
         ppl_conditioned=perplexity(both[0], mask).item(),
         ppl_standalone=perplexity(both[1], mask).item(),
     )
-    return judged_score(score, draft)
+    return draft.scored(score)

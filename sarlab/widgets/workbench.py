@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from traitlets import dlink, link
 
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import out_of_depth
 from sarlab.models import Policy
+from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
 from sarlab.widgets.designs import compare_designs
-from sarlab.widgets.export import write_html, write_png
+from sarlab.widgets.export import workbench_html, write_html, write_png
 from sarlab.widgets.figures import designs_figure
-from sarlab.widgets.html import RANKING_HEADER, designs_html, legend_html, ranking_rows, terms_html
-from sarlab.widgets.live import (
-    Access,
-    ChoiceTable,
-    TokenPanel,
-    attempt,
-    button,
-    choices,
-    put_figure,
-    row,
-    status,
+from sarlab.widgets.html import (
+    RANKING,
+    designs_html,
+    growing_html,
+    legend_html,
+    table_of,
+    terms_html,
 )
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.snapshot import workbench_html
 from sarlab.widgets.source import SourcePanel, load_in_job, model_box
 from sarlab.widgets.state import Bench
 
@@ -40,38 +38,29 @@ class RankingPanel(widgets.VBox):
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.table = ChoiceTable(pinning=True, name="Answers, highest SAR first")
-        self.note = status()
+        self.table = ui.ChoiceTable(pinning=True, name="Answers, highest SAR first")
+        self.note = ui.status()
         super().__init__([self.table, self.note])
         self.add_class("sarlab-ranking")
-        self.table.observe(lambda c: setattr(bench, "answer", c["new"]), "opened")
-        self.table.observe(lambda c: setattr(bench, "pinned", tuple(c["new"])), "pinned")
+        link((bench, "answer"), (self.table, "opened"))
+        link((bench, "pinned"), (self.table, "pinned"), transform=(list, tuple))
         bench.observe(self._draw, "answers")
-        bench.observe(self._mark, ["answer", "pinned"])
         self._draw()
 
     def _draw(self, _: Any = None) -> None:
         answers = self.bench.answers
-        self.table.show(RANKING_HEADER, "rlrrrrlt", ranking_rows(answers), ranked(answers))
-        self.note.value = self._note()
-        self._mark()
-
-    def _note(self) -> str:
-        answers = self.bench.answers
-        if not answers:
-            return "No answers yet: add some above, or draw some under Sample."
+        order = ranked(answers)
+        self.table.show(*table_of(RANKING, [answers[i] for i in order]), order)
         foreign = sum(out_of_depth(c.score) for c in answers)
-        if foreign:
-            return (
+        self.note.value = ""
+        if not answers:
+            self.note.value = "No answers yet: add some above, or draw some under Sample."
+        elif foreign:
+            self.note.value = (
                 f"<b>{foreign} of {len(answers)} answers have perplexities in the thousands.</b> "
                 f"{plain(self.bench.policy.reference)} was not trained on such text, so these "
                 "SAR values and their order mean little. Choose another model."
             )
-        return ""
-
-    def _mark(self, _: Any = None) -> None:
-        self.table.opened = self.bench.answer
-        self.table.pinned = list(self.bench.pinned)
 
 
 class TokensTab(widgets.VBox):
@@ -79,28 +68,29 @@ class TokensTab(widgets.VBox):
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.panel = TokenPanel(editable=True)
-        self.keep = button("Keep as new answer", "plus", bench.keep_edit)
-        self.reset = button("Undo edits", "undo", self._undo)
-        super().__init__([self.panel, row(self.keep, self.reset)])
+        self.panel = ui.TokenPanel(editable=True)
+        self.keep = ui.button("Keep as new answer", "plus", bench.keep_edit)
+        self.reset = ui.button("Undo edits", "undo", self._undo)
+        super().__init__([self.panel, ui.row(self.keep, self.reset)])
         self._seq, self._text, self._drawn = 0, "", 0
         self.panel.observe(self._draft, "draft")
-        self.panel.observe(lambda c: setattr(bench, "selection", tuple(c["new"])), "selection")
-        bench.observe(self._draw, ["opened", "gold"])
-        bench.observe(self._mark, "selection")
-        bench.observe(self._buttons, ["edited", "opened"])
+        link((bench, "selection"), (self.panel, "selection"), transform=(list, tuple))
+        bench.observe(self._draw, ["opened", "edited", "gold"])
+        bench.observe(self._show_span, "selection")
         self._draw()
-        self._buttons()
 
     def _draw(self, _: Any = None) -> None:
         score = self.bench.opened
         self.panel.message = ""
-        if score is not None and not self.bench.edited:
-            self.panel.text = score.answer  # before its tokens: who sees them may type already
+        if not self.bench.edited:
+            # Before its tokens: who sees them may type already.
+            self.panel.text = score.answer if score else ""
         # Details of the answer before may come while a draft is scored; they do not answer it.
         if self.bench.edited and (score is None or score.answer == self._text):
             self._drawn = self._seq
         self.panel.show(score, self._drawn, *self.bench.verdict())
+        self.reset.disabled = not self.bench.edited
+        self.keep.disabled = not self.bench.edited or score is None
 
     def _draft(self, change: Any) -> None:
         draft = change["new"]
@@ -127,29 +117,19 @@ class TokensTab(widgets.VBox):
         self.panel.text = ""  # so that the box takes the old text even where it was its last
         self.bench.undo_edit()
 
-    def _mark(self, _: Any = None) -> None:
-        self.panel.selection = list(self.bench.selection)
-        pair = self.bench.span_numbers()
-        if pair is None:
-            self.panel.span = []
-            return
-        assert self.bench.opened is not None
-        start, stop = self.bench.selection
-        sar, count = self.bench.opened.sar, stop - start
-        nats = sum(self.bench.opened.values[start:stop])
-        which = f"{count} token{'s' if count > 1 else ''} ({start + 1}–{stop})"
-        names = ("left out of the mean", "deleted, the rest scored again")
-        self.panel.span = [
-            [f"Selected: {which}: Δ log p", f"{signed(nats, 2)} nats", ""],
-            *(
-                [f"SAR with the span {name}", signed(new), f"({signed(new - sar)})"]
-                for name, new in zip(names, pair, strict=True)
-            ),
-        ]
-
-    def _buttons(self, _: Any = None) -> None:
-        self.reset.disabled = not self.bench.edited
-        self.keep.disabled = not self.bench.edited or self.bench.opened is None
+    def _show_span(self, _: Any = None) -> None:
+        pair, opened = self.bench.span_numbers(), self.bench.opened
+        lines: list[list[str]] = []
+        if pair is not None and opened is not None:
+            start, stop = self.bench.selection
+            which = f"{stop - start} token{'s' * (stop - start > 1)} ({start + 1}–{stop})"
+            nats = signed(sum(opened.values[start:stop]), 2)
+            lines = [[f"Selected: {which}: Δ log p", f"{nats} nats", ""]]
+            names = ("left out of the mean", "deleted, the rest scored again")
+            for name, sar in zip(names, pair, strict=True):
+                change = f"({signed(sar - opened.sar)})"
+                lines.append([f"SAR with the span {name}", signed(sar), change])
+        self.panel.span = lines
 
 
 class PairTab(widgets.VBox):
@@ -160,12 +140,12 @@ class PairTab(widgets.VBox):
         self.model = model_box(bench, "Model for B", "", "360px")
         self.model.placeholder = "the same as for A"
         self.model.tooltip = "A second model: a run folder, or any that shares the tokenizer"
-        self.hint = status()
+        self.hint = ui.status()
         self.labels = (widgets.HTML(), widgets.HTML())
-        self.views = (TokenPanel(compact=True), TokenPanel(compact=True))
-        half = widgets.Layout(flex="1 1 300px", min_width="0", padding="0 12px 0 0")
+        self.views = (ui.TokenPanel(compact=True), ui.TokenPanel(compact=True))
+        half = {"flex": "1 1 300px", "min_width": "0", "padding": "0 12px 0 0"}
         pairs = zip(self.labels, self.views, strict=True)
-        sides = row(*(widgets.VBox(pair, layout=half) for pair in pairs))
+        sides = ui.row(*(widgets.VBox(pair, layout=half) for pair in pairs))
         legend = widgets.HTML(legend_html())
         super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
         self.model.observe(self._load, "value")
@@ -178,7 +158,7 @@ class PairTab(widgets.VBox):
         if not reference:
             self.bench.policy_b = None
             return
-        attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
+        ui.attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
 
     def _use(self, policy: Policy | None) -> None:
         if policy is None:
@@ -207,18 +187,18 @@ class DesignsPanel(widgets.VBox):
         self.alpha = widgets.FloatSlider(
             value=bench.alpha, min=0, max=1, step=0.01, description="α", continuous_update=False
         )
-        self.measure = choices(
+        self.measure = ui.choices(
             {"advantages": "advantage", "rewards": "reward"},
             *("Reward minus the group's mean", "Correctness plus α times the bonus"),
         )
-        self.scope = choices({"this question": "one", "all questions, by label": "all"})
-        self.message = status()
+        self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
+        self.message = ui.status()
         self.table = widgets.HTML()
         self.figure = widgets.Output()
-        top = row(self.alpha, self.measure, self.scope)
+        top = ui.row(self.alpha, self.measure, self.scope)
         super().__init__([top, self.message, self.figure, self.table])
         self.add_class("sarlab-designs")
-        self.alpha.observe(lambda c: setattr(bench, "alpha", c["new"]), "value")
+        link((bench, "alpha"), (self.alpha, "value"))
         self.measure.observe(self._draw, "value")
         self.scope.observe(self._choose_scope, "value")
         bench.observe(self._draw, ["answers", "alpha"])
@@ -228,7 +208,7 @@ class DesignsPanel(widgets.VBox):
     def _choose_scope(self, _: Any) -> None:
         self._draw()
         if self.scope.value == "all":  # one click: what is missing is scored, then drawn
-            attempt(self.message, self.bench.score_waiting)
+            ui.attempt(self.message, self.bench.score_waiting)
 
     def _finished(self, change: Any) -> None:
         if not change["new"] and self.scope.value == "all":
@@ -236,12 +216,12 @@ class DesignsPanel(widgets.VBox):
 
     def _draw(self, _: Any = None) -> None:
         bench = self.bench
-        self.alpha.value = bench.alpha
         everything = self.scope.value == "all"
-        groups = list(bench.scored.values()) if everything else [bench.answers]
+        scored = [[a for a in g if isinstance(a, Candidate)] for g in bench.groups.values()]
+        groups = scored if everything else [bench.answers]
         unjudged = sum(len(group) - len(judged(group)) for group in groups)
         chosen = [c for group in map(judged, groups) if len(group) > 1 for c in group]
-        waiting = sum(bool(group) for group in bench.drafts.values()) if everything else 0
+        waiting = len({a.question for a in bench.waiting()}) if everything else 0
         notes = []
         if waiting:
             notes.append(f"{waiting} questions are not scored yet.")
@@ -255,14 +235,14 @@ class DesignsPanel(widgets.VBox):
         self.message.value = " ".join(notes)
         if not chosen:
             self.table.value = ""
-            put_figure(self.figure, None)
+            ui.put_figure(self.figure, None)
             return
         if not everything:
             chosen = [chosen[i] for i in ranked(chosen)]
         designs = compare_designs(chosen, bench.alpha)
         # The table first: it is drawn at once, the figure takes the browser a moment.
         self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
-        put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
+        ui.put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
 
 
 class SamplePanel(widgets.VBox):
@@ -270,23 +250,25 @@ class SamplePanel(widgets.VBox):
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        narrow = widgets.Layout(width="190px")
+        narrow = {"width": "190px"}
         self.count = widgets.BoundedIntText(4, 1, 64, description="Answers", layout=narrow)
         self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
         self.seed = widgets.IntText(0, description="Seed", layout=narrow)
-        self.button = button("Sample", "play", self._sample, button_style="primary")
-        self.message = status()
+        self.button = ui.button("Sample", "play", self._sample, button_style="primary")
+        self.message = ui.status()
         about = widgets.HTML(
             "Sampled at temperature 1 from the whole distribution, as in training. Answers join "
             "the table as they come; a stop loses only those in flight."
         )
-        fields = row(self.count, self.limit, self.seed, self.button)
-        super().__init__([fields, about, self.message])
-        bench.job.observe(lambda c: setattr(self.button, "disabled", c["new"]), "busy")
+        self.growing = widgets.HTML()
+        fields = ui.row(self.count, self.limit, self.seed, self.button)
+        super().__init__([fields, about, self.message, self.growing])
+        dlink((bench.job, "busy"), (self.button, "disabled"))
+        dlink((bench, "growing"), (self.growing, "value"), transform=growing_html)
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
-        if attempt(self.message, lambda: self.bench.sample(*settings)):
+        if ui.attempt(self.message, lambda: self.bench.sample(*settings)):
             self.seed.value += 1  # the next click draws other answers
 
 
@@ -296,26 +278,23 @@ class ExportPanel(widgets.VBox):
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.name = widgets.Text("exports/answers", description="File")
-        tooltips = ("Write an HTML file without scripts", "Write a picture; needs Chromium")
-        self.html = button("HTML", "file-code-o", self._html, tooltip=tooltips[0])
-        self.png = button("PNG", "picture-o", self._png, tooltip=tooltips[1])
-        self.message = status(
+        self.message = ui.status(
             "The ranking, the opened answer, the pinned pair and the reward designs: one HTML "
             "file without scripts, or a picture of it."
         )
-        super().__init__([row(self.name, self.html, self.png), self.message])
+        tips = ("Write an HTML file without scripts", "Write a picture; needs Chromium")
+        html = ui.button("HTML", "file-code-o", partial(self._write, write_html), tooltip=tips[0])
+        png = ui.button("PNG", "picture-o", partial(self._write, write_png), tooltip=tips[1])
+        super().__init__([ui.row(self.name, html, png), self.message])
 
-    def _html(self) -> None:
-        attempt(self.message, lambda: self._write(".html", write_html))
+    def _write(self, write: Callable[[str, str, str], Path]) -> None:
+        def work() -> None:
+            self.message.value = "Writing …"
+            name = self.name.value.strip()
+            path = write(name, self.bench.question, workbench_html(self.bench))
+            self.message.value = f"Written: <code>{plain(str(path))}</code>"
 
-    def _png(self) -> None:
-        attempt(self.message, lambda: self._write(".png", write_png))
-
-    def _write(self, suffix: str, write: Any) -> None:
-        self.message.value = "Writing …"
-        name = self.name.value.strip() + suffix
-        path = write(name, self.bench.question, workbench_html(self.bench))
-        self.message.value = f"Written: <code>{plain(str(path))}</code>"
+        ui.attempt(self.message, work)
 
 
 class Workbench(Bench):
@@ -324,7 +303,7 @@ class Workbench(Bench):
     def __init__(
         self,
         policy: Policy | str,
-        answers: Sequence[Candidate | Draft] = (),
+        answers: Sequence[Draft] = (),
         *,
         runs: str | Path = "runs",
     ) -> None:
@@ -349,15 +328,19 @@ class Workbench(Bench):
         }
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
         terms = widgets.HTML(terms_html())
-        self.children = (self.source, self.job, self.ranking, self.tabs, terms, Access())
+        self.children = (self.source, self.ranking, self.tabs, terms, ui.Access())
         if self.questions:
             self.open_question(self.questions[0])
 
     def __repr__(self) -> str:
         return "Reward workbench (live: it needs a running kernel; its static twin stands below)"
 
-    def open_logged(self, question: str, gold: str, answer: str) -> None:
+    def open_logged(self, row: Any, run: str) -> None:
         """Open an answer of a run: scored by the workbench's policy, alternatives included."""
-        self.add([Draft(question, answer, gold, "from a run")])
-        self.open_question(question)
+        self.add([Draft(row.question, row.answer, row.gold, f"{run}, step {row.step}")])
+        self.open_question(row.question, show=row.answer)
         self.tabs.selected_index = 0
+        self.source.message.value = plain(
+            f"This answer was logged by {run} at step {row.step}. Here {self.policy.reference} "
+            "scores it, so its numbers differ from the logged ones unless that is the same model."
+        )

@@ -12,9 +12,11 @@ function render({ model, el }) {
 
   function cell(tag, text, letter) { // l: left, r: right, t: long text that may be clipped
     const made = document.createElement(tag);
-    made.textContent = text;
+    const long = letter === "t" && tag === "td"; // cut by its inner element, not by the cell
+    const inner = long ? made.appendChild(document.createElement("div")) : made;
+    inner.textContent = text;
     made.style.textAlign = letter === "r" ? "right" : "left";
-    if (letter === "t") made.className = "sarlab-long";
+    if (long) made.className = "sarlab-long";
     return made;
   }
 

@@ -40,11 +40,12 @@ export function drawTokens(element, payload, options = {}) {
   const steps = node("div", "sarlab-steps");
   steps.setAttribute("role", "group");
   steps.setAttribute("aria-label", "Tokens of the answer. Arrow keys move, Shift selects, S selects the step, Escape clears.");
+  const cue = node("div", "sarlab-cue sarlab-label"); // what does not fit, for whoever sees no scroll bar
   const below = node("div", "sarlab-below");
   const card = node("div", "sarlab-card");
   card.setAttribute("aria-live", "polite");
   const legend = node("div", "sarlab-legend");
-  left.append(steps, below, legend);
+  left.append(steps, cue, below, legend);
   body.append(left, card);
   root.append(numbers, warning, body);
   element.append(root);
@@ -99,7 +100,7 @@ export function drawTokens(element, payload, options = {}) {
     if (!folded) {
       const row = node("div", "sarlab-step");
       const sum = node("button", "sarlab-sum", total);
-      sum.title = `step ${k + 1}: Σ Δ log p = ${total} nats, ${share} of all. Click selects it.`;
+      sum.title = `step ${k + 1}: Σ Δ log p = ${total} nats; of the whole sum: ${share}. Click selects it.`;
       sum.tabIndex = -1; // S on one of its tokens does the same: one stop for the whole answer
       sum.addEventListener("click", () => select(start, stop));
       row.append(sum, line);
@@ -110,7 +111,7 @@ export function drawTokens(element, payload, options = {}) {
     const summary = node("summary");
     summary.append(
       node("span", "sarlab-label", `step ${k + 1} `), node("b", "", total),
-      node("span", "sarlab-label", ` nats, ${share} · ${stop - start} tokens · ${opening}`),
+      node("span", "sarlab-label", ` nats; of all: ${share} · ${stop - start} tokens · ${opening}`),
     );
     fold.append(summary, line);
     fold.addEventListener("toggle", () => {
@@ -146,7 +147,18 @@ export function drawTokens(element, payload, options = {}) {
     if (hadFocus && spans.has(focus)) spans.get(focus).focus();
     showCard(focus);
     paintSelection();
+    showCue();
   }
+
+  function showCue() {
+    const end = steps.scrollTop + steps.clientHeight;
+    const hidden = [...steps.children].filter((step) => step.offsetTop - steps.offsetTop + step.offsetHeight > end + 4).length;
+    steps.classList.toggle("sarlab-more", hidden > 0);
+    cue.textContent = hidden ? `▾ scroll for ${hidden} more step${hidden > 1 ? "s" : ""}` : "";
+  }
+  steps.addEventListener("scroll", showCue);
+  const sized = new ResizeObserver(showCue);
+  sized.observe(steps);
 
   function showCard(i) {
     card.replaceChildren();
@@ -269,7 +281,7 @@ export function drawTokens(element, payload, options = {}) {
     compact(flag) { compact = Boolean(flag); draw(); },
     legend(next) { drawLegend(legend, next); },
     mark(start, stop) { marked = [start, stop]; paintSelection(); },
-    destroy() { window.removeEventListener("pointerup", release); root.remove(); },
+    destroy() { window.removeEventListener("pointerup", release); sized.disconnect(); root.remove(); },
   };
 }
 

@@ -91,6 +91,8 @@ def remove(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Return once a file's bytes, or a folder's entries, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no sync of it
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

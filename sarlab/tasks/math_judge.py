@@ -72,6 +72,12 @@ def _warm_server() -> subprocess.Popen[str]:
     """The running server, warm; the lock must be held."""
     global _server
     if _server is None:
+        if not hasattr(os, "fork"):
+            raise RuntimeError(
+                "Comparing mathematics needs fork and resource limits, which this system "
+                f"({sys.platform}) lacks. Use Linux, macOS or WSL, or tasks whose answers are "
+                "plain numbers."
+            )
         server = subprocess.Popen(
             # -P keeps this folder off the server's path: its files are no top-level modules.
             [sys.executable, "-P", __file__],

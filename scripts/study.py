@@ -32,8 +32,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "sa_grpo_0.2": {"reward": "sar", "alpha": 0.2},
     "sa_grpo_0.1": {"reward": "sar", "alpha": 0.1},
     "sa_grpo_0.3": {"reward": "sar", "alpha": 0.3},
-    "sa_ppo_0.2": {"algorithm": "ppo", "reward": "sar", "alpha": 0.2},
-    "ppo": {"algorithm": "ppo", "reward": "correct", "alpha": 0.0, **_PLAIN},
+    # At the rate that was the preset's when they ran.
+    "sa_ppo_0.2": {"algorithm": "ppo", "reward": "sar", "alpha": 0.2, "learning_rate": 1e-3},
+    "ppo": {"algorithm": "ppo", "alpha": 0.0, "reward": "correct", "learning_rate": 1e-3, **_PLAIN},
     "o1_pruner_0.1": {"reward": "o1_pruner", "alpha": 0.1, **_PLAIN},
     "o1_pruner_0.2": {"reward": "o1_pruner", "alpha": 0.2, **_PLAIN},
     "er_0.1": {"reward": "er", "alpha": 0.1, **_PLAIN},

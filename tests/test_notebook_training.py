@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
@@ -11,11 +12,16 @@ import nbformat
 import papermill
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import DisplayHandle
 
+from sarlab.config import TrainConfig
 from sarlab.job.training import run_training
+from sarlab.job.watchers import RunStopped
 from sarlab.models import REPOSITORY
-from sarlab.runs.folder import read_metrics, write_json
+from sarlab.runs.folder import read_metrics, read_rollouts, write_json
 from sarlab.runs.parameters import record_failing_cells, run_request
+from sarlab.types import StepRecord
+from sarlab.widgets import training
 
 NOTEBOOK = REPOSITORY / "notebooks" / "02_train_sa_grpo.ipynb"
 QUICK = {
@@ -64,11 +70,13 @@ def test_what_it_shows_outlives_the_kernel(executed: Path) -> None:
     """The chart as a plotly figure, the tables as HTML: no widget is needed to see them."""
     bundles = [o["data"] for o in outputs(executed) if "data" in o]
     assert any("application/vnd.plotly.v1+json" in data for data in bundles)
-    html = "".join(data.get("text/html", "") for data in bundles)
-    assert "3 of 3 steps" in html
-    assert "6 test questions" in html
-    assert "Answer:" in html  # the examples, before and after
-    assert "<script" not in html
+    shown = "".join(data.get("text/html", "") for data in bundles)
+    assert "3 of 3 steps" in shown
+    assert "6 test questions" in shown
+    for split in ("heldout_base", "heldout_trained"):  # the examples, before and after
+        rows = read_rollouts(executed / "first", split).to_pylist()
+        assert sum(html.escape(row["answer"]) in shown for row in rows) >= 3
+    assert "<script" not in shown
     # Nor is one left that only a kernel could show.
     assert not [d for d in bundles if "application/vnd.jupyter.widget-view+json" in d]
 
@@ -146,3 +154,30 @@ def test_a_cell_that_fails_after_training_is_named_too(tmp_path: Path, monkeypat
     assert run["notebook_failure"]["cell"] == 2
     assert run["notebook_failure"]["first_line"] == "# the figure"
     assert run["notebook_failure"]["error"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["before it is asked", "after"])
+def test_a_button_says_the_step_after_which_the_run_really_ends(asked, monkeypatch) -> None:
+    """The run asks once per step; a press just before or just after that ends other steps."""
+    monkeypatch.setattr(training, "display", lambda *_, **__: DisplayHandle())
+    monkeypatch.setattr(training, "show", lambda *_, **__: None)
+    for press, words in (
+        ("stop_and_test", ("Stopping after step 3", "Stopping after step 4")),
+        ("stop", ("Stopping: after step 3", "Stopping: step 4 is dropped")),
+    ):
+        view = training.TrainingView()
+        view.begin(TrainConfig(steps=5), 2)
+        assert not view.wants_stop()
+        view.phase("step 3", 8, 8)
+        view.step(StepRecord(3, {"step": 3, "accuracy": 0.5, "mean_length": 9.0, "sar": None}))
+        if asked:
+            assert not view.wants_stop()
+        getattr(view, press)()
+        pressed = view.button if press == "stop" else view.button_test
+        assert pressed.description == words[asked]
+        assert view.wants_stop()
+        if press == "stop":
+            with pytest.raises(RunStopped):
+                view.phase("step 4", 0, 8)
+            view.finish({"steps": 3})
+            assert f"3 of 5 steps · stopped, {words[asked][10:]}; no test" in view.news.value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import itertools
 import threading
 import time
 from collections.abc import Mapping
@@ -24,7 +23,6 @@ from sarlab.display.tables import folded, html_table
 from sarlab.display.text import signed
 from sarlab.evaluation.formatting import ONE_SEED, pair_table, run_summary
 from sarlab.evaluation.policies import recorded, run_facts
-from sarlab.evaluation.report import example_pairs
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.atomic import read_json
@@ -295,13 +293,13 @@ def show_examples(folder: str | Path, count: int = 3) -> HTML:
     if not (Path(folder) / "summary.json").exists():
         return HTML("<div>The run was stopped before its test: no answers to compare.</div>")
     base, trained = recorded([folder])
-    kinds = [pairs for pairs in example_pairs(base.rows, trained.rows).values() if pairs]
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*kinds))
-    pairs = [pair for pair in turns if pair][:count]
+    answers = {r["question_id"]: r for r in trained.rows}
+    pairs = [(row, answers[row["question_id"]]) for row in base.rows]
+    pairs.sort(key=lambda pair: pair[0]["correct"] == pair[1]["correct"])
     after = f"after step {read_json(Path(folder) / 'summary.json')['steps']}"
     frame = pd.DataFrame(
         {"question": b["question"], "before training": _answer(b), after: _answer(t)}
-        for b, t in pairs
+        for b, t in pairs[:count]
     )
     return HTML(html_table(frame, markup=frame.columns[1:]))
 

@@ -98,7 +98,7 @@ def _await(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
 @contextmanager
 def open_page(scratch: Path, *, height: int = 1500) -> Iterator[Any]:
     """A page in a fresh browser profile; script errors of the page are in ``page.errors``."""
-    context = _driver().chromium.launch_persistent_context(
+    context = driver().chromium.launch_persistent_context(
         str(scratch / "profile"),
         executable_path=chromium_path(),
         args=list(_FLAGS),
@@ -119,13 +119,13 @@ def open_page(scratch: Path, *, height: int = 1500) -> Iterator[Any]:
 
 
 @cache
-def _driver() -> Any:
+def driver() -> Any:
     """Playwright, started once: a second one beside it is refused."""
     from playwright.sync_api import sync_playwright
 
-    driver = sync_playwright().start()
-    atexit.register(driver.stop)
-    return driver
+    playwright = sync_playwright().start()
+    atexit.register(playwright.stop)
+    return playwright
 
 
 def open_notebook(page: Any, port: int, token: str, path: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser_lab import chromium_path
+from browser_lab import chromium_path, driver
 from scipy.stats import chisquare
 
 from sarlab import Policy, load_policy, load_task, score_answers
@@ -64,10 +64,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     path = chromium_path()
-    from playwright.sync_api import sync_playwright
-
-    options = {"executable_path": path, "args": ["--no-sandbox"]}
-    with sync_playwright() as playwright, playwright.chromium.launch(**options) as started:
+    with driver().chromium.launch(executable_path=path, args=["--no-sandbox"]) as started:
         yield started
 
 
@@ -700,7 +697,7 @@ def test_every_link_of_the_site_leads_somewhere(tmp_path, monkeypatch):
     assert build_site.broken_links(tmp_path) == []
     names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.html")}
     assert {"index.html", "docs/index.html", "docs/SCALE.html"} <= names
-    assert len([n for n in names if n.startswith("notebooks/")]) == 4
+    assert len([n for n in names if n.startswith("notebooks/")]) == 5
     for page in tmp_path.rglob("*.html"):  # styles, scripts and pictures come with the site
         text = page.read_text("utf-8")
         assert not re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=[\"']https?://", text), page

@@ -720,7 +720,13 @@ def test_the_audit_says_what_it_looked_for_and_widens(page) -> None:
 def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     tab(page, "Runs")
     page.locator(f"{BENCH} .sarlab-runs button", has_text="Open in the workbench").click()
-    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sa_grpo-s0, step").first.wait_for()
+    opened = f"{BENCH} .sarlab-ranking tr[aria-selected=true]"
+    page.locator(opened, has_text="sa_grpo-s0, step").wait_for()
+    page.wait_for_function(  # the reader is taken there
+        """row => { const box = document.querySelector(row).getBoundingClientRect();
+        return box.top > 0 && box.bottom < innerHeight; }""",
+        arg=opened,
+    )
     page.locator(f"{BENCH} .sarlab-source", has_text=f"Here {MODEL} scores it").wait_for()
     page.wait_for_function(
         "document.querySelector('.sarlab-workbench li.lm-mod-current').textContent === 'Tokens'"

@@ -107,6 +107,12 @@ def test_names_defined_elsewhere_in_the_notebook_are_no_parameters() -> None:
     assert told == {"alpha": 0.2}
 
 
+def test_a_parameters_cell_that_was_edited_counts_as_it_stands_now() -> None:
+    """A name that was taken out, and one that came in, in the same kernel."""
+    told = notebook_parameters(cells("alpha = 0.2\ntest_questions = 6", "alpha = 0.3\nsteps = 5"))
+    assert told == {"alpha": 0.3, "steps": 5}
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden", "a\\b"])
 def test_a_run_cannot_leave_its_folder(name: str) -> None:
     with pytest.raises(ValueError, match="plain folder name"):

@@ -28,13 +28,18 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Names and values set by the ``parameters`` cell and by papermill's cell after it.
 
     ``namespace`` is the notebook's ``globals()``. A parameters cell holds plain assignments of
-    constants and nothing else; the first such cell counts, and every one that papermill injected.
-    Raises ValueError where none has been run.
+    constants and nothing else. The first such cell counts, as it stood when it was last run (it is
+    known again by a name that it still sets), and every one that papermill injected. Raises
+    ValueError where none has been run.
     """
     parameters: dict[str, Any] = {}
+    first: set[str] = set()
     for cell in map(str, namespace.get("In", [])):
-        if not parameters or cell.lstrip().startswith(_INJECTED):
-            parameters |= {name: namespace[name] for name in _assigned(cell) if name in namespace}
+        names = {name: namespace[name] for name in _assigned(cell) if name in namespace}
+        if cell.lstrip().startswith(_INJECTED):
+            parameters |= names
+        elif names and (not first or first & names.keys()):
+            first, parameters = first or set(names), names
     if not parameters:
         raise ValueError("No parameters cell has been run. Run the notebook from its first cell.")
     return parameters

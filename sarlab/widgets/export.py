@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from IPython.display import HTML, Image, display
 
-from sarlab.display.figures import mimebundle
+from sarlab.display.figures import DARK, mimebundle
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.runs.atomic import write_text
@@ -100,6 +100,7 @@ def show_run(browser: RunBrowser, *, png: bool = True) -> None:
 
 def show_figure(figure: go.Figure, *, width: int = 900) -> None:
     """Display a figure: interactive in JupyterLab, with a PNG ``width`` pixels wide elsewhere."""
+    display(HTML(DARK))
     wide = go.Figure(figure).update_layout(width=width)
     display({**mimebundle(wide), **mimebundle(figure, png=False)}, raw=True)
 

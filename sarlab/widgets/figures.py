@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,10 +46,12 @@ def designs_figure(
         subplot_titles=[design.label for design in designs],
     )
     extents = []
+    count = Counter(label for label, _ in {(c.label, c.question) for c in candidates})
+    several = len(set(count.values())) > 1
     for index, design in enumerate(designs):
         means = label_means(candidates, design, measure)
         for trace in _bars(
-            [_label(m.label) for m in means],
+            [_label(m.label) + (f" ({count[m.label]})" if several else "") for m in means],
             [m.mean for m in means],
             f"%{{y}}: mean {measure} %{{x:+.3f}}",
             [m.half_width for m in means],
@@ -57,6 +60,8 @@ def designs_figure(
         extents += [m.mean + side * m.half_width for m in means for side in (-1, 1)]
     questions = len({c.question for c in candidates})
     over = f"mean {measure} over {questions} questions, 95% intervals" if questions > 1 else measure
+    if several:
+        over = f"mean {measure}, 95% intervals; in brackets: questions with that label"
     figure.update_xaxes(nticks=4, range=_range(extents, 0.36))
     figure.update_annotations(font_size=12)
     bars = len({c.label for c in candidates})

@@ -191,6 +191,8 @@ class TrainingView(View):
         self._done = summary["steps"]
         if "trained" in summary:
             self._phase = "finished" if self._done == self._total else "stopped, then tested"
+            if self._stop:  # pressed after the last moment at which the test could be dropped
+                self._phase += "; the test was done when Stop was pressed"
             base, trained = _scores(summary["base"]), _scores(summary["trained"])
             self._held = (
                 f"test questions: {base} before training, {trained} after step {self._done}"

@@ -340,6 +340,7 @@ class Workbench(Bench):
         self.add([Draft(row.question, row.answer, row.gold, f"{run}, step {row.step}")])
         self.open_question(row.question, show=row.answer)
         self.tabs.selected_index = 0
+        self.ranking.table.send({"scroll": True})
         self.source.message.value = plain(
             f"This answer was logged by {run} at step {row.step}. Here {self.policy.reference} "
             "scores it, so its numbers differ from the logged ones unless that is the same model."

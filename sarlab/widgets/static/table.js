@@ -100,8 +100,13 @@ function render({ model, el }) {
 
   const names = ["content", "opened", "pinned", "pinning", "name"].map((name) => "change:" + name);
   for (const name of names) model.on(name, draw);
+  const scroll = () => el.scrollIntoView({ block: "center" }); // what was opened elsewhere shows here
+  model.on("msg:custom", scroll);
   draw();
-  return () => { for (const name of names) model.off(name, draw); };
+  return () => {
+    for (const name of names) model.off(name, draw);
+    model.off("msg:custom", scroll);
+  };
 }
 
 export default { render };

@@ -147,25 +147,25 @@ def report_of_states(
 ) -> TokenReport:
     """The report of answer tokens [B, T] from the hidden states [B, T, H] that predict them."""
     states, targets = hidden[answer_mask], answer_ids[answer_mask]
-    count, rows = len(states), slice_rows(policy.head_weight)
-    top = min(TOP, policy.logits(states[:1]).shape[-1])
-    # Blocks made beforehand: small pieces that outlive the large logits would scatter the heap.
-    columns = TokenReport(
-        logps=states.new_empty(count, dtype=torch.float32),
-        entropy=states.new_empty(count, dtype=torch.float32),
-        self_certainty=states.new_empty(count, dtype=torch.float32),
-        ranks=targets.new_empty(count),
-        top_ids=targets.new_empty(count, top),
-        top_logps=states.new_empty(count, top, dtype=torch.float32),
-    )
-    for i in range(0, count, rows):
+    rows = slice_rows(policy.head_weight)
+    columns: list[Tensor] = []
+    for i in range(0, len(states), rows):
         part = slice(i, i + rows)
         logps = torch.log_softmax(policy.logits(states[part]).float(), dim=-1)
-        columns.logps[part] = logps.gather(-1, targets[part, None])[:, 0]
-        columns.self_certainty[part] = -logps.mean(-1)
-        columns.ranks[part] = (logps > columns.logps[part, None]).sum(-1) + 1
-        columns.top_logps[part], columns.top_ids[part] = logps.topk(top, dim=-1)
-        columns.entropy[part] = -(logps.exp() * logps).sum(-1)
+        targets_logps = logps.gather(-1, targets[part, None])
+        top = logps.topk(min(TOP, logps.shape[-1]), dim=-1)
+        pieces = TokenReport(
+            logps=targets_logps[:, 0],
+            entropy=-(logps.exp() * logps).sum(-1),
+            self_certainty=-logps.mean(-1),
+            ranks=(logps > targets_logps).sum(-1) + 1,
+            top_ids=top.indices,
+            top_logps=top.values,
+        )
+        # Into whole blocks: small pieces that outlive the large logits would scatter the heap.
+        columns = columns or [x.new_empty(len(states), *x.shape[1:]) for x in pieces]
+        for column, piece in zip(columns, pieces, strict=True):
+            column[part] = piece
     return TokenReport(*(_to_block(answer_mask, column) for column in columns))
 
 

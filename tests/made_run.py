@@ -1,7 +1,8 @@
-"""A finished run folder for the tests: real answers and real numbers, without the training."""
+"""What a user brings, for the tests: a finished run without its training, labelled answers."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from sarlab import score_answers
@@ -63,3 +64,26 @@ def make_run(
     write_json(folder / "summary.json", {"base": {}, "trained": {}})
     run.close()
     return folder
+
+
+def labelled_rows(better: str, worse: str) -> list[dict[str, str]]:
+    """A right and a wrong answer to each of three questions, under these labels."""
+    return [
+        {
+            "question": f"Ada has {n} pears and eats 2. How many are left?",
+            "label": label,
+            "answer": answer,
+            "gold": str(n - 2),
+        }
+        for n in (7, 12, 30)
+        for label, answer in (
+            (better, f"{n} - 2 = {n - 2}.\nAnswer: {n - 2}"),
+            (worse, f"Well, {n} it is.\nAnswer: {n}"),
+        )
+    ]
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> str:
+    """The rows as JSON lines; the path as a parameter."""
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)

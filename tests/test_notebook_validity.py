@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
 import papermill
 import pytest
+from made_run import labelled_rows, write_rows
 
 from sarlab.audit.notebook import ValiditySettings, load_validity
 from sarlab.models import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "notebooks" / "04_reward_validity.ipynb"
-ROWS = [
-    {"question": f"Ada has {n} pears and eats 2. How many are left?", "label": label, **answer}
-    for n in (7, 12, 30)
-    for label, answer in (
-        ("good", {"answer": f"{n} - 2 = {n - 2}.\nAnswer: {n - 2}", "gold": str(n - 2)}),
-        ("bad", {"answer": f"Well, {n} it is.\nAnswer: {n}", "gold": str(n - 2)}),
-    )
-]
+ROWS = labelled_rows("good", "bad")
 
 
 @pytest.fixture
 def answers(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in ROWS))
-    return str(path)
+    return write_rows(tmp_path / "mine.jsonl", ROWS)
 
 
 def test_a_users_file_goes_through_by_its_parameters(answers, tmp_path):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from made_run import labelled_rows, write_rows
 
 from sarlab import load_policy
 from sarlab.audit.__main__ import main
@@ -22,21 +21,12 @@ from sarlab.types import Question
 
 NOTEBOOK = REPOSITORY / "notebooks" / "05_reward_zoo.ipynb"
 SHIPPED = DATA / "validity" / "groups-tiny.parquet"
-ROWS = [
-    {"question": f"Ada has {n} pears and eats 2. How many are left?", "label": label, **answer}
-    for n in (7, 12, 30)
-    for label, answer in (
-        ("right", {"answer": f"{n} - 2 = {n - 2}.\nAnswer: {n - 2}", "gold": str(n - 2)}),
-        ("wrong", {"answer": f"Well, {n} it is.\nAnswer: {n}", "gold": str(n - 2)}),
-    )
-]
+ROWS = labelled_rows("right", "wrong")
 
 
 @pytest.fixture
 def mine(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in ROWS))
-    return str(path)
+    return write_rows(tmp_path / "mine.jsonl", ROWS)
 
 
 @pytest.fixture

@@ -50,8 +50,9 @@ def paid_answers(
     """
     path = Path(source)
     budget = budget or TrainConfig.max_answer_tokens
-    if (path / "run.json").exists() or is_scored(path):
-        table = scored_run(path) if (path / "run.json").exists() else read_scored(path)
+    is_run = (path / "run.json").exists()
+    if is_run or is_scored(path):
+        table = scored_run(path) if is_run else read_scored(path)
         table = table[table["correct"].notna()].reset_index(drop=True)
         parts = [_from_sums(table)] if len(table) else []
     else:

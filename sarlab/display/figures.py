@@ -194,7 +194,6 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
     the PNG is drawn once. Outside IPython nothing is displayed and None is returned.
     """
     from IPython import get_ipython
-    from IPython.display import HTML, display
 
     if get_ipython() is None:
         return None
@@ -206,6 +205,13 @@ def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
         handle.update({"text/html": room, "text/plain": ""}, raw=True)
         handle.update(bundle, raw=True)
         return handle
+    return show_bundle(bundle)
+
+
+def show_bundle(bundle: dict[str, Any]) -> Any:
+    """Display a figure's bundle with the style of dark pages; returns its handle."""
+    from IPython.display import HTML, display
+
     display(HTML(DARK))
     return display(bundle, raw=True, display_id=True)
 

@@ -200,18 +200,20 @@ def _episode(record: Record, file: Path) -> Iterator[Row]:
         }
 
 
+# Inspect's own value_to_float.
+_INSPECT_VALUES: dict[Any, float] = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+
+
 def _inspect(record: Record, file: Path) -> Iterator[Row]:
-    values: dict[Any, float] = {
-        "C": 1.0,
-        "P": 0.5,
-        "I": 0.0,
-        "N": 0.0,
-    }  # Inspect's own value_to_float
     for sample in record.get("samples", [record]):
         scores = {k: score.get("value") for k, score in (sample.get("scores") or {}).items()}
         output = (sample.get("output") or {}).get("choices") or [{}]
         yield {
-            **{k: values.get(v, v) for k, v in scores.items() if isinstance(v, str | int | float)},
+            **{
+                k: _INSPECT_VALUES.get(v, v)
+                for k, v in scores.items()
+                if isinstance(v, str | int | float)
+            },
             "epoch": sample.get("epoch"),
             "group": sample["id"],
             "prompt" if isinstance(sample["input"], list) else "question": sample["input"],

@@ -27,6 +27,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_TASKS := $(VENV)/.installed-tasks
 BROWSER := $(VENV)/.browser
 
 # This environment's kernel, whatever kernels the user has at home.
@@ -150,7 +151,6 @@ $(INSTALLED): requirements-build.lock requirements.lock requirements-model.lock 
 	@$(PIP_CHECK)
 	@touch $@
 
-INSTALLED_TASKS := $(VENV)/.installed-tasks
 $(INSTALLED_TASKS): requirements-tasks.lock $(INSTALLED)
 	@command -v cc >/dev/null || command -v gcc >/dev/null || \
 		echo "No C compiler found: pycosat (needed by reasoning-gym) is built from source." >&2

@@ -224,6 +224,13 @@ def test_the_main_lock_needs_no_compiler_and_a_missing_reasoning_gym_is_named(
         load_task("chain_sum")
 
 
+def test_make_installs_reasoning_gym_from_its_lock(tmp_path: Path) -> None:
+    command = ["make", "-n", f"VENV={tmp_path / 'venv'}", "install-tasks"]
+    root = Path(__file__).parents[1]
+    planned = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert "-r requirements-tasks.lock" in planned.stdout
+
+
 def test_every_name_is_listed() -> None:
     assert set(GENERATORS) < set(task_names())
     assert len(task_names()) == len(set(task_names())) == 13

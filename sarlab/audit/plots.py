@@ -71,7 +71,7 @@ def shares_figure(table: pd.DataFrame) -> go.Figure:
     figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
     for border in range(1, len(rows)):
         figure.add_hline(y=border - 0.5, line={"color": GRID, "width": 1})
-    style(figure, width=960, height=130 + _ROW * len(rows))
+    style(figure, height=110 + _ROW * len(rows))
     figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title_text=axis, nticks=6)
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
@@ -79,6 +79,4 @@ def shares_figure(table: pd.DataFrame) -> go.Figure:
         range=[len(rows) - 0.4, -0.6],
         showgrid=False,
     )
-    figure.update_annotations(font_size=13)
-    top = 1 + 44 / (_ROW * len(rows))  # above the panels' titles, whatever their height
-    return figure.update_layout(legend={"orientation": "h", "x": 0, "y": top, "yanchor": "bottom"})
+    return figure.update_annotations(font_size=13)

@@ -67,7 +67,7 @@ class EvaluationSettings(Settings):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.tasks and not self.fresh:
             raise ValueError(
-                f"tasks is {self.tasks!r}, but recorded answers are to the runs' own held-out "
+                f"tasks is {self.tasks!r}, but recorded answers are to the runs' own test "
                 "questions. Set fresh=True to ask other tasks, or leave tasks empty."
             )
 

@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
+from sarlab.display.figures import BLUE, GREY, ORANGE, style
 from sarlab.evaluation.behaviours import what_was_lost
 from sarlab.evaluation.compare import pareto_front
 from sarlab.evaluation.judge import Rows
 
 # At least 3:1 on the ground of figures; each also has a symbol of its own.
-_COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#37475a", "#c8334f", "#8254b4")
+_COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#5c6b7a", "#c8334f", "#8254b4")
 _SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x")
 
 
@@ -68,7 +68,7 @@ def plane_figure(
         gone = below.apply(lambda r: f"{r.label} ({r.accuracy:.0%}, {r.mean_length:.0f} tokens)", 1)
         _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
     # The parameters of a task would run out of the picture.
-    return _finish(figure, f"Accuracy and length on {task.partition('?')[0]}", len(shown) + 1)
+    return style(figure, height=420, title=f"Accuracy and length on {task.partition('?')[0]}")
 
 
 def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:
@@ -108,9 +108,10 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     figure.update_xaxes(title_text=f"length against {names}", tickformat="+.0%")
     figure.update_yaxes(title_text=f"accuracy against {names}", tickformat="+.0%")
     look = {"color": GREY, "symbol": "diamond", "size": 11}
-    figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hoverinfo="name")
+    hover = f"{names}<extra></extra>"
+    figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hovertemplate=hover)
     _remark(figure, "shorter, more often right", y=0.99)
-    return _finish(figure, f"Gains on {task}", len(compared) + 1)
+    return style(figure, height=420, title=f"Gains on {task}")
 
 
 def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
@@ -139,16 +140,13 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
             insidetextanchor="middle",
             insidetextfont={"color": "#111111"},
             hovertext=["", *(what_was_lost(c) for c in changes.values())],
+            hovertemplate=f"{name}: %{{x:.1f}} tokens<br>%{{hovertext}}<extra></extra>",
         )
-    style(figure, width=760, height=130 + 34 * table.shape[1])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="tokens per answer")
-    return figure.update_layout(
-        barmode="stack",
-        bargap=0.35,
-        title={"text": "Where the tokens went", "font": {"size": 14}},
-        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"},
-    )
+    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
+    height = 110 + 34 * table.shape[1]
+    return style(figure, height=height, title="Where the tokens went")
 
 
 def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Figure:
@@ -167,9 +165,9 @@ def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Fi
     if limit is not None and limit <= 1.3 * top:
         line = {"color": ORANGE, "dash": "dot", "width": 1.5}
         figure.add_vline(limit, line=line, annotation_text="limit", annotation_position="top left")
-    style(figure, width=700, height=280)
-    figure.update_layout(barmode="overlay", bargap=0.04, legend={"y": 1.02}, margin={"t": 36})
-    return figure.update_layout(xaxis_title="length (tokens)", yaxis_title="answers")
+    figure.update_layout(barmode="overlay", bargap=0.04)
+    figure.update_layout(xaxis_title="length (tokens)", yaxis_title="answers")
+    return style(figure, height=280, width=700)
 
 
 def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]:
@@ -224,13 +222,3 @@ def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]
 def _remark(figure: go.Figure, text: str, y: float) -> None:
     place = {"x": 0.01, "y": y, "xref": "paper", "yref": "paper"}
     figure.add_annotation(text=text, showarrow=False, font_size=11, **place)
-
-
-def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
-    style(figure, width=800, height=max(420, 150 + 22 * entries))
-    figure.update_layout(
-        title={"text": title, "font": {"size": 14}},
-        legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"},
-    )
-    axis = {"showline": True, "linecolor": GRID}
-    return figure.update_xaxes(**axis).update_yaxes(**axis)

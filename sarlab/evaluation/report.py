@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from sarlab.display.figures import draw_png, training_figure
+from sarlab.display.figures import draw, training_figure
 from sarlab.display.tables import folded, html_table, markdown_table
 from sarlab.display.text import plain
 from sarlab.evaluation.behaviours import behaviour_change, definitions, what_was_lost
@@ -148,7 +148,7 @@ def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
 
 
 def _picture(figure: go.Figure, alternative: str) -> str:
-    drawn = draw_png(figure)
+    drawn = draw(figure)
     if drawn is None:
         return f"<p><i>{alternative}: no picture, since no browser was found to draw it.</i></p>"
     data = base64.b64encode(drawn).decode("ascii")

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from IPython.display import HTML, Image, display
 
-from sarlab.display.figures import mimebundle, show_bundle
+from sarlab.display.figures import show
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.runs.atomic import write_text
@@ -99,9 +99,8 @@ def show_run(browser: RunBrowser, *, png: bool = True) -> None:
 
 
 def show_figure(figure: go.Figure, *, width: int = 900) -> None:
-    """Display a figure: interactive in JupyterLab, with a PNG ``width`` pixels wide elsewhere."""
-    wide = go.Figure(figure).update_layout(width=width)
-    show_bundle({**mimebundle(wide), **mimebundle(figure, png=False)})
+    """Display a figure: interactive in JupyterLab, a picture ``width`` pixels wide elsewhere."""
+    show(go.Figure(figure).update_layout(width=width))
 
 
 def write_html(path: str | Path, title: str, body: str) -> Path:

@@ -23,7 +23,7 @@ def labels_figure(rows: Sequence[LabelRow]) -> go.Figure:
     """Mean SAR by label."""
     labels = [_label(row.label) for row in rows]
     values = [row.mean_sar for row in rows]
-    figure = go.Figure(_bars(labels, values, "%{y}: mean SAR %{x:+.3f}"))
+    figure = go.Figure(_bars(labels, values, "%{customdata}: mean SAR %{x:+.3f}"))
     figure.update_xaxes(title="mean SAR over the questions", range=_range(values, 0.16))
     return _finished(figure, height=70 + 36 * len(rows))
 
@@ -53,7 +53,7 @@ def designs_figure(
         for trace in _bars(
             [_label(m.label) + (f" ({count[m.label]})" if several else "") for m in means],
             [m.mean for m in means],
-            f"%{{y}}: mean {measure} %{{x:+.3f}}",
+            f"%{{customdata}}: mean {measure} %{{x:+.3f}}",
             [m.half_width for m in means],
         ):
             figure.add_trace(trace, row=index // columns + 1, col=index % columns + 1)
@@ -93,7 +93,7 @@ def history_figure(rows: Sequence[Any]) -> go.Figure:
             f"{verdict_text(row.correct, row.truncated)}, SAR {signed(row.sar or 0.0)}"
             for row in rows
         ],
-        hovertemplate="step %{x}: %{y} tokens, %{customdata}<extra></extra>",
+        hovertemplate="step %{x:d}: %{y:d} tokens, %{customdata}<extra></extra>",
     )
     bar = {"title": f"SAR, ±{end:.2f}", "thickness": 10, "tickvals": [-end, 0, end]}
     scale = [[0, ORANGE_HEX], [0.5, "#c9c9c9"], [1, BLUE_HEX]]
@@ -120,6 +120,7 @@ def _bars(
     bars = go.Bar(
         x=values,
         y=labels,
+        customdata=labels,
         orientation="h",
         # Blue above zero; orange and hatched below: a second channel beside colour.
         marker={
@@ -160,9 +161,7 @@ def _range(values: Sequence[float], room: float) -> list[float]:
 def _finished(figure: go.Figure, height: int) -> go.Figure:
     """The looks of all figures, as wide as the page, bars from top to bottom."""
     bars = any(trace.orientation == "h" for trace in figure.data)
-    style(figure, width=960, height=height).update_layout(
-        width=None, margin={"l": 10, "r": 14, "t": 34, "b": 44}, bargap=0.3
-    )
+    style(figure, height=height, width=960).update_layout(bargap=0.3)
     figure.update_xaxes(zeroline=True, zerolinecolor=_ZERO)
     if bars:
         figure.update_yaxes(autorange="reversed")

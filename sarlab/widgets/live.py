@@ -151,8 +151,11 @@ def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
 
     Its ``outputs`` are assigned, not captured: capturing is unsafe off the main thread.
     """
-    shown = {"output_type": "display_data", "metadata": {}}
-    output.outputs = () if figure is None else ({**shown, "data": mimebundle(figure, png=False)},)
+    shown: tuple[Any, ...] = ()
+    if figure is not None:
+        data = mimebundle(figure, picture=False)
+        shown = ({"output_type": "display_data", "metadata": {}, "data": data},)
+    output.outputs = shown
 
 
 Report = Callable[[int, int, str], None]

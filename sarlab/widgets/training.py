@@ -40,7 +40,7 @@ __all__ = [
     "watch_training",
 ]
 
-_CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
+_CHART_SECONDS = 2.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
 _STOP = "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
 _STOP_AND_TEST = "Ends training after this step, then judges the test. It can be resumed."
@@ -217,7 +217,7 @@ class TrainingView(View):
     def _draw(self, last: bool = False) -> None:
         self._new_points, self._drawn_chart = False, time.monotonic()
         figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
-        self._chart = show(figure, handle=self._chart, png=last)
+        self._chart = show(figure, handle=self._chart, picture=last)
 
     def _refresh(self) -> None:
         self._drawn = time.monotonic()

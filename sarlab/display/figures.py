@@ -193,9 +193,10 @@ def mimebundle(figure: go.Figure, *, picture: bool = True) -> dict[str, Any]:
 def _on_page(node: Any, key: str = "") -> Any:
     """A part of a figure's JSON, its texts in the colour of the page's."""
     if isinstance(node, list):
-        return [_on_page(part) for part in node]
+        return [_on_page(part, key if key == "ticktext" else "") for part in node]
     if not isinstance(node, dict):
-        return f"{_PAGE_TEXT}{node}</span>" if node and key in ("text", "name") else node
+        is_text = node and key in ("text", "name", "ticktext")
+        return f"{_PAGE_TEXT}{node}</span>" if is_text else node
     part = {name: _on_page(value, name) for name, value in node.items()}
     if key.startswith(("xaxis", "yaxis", "colorbar")):
         part |= {"tickprefix": _PAGE_TEXT, "ticksuffix": "</span>"}

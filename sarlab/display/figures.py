@@ -60,21 +60,24 @@ def training_figure(
     steps with a warning.
     """
     rows = -(-len(_PANELS) // _COLUMNS)
-    figure = make_subplots(
-        rows=rows,
-        cols=_COLUMNS,
-        subplot_titles=[title for title, _, _ in _PANELS],
-        vertical_spacing=0.19,
-        horizontal_spacing=0.09,
-        shared_xaxes=False,
-    )
+    titles = [title for title, _, _ in _PANELS]
+    gaps = {"vertical_spacing": 0.19, "horizontal_spacing": 0.09}
+    figure = make_subplots(rows, _COLUMNS, subplot_titles=titles, **gaps)
     named: set[str] = set()
     for index, (_, column, form) in enumerate(_PANELS):
         place = {"row": index // _COLUMNS + 1, "col": index % _COLUMNS + 1}
-        for kind, trace in _panel_traces(metrics, column, baseline).items():
-            trace.update(showlegend=kind not in named, legendgroup=kind)
-            named.add(kind)
-            figure.add_trace(trace, **place)
+        for name, (points, looks) in _series(metrics, column, baseline).items():
+            figure.add_scatter(
+                x=list(points),
+                y=list(points.values()),
+                name=name,
+                legendgroup=name,
+                showlegend=name not in named,
+                hovertemplate=f"{name}, step %{{x:d}}: %{{y:.4~g}}<extra></extra>",
+                **looks,
+                **place,
+            )
+            named.add(name)
         figure.update_yaxes(tickformat=form, nticks=4, rangemode="tozero", **place)
         if form == ".0%":
             figure.update_yaxes(range=[-0.02, 1.04], **place)
@@ -95,32 +98,28 @@ def training_figure(
     return style(figure, height=430)
 
 
-def _panel_traces(
+def _series(
     metrics: Sequence[Mapping[str, Any]], column: str, baseline: Mapping[str, Any] | None
-) -> dict[str, go.Scatter]:
-    x, y = [m["step"] for m in metrics], [m.get(column) for m in metrics]
-    long = len(x) >= _SMOOTH_FROM
-    line = {"color": BLUE, "width": 1 if long else 2}
-    mode = "lines" if long else "lines+markers"
-    traces = {"step": go.Scatter(x=x, y=y, name="each step", mode=mode, line=line)}
+) -> dict[str, Any]:
+    """Name, values by step and looks of the lines in a panel."""
+    each = {m["step"]: m.get(column) for m in metrics}
+    long = len(each) >= _SMOOTH_FROM
+    thin = {"mode": "lines" if long else "lines+markers", "line_width": 1 if long else 2}
+    series: dict[str, Any] = {"each step": (each, {**thin, "line_color": BLUE})}
     if long:
-        trend = go.Scatter(x=x, y=running_mean(y, 5), name="mean of 5 steps", hoverinfo="skip")
-        traces["trend"] = trend.update(mode="lines", line={"color": BLUE, "width": 3})
+        trend = dict(zip(each, running_mean([*each.values()], 5), strict=True))
+        series["mean of 5 steps"] = trend, {"mode": "lines", "line": {"color": BLUE, "width": 3}}
     heldout = _HELDOUT.get(column, f"heldout_{column}")
     points = {m["step"]: m[heldout] for m in metrics if m.get(heldout) is not None}
     before = (baseline or {}).get("mean_reward" if column == "reward" else column)
     if before is not None:
         points = {0: before, **points}
     if points:
-        marks = go.Scatter(x=list(points), y=list(points.values()), name="validation questions")
-        traces["heldout"] = marks.update(
-            mode="lines+markers",
-            line={"color": ORANGE, "width": 1.5, "dash": "dot"},
-            marker={"color": ORANGE, "size": 8, "symbol": "diamond"},
-        )
-    for trace in traces.values():
-        trace.hovertemplate = f"{trace.name}, step %{{x:d}}: %{{y:.4~g}}<extra></extra>"
-    return traces
+        dotted = {"color": ORANGE, "width": 1.5, "dash": "dot"}
+        diamonds = {"color": ORANGE, "size": 8, "symbol": "diamond"}
+        looks = {"mode": "lines+markers", "line": dotted, "marker": diamonds}
+        series["validation questions"] = points, looks
+    return series
 
 
 def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:
@@ -145,7 +144,7 @@ def style(figure: go.Figure, *, height: int, width: int = 800, title: str = "") 
         paper_bgcolor=GROUND,
         plot_bgcolor=GROUND,
         font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
-        margin={"l": 10, "r": 14, "t": 40, "b": 10},
+        margin={"l": 10, "r": 14, "t": 40 if title or figure.layout.annotations else 14, "b": 16},
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},
         title={"text": title, "font": {"size": 14}, "x": 0.5, "y": 1, "yref": "container"}
@@ -169,13 +168,12 @@ def draw(figure: go.Figure, form: str = "png") -> bytes | None:
     if not _browser_is_ready():
         return None
     size = {"width": figure.layout.width or 700, "height": figure.layout.height or 450}
-    size["scale"] = PICTURE_SCALE if form == "png" else 1
+    options = {"format": form, "scale": PICTURE_SCALE if form == "png" else 1, **size}
     try:
-        drawn = kaleido.calc_fig_sync(json.loads(figure.to_json()), opts={"format": form, **size})
+        return bytes(kaleido.calc_fig_sync(json.loads(figure.to_json()), opts=options))
     except (RuntimeError, OSError, TimeoutError, ValueError) as error:
         _say_once(f"No picture could be drawn ({type(error).__name__}: {error}).")
         return None
-    return bytes(drawn)
 
 
 def mimebundle(figure: go.Figure, *, picture: bool = True) -> dict[str, Any]:

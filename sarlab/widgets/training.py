@@ -26,19 +26,10 @@ from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.atomic import read_json
-from sarlab.runs.parameters import training_request
+from sarlab.runs.parameters import training_request as training_request  # for the notebook
 from sarlab.types import StepRecord
 from sarlab.widgets.candidates import verdict_text
 from sarlab.widgets.live import Access, button, row, status
-
-__all__ = [
-    "TrainingView",
-    "show_examples",
-    "show_request",
-    "show_summary",
-    "training_request",
-    "watch_training",
-]
 
 _CHART_SECONDS = 2.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5

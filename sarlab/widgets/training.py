@@ -26,7 +26,6 @@ from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.atomic import read_json
-from sarlab.runs.parameters import training_request as training_request  # for the notebook
 from sarlab.types import StepRecord
 from sarlab.widgets.candidates import verdict_text
 from sarlab.widgets.live import Access, button, row, status
@@ -37,8 +36,8 @@ _STOP = "Ends the run: an unfinished step or evaluation is dropped. It can be re
 _STOP_AND_TEST = "Ends training after this step, then judges the test. It can be resumed."
 _TRACK = "rgba(128,128,128,0.1)"  # the bar has 3:1 on it
 _AES = (
-    "<div>AES, accuracy-efficiency score: the relative saving of tokens, plus 3 times the relative "
-    "gain in accuracy or minus 5 times its loss. 0 is the base, higher is better.</div>"
+    "AES, accuracy-efficiency score: the relative saving of tokens, plus 3 times the relative "
+    "gain in accuracy or minus 5 times its loss. 0 is the base, higher is better."
 )
 _TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
 
@@ -89,11 +88,13 @@ class TrainingView(View):
         self._base: dict[str, Any] | None = None
         self._new_points = False
         self._messages: list[str] = []
-        self.button = button("Stop", action=self.stop, tooltip=_STOP).add_class("sarlab-stop")
-        self.button_test = button(
-            "Stop and test", action=self.stop_and_test, tooltip=_STOP_AND_TEST
+        self.button, self.button_test = (
+            button(name, action=action, tooltip=tooltip).add_class("sarlab-stop")
+            for name, action, tooltip in (
+                ("Stop", self.stop, _STOP),
+                ("Stop and test", self.stop_and_test, _STOP_AND_TEST),
+            )
         )
-        self.button_test.add_class("sarlab-stop")
         self.news = status("Starting: the model is loaded, then tested before training.")
         self.news.add_class("sarlab-news")
         box = row(self.button, self.button_test, self.news, Access()).add_class("sarlab-controls")
@@ -145,7 +146,7 @@ class TrainingView(View):
         self._phase = f"{text}: {written if self._writing else 'answers written, now scored'}"
         if time.monotonic() - self._drawn > _LINE_SECONDS or not self._writing:
             self._refresh()
-        self._draw_when_due()
+        self._draw()
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -153,13 +154,12 @@ class TrainingView(View):
             self._done, self._doing, self._writing = record.step, f"step {record.step}", False
             self.button_test.disabled |= record.step == self._total
         self._phase = ""
-        now = time.monotonic()
-        self._seconds.append(now - self._began)
-        self._began = now
+        began, self._began = self._began, time.monotonic()
+        self._seconds.append(self._began - began)
         self._metrics.append(dict(record.metrics))
         self._new_points = True
         self._refresh()
-        self._draw_when_due()
+        self._draw()
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
         """Validation questions were answered and judged."""
@@ -184,10 +184,8 @@ class TrainingView(View):
             self._phase = "finished" if self._done == self._total else "stopped, then tested"
             if self._stop:  # pressed after the last moment at which the test could be dropped
                 self._phase += "; the test was done when Stop was pressed"
-            base, trained = _scores(summary["base"]), _scores(summary["trained"])
-            self._held = (
-                f"test questions: {base} before training, {trained} after step {self._done}"
-            )
+            start, end = _scores(summary["base"]), _scores(summary["trained"])
+            self._held = f"test questions: {start} before training, {end} after step {self._done}"
         else:
             self._phase = f"stopped, {self._ending}; no test followed; resume = True goes on"
         self.news.value = html.escape(self._progress_text())
@@ -200,12 +198,11 @@ class TrainingView(View):
         await asyncio.sleep(0.5)  # the last news is spoken
         self._controls.update(HTML(""))
 
-    def _draw_when_due(self) -> None:
-        waited = time.monotonic() - self._drawn_chart
-        if self._new_points and (waited > _CHART_SECONDS or self._chart is None):
-            self._draw()
-
     def _draw(self, last: bool = False) -> None:
+        """The chart, where it has new points and was not drawn just now."""
+        due = self._chart is None or time.monotonic() - self._drawn_chart > _CHART_SECONDS
+        if not last and not (self._new_points and due):
+            return
         self._new_points, self._drawn_chart = False, time.monotonic()
         figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
         self._chart = show(figure, handle=self._chart, picture=last)
@@ -216,12 +213,8 @@ class TrainingView(View):
 
     def _html(self) -> str:
         """How far the run is: lines of text, a bar, and warnings below it."""
-        lines = [self._progress_text()]
-        if self._metrics:
-            last = self._metrics[-1]
-            sar = "" if last["sar"] is None else f", SAR {signed(last['sar'], 2)}"
-            lines.append(f"step {last['step']}: {_scores(last)}{sar}")
-        text = "".join(f"<div>{html.escape(line)}</div>" for line in [*lines, self._held] if line)
+        last = [f"step {m['step']}: {_scores(m)}{_sar(m)}" for m in self._metrics[-1:]]
+        text = _lines(self._progress_text(), *last, self._held)
         below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in self._messages)
         bar = "height:6px;border-radius:3px"
         return (
@@ -246,6 +239,14 @@ class TrainingView(View):
         return f"{self._done} of {self._total} steps{left}{phase}"
 
 
+def _lines(*lines: str) -> str:
+    return "".join(f"<div>{html.escape(line)}</div>" for line in lines if line)
+
+
+def _sar(record: Mapping[str, Any]) -> str:
+    return "" if record["sar"] is None else f", SAR {signed(record['sar'], 2)}"
+
+
 def _scores(summary: Mapping[str, Any]) -> str:
     return f"{summary['accuracy']:.0%} right, {summary['mean_length']:.0f} tokens"
 
@@ -261,8 +262,9 @@ def show_request(config: TrainConfig, folder: Path) -> HTML:
         f"the run is kept in {folder.parent.name}/{folder.name}",
     )
     frame = pd.DataFrame([(k, str(v)) for k, v in values.items()], columns=["parameter", "value"])
-    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-    return HTML(text + folded(f"all {len(values)} parameters", html_table(frame, align="ll")))
+    return HTML(
+        _lines(*lines) + folded(f"all {len(values)} parameters", html_table(frame, align="ll"))
+    )
 
 
 def show_summary(folder: str | Path) -> HTML:
@@ -271,8 +273,8 @@ def show_summary(folder: str | Path) -> HTML:
     if (folder / "summary.json").exists():
         table = run_summary(folder)
         questions = f"{table.iloc[1]['questions']} test questions, 95% intervals"
-        facts = f"<div>{html.escape(run_facts(folder))}</div>"
-        return HTML(html_table(pair_table(table), f"{questions}; {ONE_SEED}") + facts + _AES)
+        text = _lines(run_facts(folder), _AES)
+        return HTML(html_table(pair_table(table), f"{questions}; {ONE_SEED}") + text)
     steps = read_json(folder / "run.json")["steps_done"]
     return HTML(
         f"<div>The run was stopped after {steps} steps, before its test. To go on, set "
@@ -298,8 +300,7 @@ def show_examples(folder: str | Path, count: int = 3) -> HTML:
 
 
 def _answer(r: Mapping[str, Any]) -> str:
-    sar = "" if r["sar"] is None else f", SAR {signed(r['sar'], 2)}"
     return (
-        f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{sar}"
+        f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{_sar(r)}"
         f'<div style="{_TEXT}">{html.escape(r["answer"])}</div>'
     )

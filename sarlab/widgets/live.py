@@ -178,15 +178,15 @@ class JobBar(widgets.HBox):
     def __init__(self) -> None:
         self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
         self.words = status()
-        self.stop_button = button("Stop", "stop", self.stop)
         self._stop = threading.Event()
+        self.stop_button = button("Stop", "stop", self.stop)
         self._thread: threading.Thread | None = None
         self._title = ""
         self.closing = ""  # what the last work ended with: "", "Stopped." or an error
         self.error: Exception | None = None
         super().__init__([self.bar, self.stop_button, self.words])
         self.add_class("sarlab-job")
-        self._idle()
+        self._idle("")
 
     def start(
         self,
@@ -206,12 +206,10 @@ class JobBar(widgets.HBox):
                 f"Other work is running ({self._title!r}). Stop it, or wait for its end."
             )
         self._stop.clear()
-        self._title = words
-        self.error = None
-        self.bar.value, self.bar.max = 0, 1
-        self.words.value = plain(words)
+        self._title, self.error = words, None
         for part in (self, self.bar, self.stop_button):
             show(part, True)
+        self._report(0, 1, words)
         self.busy = True
         self._thread = in_thread(self._run, work, then)
         if wait:
@@ -224,13 +222,11 @@ class JobBar(widgets.HBox):
     def wait(self) -> None:
         """Wait for the end of the work; an interrupt of the kernel stops it."""
         thread = self._thread
-        try:
-            while thread is not None and thread.is_alive():
+        while thread is not None and thread.is_alive():
+            try:
                 thread.join(0.05)
-        except KeyboardInterrupt:
-            self.stop()
-            if thread is not None:
-                thread.join()
+            except KeyboardInterrupt:
+                self.stop()
         if self.error is not None:
             raise self.error
 
@@ -248,18 +244,16 @@ class JobBar(widgets.HBox):
             then()
 
     def _report(self, done: int, total: int, words: str) -> None:
-        self.bar.max = max(1, total)
-        self.bar.value = done
+        self.bar.max, self.bar.value = max(1, total), done
         self.words.value = plain(words)
         if self._stop.is_set():
             raise Stopped
 
-    def _idle(self, words: str = "") -> None:
+    def _idle(self, words: str) -> None:
         for part in (self.bar, self.stop_button):
             show(part, False)
         show(self, bool(words))  # an empty bar would leave a gap
-        self.closing = words
-        self.words.value = plain(words)
+        self.closing, self.words.value = words, plain(words)
         self.busy = False
 
 

@@ -20,6 +20,14 @@ from sarlab.rewards import REWARDS
 from sarlab.runs.parameters import Settings, project_path
 
 _SHIPPED = tuple(DATA / "validity" / name for name in ("answers.parquet", "groups-tiny.parquet"))
+_READS = {  # the first of a design's needs, in words
+    "copied": "which tokens repeat the question",
+    "line_ids": "what lines take from each other",
+    "entropy": "entropy per token",
+    "self_certainty": "self-certainty per token",
+    "gold_logps": "log-probs of the reference answer",
+    "answer_keys": "the results that answers give",
+}
 _TRICKS = {str(claim): mode.name for mode in MODES for claim in mode.claims}
 
 
@@ -92,9 +100,9 @@ def _left_out(zoo: Zoo) -> str:
     lacking: dict[str, list[str]] = {}
     for name, reward in REWARDS.items():
         if reward.needs and name not in set(zoo.groups["design"]):
-            needs = " and ".join(need.replace("_", " ") for need in reward.needs)
-            lacking.setdefault(needs, []).append(name)
-    parts = [f"{', '.join(names)} ({needs})" for needs, names in lacking.items()]
+            first = reward.needs[0]
+            lacking.setdefault(_READS.get(first, first), []).append(name)
+    parts = [f"{', '.join(names)} ({what})" for what, names in lacking.items()]
     if not parts:
         return ""
     return (

@@ -259,14 +259,13 @@ def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAns
     questions: list[Question] = []
     chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
     for group in groups:
-        text, gold = group[0].question, group[0].gold
-        if gold is None:
+        if group[0].gold is None:
             continue
-        questions.append(Question(text, gold))
-        for verdict, labels in _PREFERRED.items():
+        questions.append(Question(group[0].question, group[0].gold))
+        for verdict, labels in _PREFERRED.items():  # else the first in the file
             fitting = [a for a in group if judged(a) is verdict]
-            if fitting:  # else the first in the file
-                chosen[verdict][text] = min(fitting, key=lambda a: a.label not in labels).answer
+            fitting.sort(key=lambda a: a.label not in labels)
+            chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
     return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
 
 

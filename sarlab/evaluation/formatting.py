@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from sarlab.display.tables import Column, folded, html_table, text_table
-from sarlab.display.text import plain, shortened
+from sarlab.display.text import plain, shortened, signed
 from sarlab.evaluation.behaviours import FILLER, label_sentences
 from sarlab.evaluation.compare import run_table
 from sarlab.evaluation.policies import recorded
@@ -158,7 +158,9 @@ def tinted_answer(row: Mapping[str, Any]) -> str:
     parts.append(_lines(answer[position:]))
     mark = "✓ right" if row["correct"] else "✗ wrong"
     cut = ", truncated" if row["truncated"] else ""
-    return f"<p><b>{mark}</b>, {int(row['length'])} tokens{cut}</p><p>{''.join(parts)}</p>"
+    sar = f", SAR {signed(row['sar'], 2)}" if row.get("sar") is not None else ""
+    text = f"{int(row['length'])} tokens{cut}{sar}"
+    return f"<p><b>{mark}</b>, {text}</p><p>{''.join(parts)}</p>"
 
 
 def tinted_pair(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -18,28 +18,31 @@ import pandas as pd
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.config import TrainConfig
-from sarlab.display.figures import BLUE, show, training_figure
-from sarlab.display.tables import folded, html_table
+from sarlab.display.figures import show, training_figure
+from sarlab.display.tables import folded, html_table, views
 from sarlab.display.text import signed
-from sarlab.evaluation.formatting import ONE_SEED, pair_table, run_summary
+from sarlab.evaluation.formatting import (
+    ONE_SEED,
+    pair_table,
+    run_summary,
+    tint_legend,
+    tinted_answer,
+)
 from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.atomic import read_json
 from sarlab.types import StepRecord
-from sarlab.widgets.candidates import verdict_text
 from sarlab.widgets.live import Access, button, row, status
 
 _CHART_SECONDS = 2.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
 _STOP = "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
 _STOP_AND_TEST = "Ends training after this step, then judges the test. It can be resumed."
-_TRACK = "rgba(128,128,128,0.1)"  # the bar has 3:1 on it
 _AES = (
     "AES, accuracy-efficiency score: the relative saving of tokens, plus 3 times the relative "
     "gain in accuracy or minus 5 times its loss. 0 is the base, higher is better."
 )
-_TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
 
 
 async def watch_training(
@@ -214,17 +217,8 @@ class TrainingView(View):
     def _html(self) -> str:
         """How far the run is: lines of text, a bar, and warnings below it."""
         last = [f"step {m['step']}: {_scores(m)}{_sar(m)}" for m in self._metrics[-1:]]
-        text = _lines(self._progress_text(), *last, self._held)
-        below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in self._messages)
-        bar = "height:6px;border-radius:3px"
-        return (
-            f'<div class="sarlab-training" style="line-height:1.6">{text}'
-            f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
-            f'aria-valuemax="{self._total}" aria-valuenow="{self._done}" style="{bar};'
-            f'background:{_TRACK};max-width:640px;margin:2px 0 4px"><div style="{bar};'
-            f'background:{BLUE};width:{self._done / (self._total or 1):.1%}"></div></div>{below}'
-            "</div>"
-        )
+        lines = [self._progress_text(), *last, self._held]
+        return str(views().progress(lines, self._messages, self._done, self._total))
 
     def _progress_text(self) -> str:
         if not self._total:
@@ -293,14 +287,7 @@ def show_examples(folder: str | Path, count: int = 3) -> HTML:
     pairs.sort(key=lambda pair: pair[0]["correct"] == pair[1]["correct"])
     after = f"after step {read_json(Path(folder) / 'summary.json')['steps']}"
     frame = pd.DataFrame(
-        {"question": b["question"], "before training": _answer(b), after: _answer(t)}
+        {"question": b["question"], "before training": tinted_answer(b), after: tinted_answer(t)}
         for b, t in pairs[:count]
     )
-    return HTML(html_table(frame, markup=frame.columns[1:]))
-
-
-def _answer(r: Mapping[str, Any]) -> str:
-    return (
-        f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{_sar(r)}"
-        f'<div style="{_TEXT}">{html.escape(r["answer"])}</div>'
-    )
+    return HTML(tint_legend() + html_table(frame, markup=frame.columns[1:]))

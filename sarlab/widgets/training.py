@@ -147,9 +147,7 @@ class TrainingView(View):
             self._doing, self._writing = text, done < total
         written = f"{done} of {total} answers written"
         self._phase = f"{text}: {written if self._writing else 'answers written, now scored'}"
-        if time.monotonic() - self._drawn > _LINE_SECONDS or not self._writing:
-            self._refresh()
-        self._draw()
+        self._refresh(now=not self._writing)
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -162,7 +160,6 @@ class TrainingView(View):
         self._metrics.append(dict(record.metrics))
         self._new_points = True
         self._refresh()
-        self._draw()
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
         """Validation questions were answered and judged."""
@@ -192,27 +189,24 @@ class TrainingView(View):
         else:
             self._phase = f"stopped, {self._ending}; no test followed; resume = True goes on"
         self.news.value = html.escape(self._progress_text())
-        self._refresh()
-        if self._metrics:
-            self._draw(last=True)
+        self._refresh(last=True)
 
     async def close(self) -> None:
         """Take the buttons away: without a kernel a notebook could only show an error there."""
         await asyncio.sleep(0.5)  # the last news is spoken
         self._controls.update(HTML(""))
 
-    def _draw(self, last: bool = False) -> None:
-        """The chart, where it has new points and was not drawn just now."""
-        due = self._chart is None or time.monotonic() - self._drawn_chart > _CHART_SECONDS
-        if not last and not (self._new_points and due):
-            return
-        self._new_points, self._drawn_chart = False, time.monotonic()
-        figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
-        self._chart = show(figure, handle=self._chart, picture=last)
-
-    def _refresh(self) -> None:
-        self._drawn = time.monotonic()
-        self._line.update(HTML(self._html()))
+    def _refresh(self, *, now: bool = True, last: bool = False) -> None:
+        """Draw the line, at once or in its turn; the chart in its turn, if it has new points."""
+        time_s = time.monotonic()
+        if now or time_s - self._drawn > _LINE_SECONDS:
+            self._drawn = time_s
+            self._line.update(HTML(self._html()))
+        due = self._chart is None or time_s - self._drawn_chart > _CHART_SECONDS
+        if (self._new_points and due) or (last and self._metrics):
+            self._new_points, self._drawn_chart = False, time_s
+            figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
+            self._chart = show(figure, handle=self._chart, picture=last)
 
     def _html(self) -> str:
         """How far the run is: lines of text, a bar, and warnings below it."""

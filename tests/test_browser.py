@@ -32,6 +32,7 @@ from made_run import make_run
 from sarlab import Policy, load_policy, load_task, score_answers
 from sarlab.answers import AnswerScore, Rescorer
 from sarlab.display.text import HALF_CHARACTER, number, one_line, signed, visible
+from sarlab.models import add_lora, export_policy
 from sarlab.widgets.audit import choose_questions, read_audit
 from sarlab.widgets.candidates import read_examples, score_candidates
 from sarlab.widgets.designs import compare_designs
@@ -61,6 +62,7 @@ def lab(tmp_path_factory) -> Iterator[tuple[int, str, Path]]:
     tiny = load_policy("tiny")
     questions = load_task("word_problems").heldout(3)
     make_run(root / "runs" / "sa_grpo-s0", tiny, questions, group=6, limit=160)
+    export_policy(add_lora(load_policy("tiny"), rank=2), root / "runs" / "sa_grpo-s0" / "adapter")
     make_run(root / "runs" / "other-s1", tiny, questions[:1], steps=2, group=3, limit=40)
     with jupyter_lab(root, tmp_path_factory.mktemp("server")) as (port, token):
         yield port, token, root
@@ -244,14 +246,14 @@ def test_markup_of_an_answer_stays_text(page, policy, group) -> None:
 
 def test_two_answers_are_pinned_side_by_side(page, group, pictures) -> None:
     rows = page.locator(f"{BENCH} .sarlab-ranking tr")
-    for kind, button in (("concise", 0), ("partly_right", 1)):
+    for kind, button in (("concise", 0), ("partly right", 1)):
         pin = rows.filter(has_text=kind).first.locator(".sarlab-pins button").nth(button)
         if pin.get_attribute("aria-pressed") == "false":
             pin.click()
     tab(page, "A/B")
     views = page.locator(f"{BENCH} .sarlab-compact")
     expected = {c.label: signed(c.score.sar) for c in group}
-    for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly_right")):
+    for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly right")):
         view.locator(".sarlab-number b", has_text=expected[kind]).first.wait_for()
     cues = page.locator(f"{BENCH} .sarlab-compact .sarlab-cue")
     for view, cue in zip(views.all(), cues.all(), strict=True):
@@ -293,7 +295,7 @@ def test_advantages_on_the_page_are_the_librarys(page, policy) -> None:
     drafts = read_examples(QUESTIONS)[6:12]
     second = score_candidates(policy, drafts)
     page.locator(f"{BENCH} select").first.select_option(index=1)
-    page.locator(f"{BENCH} .sarlab-designs tbody td", has_text="off_topic").first.wait_for()
+    page.locator(f"{BENCH} .sarlab-designs tbody td", has_text="off topic").first.wait_for()
     alpha = float(page.locator(f"{BENCH} .sarlab-designs .widget-readout").first.text_content())
     designs = compare_designs(second, alpha)
     order = sorted(range(6), key=lambda i: -second[i].score.sar)
@@ -324,6 +326,7 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     page.locator(f"{BENCH} button", has_text="Sample").click()
     growing = page.locator(f"{BENCH} .sarlab-growing").first
     growing.wait_for()
+    assert visible_boxes[2].input_value() == "0"  # the seed that is being used
     table = page.locator(f"{BENCH} .sarlab-ranking").bounding_box()["y"]
     assert abs(table - at_rest) < 2, "the progress moved the table"
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
@@ -332,7 +335,7 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
-    assert visible_boxes[2].input_value() == "1"  # the next click draws other answers
+    until(page, lambda: visible_boxes[2].input_value() == "1")  # the next click draws others
     for row in rows.filter(has_text="sampled").all():
         tokens = int(row.locator("td").nth(5).text_content())
         assert tokens <= 60
@@ -722,15 +725,26 @@ def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     page.locator(f"{BENCH} .sarlab-runs button", has_text="Open in the workbench").click()
     opened = f"{BENCH} .sarlab-ranking tr[aria-selected=true]"
     page.locator(opened, has_text="sa_grpo-s0, step").wait_for()
+    group = page.locator(f"{BENCH} .sarlab-ranking tbody tr", has_text="sa_grpo-s0, step")
+    until(page, lambda: group.count() == 6)  # all answers of the group
     page.wait_for_function(  # the reader is taken there
         """row => { const box = document.querySelector(row).getBoundingClientRect();
         return box.top > 0 && box.bottom < innerHeight; }""",
         arg=opened,
     )
-    page.locator(f"{BENCH} .sarlab-source", has_text=f"Here {MODEL} scores it").wait_for()
+    page.locator(f"{BENCH} .sarlab-source", has_text=f"Here {MODEL} scores them").wait_for()
     page.wait_for_function(
         "document.querySelector('.sarlab-workbench li.lm-mod-current').textContent === 'Tokens'"
     )
+    tab(page, "Runs")
+    page.locator(f"{BENCH} button", has_text="Open with the run's model").click()
+    page.locator(f"{BENCH} .sarlab-source", has_text="final model scores them here").wait_for()
+    until(page, lambda: group.count() == 6)
+    box = field(page, "Model")
+    assert box.input_value().endswith("sa_grpo-s0")
+    box.fill(MODEL)
+    box.press("Tab")
+    until(page, lambda: group.count() == 6 and not page.locator(f"{BENCH} .progress").is_visible())
     first_question(page)
 
 
@@ -750,7 +764,7 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     page.locator(f"{BENCH} button", has_text="Sample").click()
     page.locator(f"{BENCH} .sarlab-job", has_text="Sampling answer").wait_for()
     tab(page, "Tokens")
-    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no_thought").first.click()
+    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no thought").first.click()
     page.wait_for_function(
         "document.querySelector('.sarlab-workbench textarea.sarlab-edit').value"
         ".startsWith('Answer:')"

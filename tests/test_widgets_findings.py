@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from made_run import make_run
 from policies import random_policy
 from score_examples import write_scores
 from test_widgets_text import fake_score
@@ -18,7 +19,8 @@ from test_widgets_views import candidate, six
 
 from sarlab.display.text import signed
 from sarlab.display.token_view import answer_view, payload
-from sarlab.models import REPOSITORY
+from sarlab.models import REPOSITORY, add_lora, export_policy, load_policy
+from sarlab.types import Question
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
     choose_questions,
@@ -268,11 +270,26 @@ def test_an_audit_that_finds_nothing_says_what_to_try(frozen_tiny) -> None:
     right = browser.rows["correct"].sum()
     assert f"0 of {right} correct answers ({len(browser.rows)} logged)" in browser.message.value
     assert "at most 5 tokens and a SAR of at most −0.90" in browser.message.value
+    assert "begins here" not in browser.message.value
     wider = next_wider(browser.rows, 5, -0.9)
     assert wider is not None and len(short_with_low_sar(browser.rows, *wider))
     browser.wider.click()
     assert browser.limits == pytest.approx(wider)
     assert browser.shown
+
+
+def test_the_audit_opens_where_it_finds_something_until_the_reader_chooses(frozen_tiny) -> None:
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    browser.mode.value = "audit"
+    narrowest = next_wider(browser.rows, 30, 0.0)
+    assert browser.limits == pytest.approx(narrowest) and browser.shown
+    assert "None has ≤ 30 tokens and SAR ≤ 0, so the search begins here" in browser.message.value
+    other = next(value for name, value in browser.runs.options if name.startswith("grpo-s0"))
+    browser.runs.value = other
+    assert browser.limits == pytest.approx(next_wider(browser.rows, 30, 0.0)) != narrowest
+    browser.length.value = 40
+    browser.runs.index = 0
+    assert browser.limits[0] == 40  # the reader's own limit stays
 
 
 def test_the_next_wider_thresholds_by_hand() -> None:
@@ -328,11 +345,41 @@ def test_colours_of_sar_fit_the_answers_shown() -> None:
 
 def test_a_logged_answer_goes_to_the_workbench(frozen_tiny) -> None:
     made = Workbench(frozen_tiny, runs=STUDY)
+    browser = made.run_browser
+    browser.table.opened = 2
+    for _ in range(2):  # the group comes once
+        browser.to_bench.click()
+        made.wait()
+    row, shown = browser.opened, browser.shown
+    assert made.question == row.question and made.opened.answer == row.answer
+    assert [c.score.answer for c in made.answers] == [r.answer for r in shown] and len(shown) == 4
+    assert [c.correct for c in made.answers] == [r.correct for r in shown]
+    assert made.tabs.selected_index == 0
+    browser.steps.value = 60
+    assert len({r.answer for r in browser.shown}) < 4  # equal answers are a group's answers too
+    browser.to_bench.click()
+    made.wait()
+    at_60 = [c for c in made.answers if c.label.endswith("step 60")]
+    assert [c.score.answer for c in at_60] == [r.answer for r in browser.shown]
+
+
+def test_the_runs_own_model_scores_its_answers(tiny, tmp_path) -> None:
+    runs = tmp_path / "runs"
+    folder = make_run(runs / "one", tiny, [Question("What is 1 + 1?", "2")], steps=1)
+    made = Workbench(tiny, runs=runs)
     made.run_browser.to_bench.click()
     made.wait()
-    row = made.run_browser.shown[0]
-    assert made.question == row.question and made.opened.answer == row.answer
-    assert made.answers[0].correct is row.correct and made.tabs.selected_index == 0
+    assert made.run_browser.with_model.layout.display == "none"  # nothing to load there
+    assert "tiny scores them" in made.source.message.value
+    export_policy(add_lora(load_policy("tiny"), rank=2), folder / "adapter")
+    made.run_browser.refresh()
+    assert made.run_browser.with_model.layout.display is None
+    made.run_browser.with_model.click()
+    while len(made.answers) < 4 or made.policy is tiny:  # loads first, then scores
+        made.wait()
+        time.sleep(0.01)
+    assert made.policy.reference == str(folder) and len(made.answers) == 4
+    assert "final model scores them here" in made.source.message.value
 
 
 def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) -> None:
@@ -346,10 +393,11 @@ def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) ->
     made.run_browser.to_bench.click()
     made.wait()
     assert emptied == ["", row.answer] or emptied == [row.answer]
+    assert len(made.answers) == 5  # four of the group
     assert made.answers[made.answer].label == f"{run}, step {row.step}"
     assert made.opened.answer == row.answer  # not the answer that the question had before
     said = made.source.message.value
-    assert run in said and f"step {row.step}" in said and "tiny scores it" in said
+    assert run in said and f"step {row.step}" in said and "tiny scores them" in said
 
 
 def test_an_answer_that_waits_for_its_score_leaves_the_box_empty(bench) -> None:

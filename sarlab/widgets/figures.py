@@ -171,5 +171,5 @@ def _finished(figure: go.Figure, height: int) -> go.Figure:
 
 def _label(label: str) -> str:
     """Plotly reads some tags in labels; a label must not be one."""
-    text = one_line(label.replace("_", " "), 24)
+    text = one_line(label, 24)
     return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -28,7 +28,7 @@ from sarlab.widgets.html import (
 )
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, load_in_job, model_box
-from sarlab.widgets.state import Bench
+from sarlab.widgets.state import Bench, counted
 
 _PROGRESS_FROM = 150  # tokens of an edit from which its progress is shown
 
@@ -254,6 +254,7 @@ class SamplePanel(widgets.VBox):
         self.count = widgets.BoundedIntText(4, 1, 64, description="Answers", layout=narrow)
         self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
         self.seed = widgets.IntText(0, description="Seed", layout=narrow)
+        self.seed.tooltip = "The same seed draws the same answers; it counts up when a draw ends"
         self.button = ui.button("Sample", "play", self._sample, button_style="primary")
         self.message = ui.status()
         about = widgets.HTML(
@@ -268,8 +269,12 @@ class SamplePanel(widgets.VBox):
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
-        if ui.attempt(self.message, lambda: self.bench.sample(*settings)):
-            self.seed.value += 1  # the next click draws other answers
+
+        def count_up() -> None:  # so that the next click draws other answers
+            if self.seed.value == settings[2]:
+                self.seed.value += 1
+
+        ui.attempt(self.message, lambda: self.bench.sample(*settings, then=count_up))
 
 
 class ExportPanel(widgets.VBox):
@@ -335,13 +340,32 @@ class Workbench(Bench):
     def __repr__(self) -> str:
         return "Reward workbench (live: it needs a running kernel; its static twin stands below)"
 
-    def open_logged(self, row: Any, run: str) -> None:
-        """Open an answer of a run: scored by the workbench's policy, alternatives included."""
-        self.add([Draft(row.question, row.answer, row.gold, f"{run}, step {row.step}")])
-        self.open_question(row.question, show=row.answer)
-        self.tabs.selected_index = 0
-        self.ranking.table.send({"scroll": True})
-        self.source.message.value = plain(
-            f"This answer was logged by {run} at step {row.step}. Here {self.policy.reference} "
-            "scores it, so its numbers differ from the logged ones unless that is the same model."
-        )
+    def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
+        """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""
+        step = opened.step
+        label = f"{run.name}, step {step}"
+        drafts = [Draft(r.question, r.answer, r.gold, label, bool(r.truncated)) for r in rows]
+        self.add(drafts, repeats=True)
+
+        def work(policy: Policy | None) -> None:
+            if policy is None:
+                return  # the job says why
+            self.policy = policy
+            self.open_question(opened.question, show=opened.answer)
+            self.tabs.selected_index = 0
+            self.ranking.table.send({"scroll": True})
+            about = (
+                f"The run's final model scores them here; the logged numbers are of step {step}."
+                if policy.reference == str(run)
+                else f"Here {policy.reference} scores them, so the numbers differ from the logged "
+                "ones unless it wrote them."
+            )
+            self.source.message.value = plain(
+                f"What {run.name} logged at step {step} for this question: "
+                f"{counted(len(rows), 'answer')}. {about}"
+            )
+
+        if model in ("", self.policy.reference):
+            work(self.policy)
+        else:
+            load_in_job(self, model, work)

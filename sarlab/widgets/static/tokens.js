@@ -37,6 +37,9 @@ export function drawTokens(element, payload, options = {}) {
   const warning = node("div", "sarlab-warning");
   const body = node("div", "sarlab-body");
   const left = node("div", "sarlab-left");
+  const head = node("div", "sarlab-head");
+  head.append(node("span", "", "Σ Δ log p"), node("span", "", "tokens, by step"));
+  head.title = "Left the sum over the tokens of a step, in nats";
   const steps = node("div", "sarlab-steps");
   steps.setAttribute("role", "group");
   steps.setAttribute("aria-label", "Tokens of the answer. Arrow keys move, Shift selects, S selects the step, Escape clears.");
@@ -45,7 +48,7 @@ export function drawTokens(element, payload, options = {}) {
   const card = node("div", "sarlab-card");
   card.setAttribute("aria-live", "polite");
   const legend = node("div", "sarlab-legend");
-  left.append(steps, cue, below, legend);
+  left.append(head, steps, cue, below, legend);
   body.append(left, card);
   root.append(numbers, warning, body);
   element.append(root);
@@ -110,7 +113,7 @@ export function drawTokens(element, payload, options = {}) {
     const fold = node("details", "sarlab-fold");
     const summary = node("summary");
     summary.append(
-      node("span", "sarlab-label", `step ${k + 1} `), node("b", "", total),
+      node("span", "sarlab-label", `step ${k + 1}: Σ Δ log p `), node("b", "", total),
       node("span", "sarlab-label", ` nats; of all: ${share} · ${stop - start} tokens · ${opening}`),
     );
     fold.append(summary, line);
@@ -143,6 +146,7 @@ export function drawTokens(element, payload, options = {}) {
     }
     if (focus >= v.runs.length) focus = -1;
     const folded = v.runs.length > LAZY_ABOVE;
+    head.hidden = folded; // a fold says what its number is
     steps.append(...v.steps.map((step, k) => makeStep(step, k, folded)));
     if (hadFocus && spans.has(focus)) spans.get(focus).focus();
     showCard(focus);

@@ -7,6 +7,7 @@ docs/pictures, for the README. ``browser_controls.md`` lists the controls and th
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import shutil
 import statistics
@@ -41,6 +42,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 UPDATE = os.environ.get("SARLAB_UPDATE_PICTURES") == "1"
 MODEL = "smollm2-135m" if UPDATE else "tiny"
 QUESTIONS = 2
+DENSE_REWARD = """from sarlab.rewards import REWARDS, Reward
+first = lambda inputs: 3.0 * (inputs.answer_mask.cumsum(1) == 1)
+first.__module__ = "sarlab.rewards"  # on offer, but not among those shown at first
+REWARDS["per_token"] = Reward(first, False, "the first token")
+"""
 BENCH = ".sarlab-workbench"
 
 
@@ -78,6 +84,7 @@ def put_notebook(root: Path, name: str, model: str, questions: int) -> str:
                 f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\npatience = 900.0\n'
                 f'runs = "{(root / "runs").as_posix()}"\n'
             )
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(DENSE_REWARD))
     nbformat.write(notebook, root / "notebooks" / name)
     return f"notebooks/{name}"
 
@@ -640,6 +647,63 @@ def test_rewards_and_advantages_take_turns(page) -> None:
     tab(page, "Tokens")
 
 
+def test_designs_are_chosen_and_a_dense_one_colours_the_tokens(page) -> None:
+    first_question(page)
+    tab(page, "Designs")
+    box = field(page, "Designs", f"{BENCH} .sarlab-designs")
+    heads = page.locator(f"{BENCH} .sarlab-designs thead th")
+    before = heads.all_text_contents()
+    box.select_option(["+ α·per_token", "+ α·SAR"])
+    until(page, lambda: heads.all_text_contents()[3:] == ["+ α·SAR", "+ α·per_token"])
+    dense = f"{BENCH} .sarlab-designs .sarlab-tokens"
+    page.locator(f"{dense} .sarlab-head", has_text="Σ per_token").wait_for()
+    tints = page.locator(f"{dense} [data-index]").evaluate_all(
+        "(all) => all.map((e) => e.style.backgroundColor)"
+    )
+    assert tints[0] == "rgba(0, 114, 178, 0.5)"  # the largest has the full colour
+    assert set(tints[1:]) == {"rgba(0, 114, 178, 0)"}
+    box.select_option(before[3:])
+    until(page, lambda: heads.all_text_contents() == before)
+    assert not page.locator(dense).is_visible()
+    tab(page, "Tokens")
+
+
+def test_another_trainers_run_is_opened(page, lab) -> None:
+    folder = lab[2] / "verl"
+    folder.mkdir()
+    for step in (1, 2):
+        rows = [
+            {"input": f"What is {n} + {step}?", "output": f"Answer: {k}", "score": float(k == 3)}
+            | {"gts": str(n + step), "step": step}
+            for n in (1, 2)
+            for k in (3, 3, 4)
+        ]
+        (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fold(page, open_it=True)
+    path = field(page, "Rollouts")
+    path.fill("no/such/folder")
+    path.press("Tab")
+    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
+    page.locator(f"{BENCH} .sarlab-job", has_text="no/such/folder does not exist").wait_for()
+    path.fill(str(folder))
+    path.press("Tab")
+    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
+    note = f"{BENCH} .sarlab-source .sarlab-status"
+    page.locator(note, has_text="verl: 12 answers in 4 groups, 2 files.").first.wait_for()
+    field(page, "Logged step").select_option("2")
+    field(page, "Logged question").select_option("What is 1 + 2? (3 answers, mean reward +0.67)")
+    page.locator(f"{BENCH} button", has_text="Open these answers").click()
+    page.locator(note, has_text=f"scored by {MODEL}, not by the model that wrote").first.wait_for()
+    rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
+    until(page, lambda: rows.count() == 3)
+    labels = rows.locator("td:nth-child(2)").all_text_contents()
+    assert sorted(labels) == ["step 2, reward +0.00", *["step 2, reward +1.00"] * 2]
+    verdicts = rows.locator("td:nth-child(7)").all_text_contents()
+    assert sorted(verdicts) == ["✓ right", "✓ right", "✗ wrong"]
+    fold(page, open_it=False)
+    first_question(page)
+
+
 def test_runs_are_filtered_by_arm_and_seed(page) -> None:
     tab(page, "Runs")
     runs = f"{BENCH} .sarlab-runs"
@@ -938,19 +1002,29 @@ def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
         assert page.locator(".sarlab-token[data-index]").count() < 100
         page.locator(".sarlab-fold summary").nth(200).click()
         assert page.locator(".sarlab-fold").nth(200).locator("[data-index]").count() == 12
+        # By keyboard: one stop for all folds, arrow keys and End inside, Enter opens.
+        assert page.locator('.sarlab-fold summary[tabindex="0"]').count() == 1
+        page.locator(".sarlab-fold summary").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("End")
+        page.keyboard.press("Enter")
+        last = page.locator(".sarlab-fold").nth(333)
+        last.locator("[data-index]").first.wait_for()
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.dataset.index") == "3996"
         longest = page.evaluate("window.longest")
         print(f"\n4,000 tokens: the page's longest pause was {longest:.0f} ms")
         assert longest < 2000
 
 
-# When a reader first sees what, in ms; the third cell of code loads the model.
+# When a reader first sees what, in ms; the fourth cell of code loads the model.
 MARK_TIMES = """() => {
     const marks = window.marks = {};
     const look = () => {
         const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
         const seen = {
             example: document.querySelector('.sarlab-static .sarlab-token'),
-            loaded: cells.filter((c) => c.type === 'code')[2].sharedModel.execution_count,
+            loaded: cells.filter((c) => c.type === 'code')[3].sharedModel.execution_count,
             table: [...document.querySelectorAll('.jp-OutputArea th')]
                 .some((cell) => cell.textContent === 'mean SAR'),
             view: document.querySelector('.sarlab-workbench .sarlab-tokens .sarlab-token'),

@@ -18,8 +18,9 @@ from test_widgets_text import fake_score
 from test_widgets_views import candidate, six
 
 from sarlab.display.text import signed
-from sarlab.display.token_view import answer_view, payload
+from sarlab.display.token_view import answer_view, coloured_by, payload
 from sarlab.models import REPOSITORY, add_lora, export_policy, load_policy
+from sarlab.rewards import REWARDS, Reward
 from sarlab.types import Question
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
@@ -31,7 +32,7 @@ from sarlab.widgets.audit import (
     short_with_low_sar,
 )
 from sarlab.widgets.candidates import Candidate, Draft, judged, read_answers, score_candidates
-from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.designs import compare_designs, design_names, possible_designs
 from sarlab.widgets.figures import history_figure
 from sarlab.widgets.html import answer_html
 from sarlab.widgets.run_browser import RunBrowser
@@ -290,6 +291,62 @@ def test_the_audit_opens_where_it_finds_something_until_the_reader_chooses(froze
     browser.length.value = 40
     browser.runs.index = 0
     assert browser.limits[0] == 40  # the reader's own limit stays
+
+
+def test_a_dense_design_gives_each_token_its_own_colour_and_sum(monkeypatch) -> None:
+    first = Reward(lambda i: 2.0 * (i.answer_mask.cumsum(1) == 1), False, "the first token")
+    monkeypatch.setitem(REWARDS, "first", first)
+    group = six("q")
+    (design,) = compare_designs(group, 0.5, ["first"])
+    assert design.label == "+ α·first" and "first" in possible_designs().values()
+    lengths = [c.score.length for c in group]
+    assert design.tokens == tuple((2.0,) + (0.0,) * (n - 1) for n in lengths)
+    right = [float(bool(c.correct)) for c in group]
+    means = [r + 0.5 * 2.0 / n for r, n in zip(right, lengths, strict=True)]
+    assert design.rewards == pytest.approx(means)
+    score = group[0].score
+    view = coloured_by(answer_view(score), score, "first", design.tokens[0])
+    assert view.tints[0] == "rgba(0, 114, 178, 0.50)" and view.tints[1].endswith(" 0.00)")
+    assert sum(step.total_nats for step in view.steps) == 2.0 and view.quantity == "Σ first"
+    assert view.cards[0][2][0] == "first = +2.000"
+    assert answer_view(score).quantity == "Σ Δ log p, nats"
+
+
+def test_the_designs_shown_are_chosen(bench) -> None:
+    panel = bench.designs
+    assert panel.designs.value == tuple(design_names())
+    assert "laser" not in dict(panel.designs.options).values()  # needs a budget
+    panel.designs.value = ("pmi", "sar")
+    assert "+ α·pmi" in panel.table.value and "O1-pruner" not in panel.table.value
+    panel.designs.value = ()
+    assert "No design is chosen" in panel.message.value and not panel.table.value
+
+
+def test_another_trainers_answers_come_with_their_reward(bench, tmp_path) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"prompt": f"What is {n} + 1?", "completion": f"Answer: {k}", "reward": float(k), "step": 3}
+        for n in (1, 2)
+        for k in (2, 2, 5)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    box = bench.source.rollouts
+    box.open_button.click()
+    assert "The path is empty" in box.note.value
+    box.path.value = str(path)
+    box.open_button.click()
+    while not box.questions.options:
+        bench.wait()
+    assert box.steps.value == "3"
+    assert [text for text, _ in box.questions.options] == [
+        f"What is {n} + 1? (3 answers, mean reward +3.00)" for n in (1, 2)
+    ]
+    box.questions.index = 1
+    box.take_button.click()
+    bench.wait()
+    assert bench.question == "What is 2 + 1?"
+    assert [c.label for c in bench.answers] == [f"step 3, reward +{k}.00" for k in (2, 2, 5)]
+    assert "scored by tiny, not by the model that wrote them" in box.note.value
 
 
 def test_the_next_wider_thresholds_by_hand() -> None:

@@ -11,11 +11,11 @@ import ipywidgets as widgets
 from traitlets import dlink, link
 
 from sarlab.display.text import plain, signed
-from sarlab.display.token_view import out_of_depth
+from sarlab.display.token_view import answer_view, coloured_by, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
-from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.designs import compare_designs, design_names, possible_designs
 from sarlab.widgets.export import workbench_html, write_html, write_png
 from sarlab.widgets.figures import designs_figure
 from sarlab.widgets.html import (
@@ -192,13 +192,24 @@ class DesignsPanel(widgets.VBox):
             *("Reward minus the group's mean", "Correctness plus α times the bonus"),
         )
         self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
+        self.designs = widgets.SelectMultiple(
+            options=list(possible_designs().items()),
+            value=design_names(),
+            description="Designs",
+            rows=4,
+            tooltip="Those shown; Ctrl or Shift with a click chooses several",
+        )
         self.message = ui.status()
-        self.table = widgets.HTML()
+        self.table, self.dense_title = widgets.HTML(), widgets.HTML()
+        self.dense = ui.TokenPanel(compact=True)
         self.figure = widgets.Output()
-        top = ui.row(self.alpha, self.measure, self.scope)
-        super().__init__([top, self.message, self.figure, self.table])
+        top = ui.row(self.alpha, self.measure, self.scope, self.designs)
+        parts = [top, self.message, self.figure, self.table, self.dense_title, self.dense]
+        super().__init__(parts)
         self.add_class("sarlab-designs")
         link((bench, "alpha"), (self.alpha, "value"))
+        self.designs.observe(self._draw, "value")
+        bench.observe(self._draw_dense, "answer")
         self.measure.observe(self._draw, "value")
         self.scope.observe(self._choose_scope, "value")
         bench.observe(self._draw, ["answers", "alpha"])
@@ -230,19 +241,41 @@ class DesignsPanel(widgets.VBox):
                 f"{unjudged} answers are left out: no right answer is known for their question. "
                 "Type it above, beside the question."
             )
-        if not chosen:
+        if not self.designs.value:
+            notes.append("No design is chosen.")
+            chosen = []
+        elif not chosen:
             notes.append("An advantage compares answers: a question needs two or more.")
         self.message.value = " ".join(notes)
+        self._dense: dict[int, tuple[str, tuple[float, ...]]] = {}  # by the score's id
         if not chosen:
             self.table.value = ""
             ui.put_figure(self.figure, None)
+            self._draw_dense()
             return
         if not everything:
             chosen = [chosen[i] for i in ranked(chosen)]
-        designs = compare_designs(chosen, bench.alpha)
+        designs = compare_designs(chosen, bench.alpha, self.designs.value)
+        for name, tokens in ((d.name, d.tokens) for d in designs if d.tokens and not everything):
+            pairs = zip(chosen, tokens, strict=True)
+            self._dense = {id(c.score): (name, values) for c, values in pairs}
+        self._draw_dense()
         # The table first: it is drawn at once, the figure takes the browser a moment.
         self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
         ui.put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
+
+    def _draw_dense(self, _: Any = None) -> None:
+        """The opened answer with the colours of a dense design, where one is chosen."""
+        bench, view = self.bench, {}
+        if 0 <= bench.answer < len(bench.answers):
+            score = bench.answers[bench.answer].score
+            name, values = self._dense.get(id(score), ("", ()))
+            if values:
+                view = payload(coloured_by(answer_view(score), score, name, values))
+                self.dense_title.value = f"<b>{plain(name)}</b>, per token of the opened answer"
+        self.dense.view = view
+        for part in (self.dense_title, self.dense):
+            ui.show(part, bool(view))
 
 
 class SamplePanel(widgets.VBox):

@@ -655,8 +655,10 @@ def test_designs_are_chosen_and_a_dense_one_colours_the_tokens(page) -> None:
     before = heads.all_text_contents()
     box.select_option(["+ α·per_token", "+ α·SAR"])
     until(page, lambda: heads.all_text_contents()[3:] == ["+ α·SAR", "+ α·per_token"])
+    titles = page.locator(f"{BENCH} .sarlab-designs .js-plotly-plot .annotation-text")
+    until(page, lambda: "+ α·per_token" in titles.all_text_contents())  # the figure too
     dense = f"{BENCH} .sarlab-designs .sarlab-tokens"
-    page.locator(f"{dense} .sarlab-head", has_text="Σ per_token").wait_for()
+    page.locator(f"{dense} .sarlab-head", has_text="Σ bonus").wait_for()
     tints = page.locator(f"{dense} [data-index]").evaluate_all(
         "(all) => all.map((e) => e.style.backgroundColor)"
     )
@@ -689,7 +691,9 @@ def test_another_trainers_run_is_opened(page, lab) -> None:
     path.press("Tab")
     page.locator(f"{BENCH} button", has_text="Open rollouts").click()
     note = f"{BENCH} .sarlab-source .sarlab-status"
-    page.locator(note, has_text="verl: 12 answers in 4 groups, 2 files.").first.wait_for()
+    page.locator(
+        note, has_text="verl rollout data: 12 answers in 4 groups, 2 files."
+    ).first.wait_for()
     field(page, "Logged step").select_option("2")
     field(page, "Logged question").select_option("What is 1 + 2? (3 answers, mean reward +0.67)")
     page.locator(f"{BENCH} button", has_text="Open these answers").click()
@@ -1011,7 +1015,7 @@ def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
         last = page.locator(".sarlab-fold").nth(333)
         last.locator("[data-index]").first.wait_for()
         page.keyboard.press("ArrowRight")
-        assert page.evaluate("document.activeElement.dataset.index") == "3996"
+        assert page.evaluate("document.activeElement.dataset.index") == "3997"  # 1 + 333 × 12
         longest = page.evaluate("window.longest")
         print(f"\n4,000 tokens: the page's longest pause was {longest:.0f} ms")
         assert longest < 2000

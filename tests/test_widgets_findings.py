@@ -18,7 +18,7 @@ from test_widgets_text import fake_score
 from test_widgets_views import candidate, six
 
 from sarlab.display.text import signed
-from sarlab.display.token_view import answer_view, coloured_by, payload
+from sarlab.display.token_view import answer_view, bonus_view, payload
 from sarlab.models import REPOSITORY, add_lora, export_policy, load_policy
 from sarlab.rewards import REWARDS, Reward
 from sarlab.types import Question
@@ -305,10 +305,10 @@ def test_a_dense_design_gives_each_token_its_own_colour_and_sum(monkeypatch) -> 
     means = [r + 0.5 * 2.0 / n for r, n in zip(right, lengths, strict=True)]
     assert design.rewards == pytest.approx(means)
     score = group[0].score
-    view = coloured_by(answer_view(score), score, "first", design.tokens[0])
+    view = bonus_view(score, design.tokens[0])
     assert view.tints[0] == "rgba(0, 114, 178, 0.50)" and view.tints[1].endswith(" 0.00)")
-    assert sum(step.total_nats for step in view.steps) == 2.0 and view.quantity == "Σ first"
-    assert view.cards[0][2][0] == "first = +2.000"
+    assert sum(step.total_nats for step in view.steps) == 2.0 and view.quantity == "Σ bonus"
+    assert view.cards[0][2][0] == "bonus = +2.000"
     assert answer_view(score).quantity == "Σ Δ log p, nats"
 
 

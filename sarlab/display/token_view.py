@@ -109,26 +109,25 @@ def answer_view(
     )
 
 
-def coloured_by(
-    view: AnswerView, score: AnswerScore, name: str, values: Sequence[float]
-) -> AnswerView:
-    """The view with the colours and sums of other numbers per token, such as a dense reward's.
+def bonus_view(score: AnswerScore, values: Sequence[float]) -> AnswerView:
+    """The answer with the colours and sums of a dense reward's bonus, one value per token.
 
-    They have no common unit, so the colour is full at the largest of this answer.
+    Bonuses have no common unit, so the colour is full at the largest of this answer.
     """
+    view = answer_view(score)
     full = max(map(abs, values)) or 1.0
     scaled = [V_FULL_NATS * value / full for value in values]
     return replace(
         view,
-        quantity=f"Σ {name}",
+        quantity="Σ bonus",
         numbers=[
-            [f"mean {name}", signed(math.fsum(values) / len(values))],
+            ["mean bonus", signed(math.fsum(values) / len(values))],
             ["colour is full at", f"±{number(full, 3)}"],
         ],
         tints=[tint(value) for value in scaled],
         lines=[line_of(value) for value in scaled],
         cards=[
-            [title, facts, [f"{name} = {signed(value)}", *notes], *tops]
+            [title, facts, [f"bonus = {signed(value)}", *notes], *tops]
             for (title, facts, notes, *tops), value in zip(view.cards, values, strict=True)
         ],
         steps=split_steps(score.tokens, values),

@@ -37,12 +37,13 @@ def designs_figure(
     """
     columns = max(1, min(_COLUMNS, len(designs)))
     rows = -(-len(designs) // columns)
+    bars = len({c.label for c in candidates})
     figure = make_subplots(
         rows=rows or 1,
         cols=columns,
         shared_yaxes=True,
         horizontal_spacing=0.03,
-        vertical_spacing=0.16,
+        vertical_spacing=50 / (44 + 22 * bars) / max(rows, 2),
         subplot_titles=[design.label for design in designs],
     )
     extents = []
@@ -64,7 +65,6 @@ def designs_figure(
         over = f"mean {measure}, 95% intervals; in brackets: questions with that label"
     figure.update_xaxes(nticks=4, range=_range(extents, 0.36))
     figure.update_annotations(font_size=12)
-    bars = len({c.label for c in candidates})
     figure = _finished(figure, height=110 + rows * (44 + 22 * bars))
     figure.add_annotation(
         text=over, xref="paper", yref="paper", x=0.5, y=0, yshift=-44, showarrow=False, font_size=12

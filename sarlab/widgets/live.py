@@ -152,7 +152,13 @@ def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
     Its ``outputs`` are assigned, not captured: capturing is unsafe off the main thread.
     """
     shown = {"output_type": "display_data", "metadata": {}}
-    output.outputs = () if figure is None else ({**shown, "data": mimebundle(figure, png=False)},)
+    if figure is None:
+        output.outputs = ()
+        return
+    if output.outputs:  # JupyterLab keeps a figure that it has drawn until something else comes
+        room = f'<div style="height:{figure.layout.height or 450}px"></div>'
+        output.outputs = ({**shown, "data": {"text/html": room}},)
+    output.outputs = ({**shown, "data": mimebundle(figure, png=False)},)
 
 
 Report = Callable[[int, int, str], None]

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from traitlets import dlink, link
 
 from sarlab.display.text import plain, signed
-from sarlab.display.token_view import answer_view, coloured_by, out_of_depth, payload
+from sarlab.display.token_view import bonus_view, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
@@ -271,7 +271,7 @@ class DesignsPanel(widgets.VBox):
             score = bench.answers[bench.answer].score
             name, values = self._dense.get(id(score), ("", ()))
             if values:
-                view = payload(coloured_by(answer_view(score), score, name, values))
+                view = payload(bonus_view(score, values))
                 self.dense_title.value = f"<b>{plain(name)}</b>, per token of the opened answer"
         self.dense.view = view
         for part in (self.dense_title, self.dense):

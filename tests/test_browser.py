@@ -7,6 +7,7 @@ docs/pictures, for the README. ``browser_controls.md`` lists the controls and th
 from __future__ import annotations
 
 import fnmatch
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
 from browser_lab import (
     REPOSITORY,
@@ -29,9 +31,11 @@ from browser_lab import (
     set_theme,
 )
 from made_run import make_run
+from PIL import Image
 
 from sarlab import Policy, load_policy, load_task, score_answers
 from sarlab.answers import AnswerScore, Rescorer
+from sarlab.display.tables import html_table
 from sarlab.display.text import HALF_CHARACTER, number, one_line, signed, visible
 from sarlab.models import add_lora, export_policy
 from sarlab.widgets.audit import choose_questions, read_audit
@@ -650,6 +654,7 @@ def test_rewards_and_advantages_take_turns(page) -> None:
 def test_designs_are_chosen_and_a_dense_one_colours_the_tokens(page) -> None:
     first_question(page)
     tab(page, "Designs")
+    page.locator(f"{BENCH} .sarlab-designs button", has_text="this question").click()
     box = field(page, "Designs", f"{BENCH} .sarlab-designs")
     heads = page.locator(f"{BENCH} .sarlab-designs thead th")
     before = heads.all_text_contents()
@@ -691,9 +696,7 @@ def test_another_trainers_run_is_opened(page, lab) -> None:
     path.press("Tab")
     page.locator(f"{BENCH} button", has_text="Open rollouts").click()
     note = f"{BENCH} .sarlab-source .sarlab-status"
-    page.locator(
-        note, has_text="verl rollout data: 12 answers in 4 groups, 2 files."
-    ).first.wait_for()
+    page.locator(note, has_text="verl rollout data: 12 answers in 4 groups").first.wait_for()
     field(page, "Logged step").select_option("2")
     field(page, "Logged question").select_option("What is 1 + 2? (3 answers, mean reward +0.67)")
     page.locator(f"{BENCH} button", has_text="Open these answers").click()
@@ -973,6 +976,30 @@ def test_the_static_twin_has_the_markup_of_the_live_view(tmp_path) -> None:
             for name in ("#live", "#twin")
         ]
         assert scales[0] == scales[1] and len(scales[0]) == 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_wide_table_shows_that_it_scrolls(tmp_path, scheme) -> None:
+    table = html_table(pd.DataFrame([range(10**6, 10**6 + 30)] * 3))
+    with open_page(tmp_path) as page:
+        page.set_content(
+            f'<body style="margin:0;color-scheme:{scheme};background:Canvas"><main '
+            f'style="width:300px">{table}</main>'
+        )
+
+        def edges() -> list[bool]:
+            """Whether the left and the right side of the first row differ from the page."""
+            shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
+            y = int(page.locator("td").first.bounding_box()["y"]) + 1  # above its text
+            return [abs(shot.getpixel((x, y)) - shot.getpixel((600, y))) > 20 for x in (1, 298)]
+
+        assert edges() == [False, True]
+        page.locator("main div").evaluate("(e) => { e.scrollLeft = 40 }")
+        assert edges() == [True, True]
+        page.locator("main div").evaluate("(e) => { e.scrollLeft = 9999 }")
+        assert edges() == [True, False]
+        page.locator("main").evaluate("(e) => { e.style.width = '9000px' }")
+        assert edges()[0] is False
 
 
 def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:

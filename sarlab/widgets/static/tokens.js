@@ -58,7 +58,7 @@ export function drawTokens(element, payload, options = {}) {
 
   let compact = Boolean(options.compact), marked = [-1, -1];
   const view = () => payload;
-  const quantity = () => view().quantity || "Σ Δ log p, nats"; // of the steps' sums
+  const quantity = () => view().quantity; // of the steps' sums
   const count = () => (view().runs || []).length;
   const select = (start, stop) => {
     marked = stop > start ? [start, stop] : [-1, -1];

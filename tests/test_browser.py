@@ -651,6 +651,11 @@ def test_rewards_and_advantages_take_turns(page) -> None:
     tab(page, "Tokens")
 
 
+WATCH_FRAMES = """() => { window.longest = 0; let last = performance.now();
+    const tick = (now) => { window.longest = Math.max(window.longest, now - last);
+        last = now; requestAnimationFrame(tick); }; requestAnimationFrame(tick); }"""
+
+
 def test_designs_are_chosen_and_a_dense_one_colours_the_tokens(page) -> None:
     first_question(page)
     tab(page, "Designs")
@@ -709,6 +714,32 @@ def test_another_trainers_run_is_opened(page, lab) -> None:
     assert sorted(verdicts) == ["✓ right", "✓ right", "✗ wrong"]
     fold(page, open_it=False)
     first_question(page)
+
+
+def test_ten_thousand_logged_answers_are_listed_at_once(page, lab) -> None:
+    folder = lab[2] / "large"
+    folder.mkdir()
+    for step in range(1, 11):
+        rows = [
+            {"input": f"What is {n} + {step}?", "output": f"{n} + {step} = {n + k}.\n" * 20}
+            | {"score": float(k == step), "gts": str(n + step), "step": step}
+            for n in range(125)
+            for k in range(8)
+        ]
+        (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fold(page, open_it=True)
+    field(page, "Rollouts").fill(str(folder))
+    field(page, "Rollouts").press("Tab")
+    page.evaluate(WATCH_FRAMES)
+    began = time.monotonic()
+    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
+    page.locator(f"{BENCH} .sarlab-status", has_text="10,000 answers in 1,250").first.wait_for()
+    listed = field(page, "Logged question").locator("option")
+    until(page, lambda: listed.count() == 125)
+    seconds, longest = time.monotonic() - began, page.evaluate("window.longest")
+    print(f"\n10,000 answers listed in {seconds:.1f} s; the page's longest pause: {longest:.0f} ms")
+    assert seconds < 5 and longest < 2000
+    fold(page, open_it=False)
 
 
 def test_runs_are_filtered_by_arm_and_seed(page) -> None:
@@ -1021,11 +1052,7 @@ def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
     nbformat.write(notebook, root / "long.ipynb")
     with open_page(tmp_path, height=900) as page:
         open_notebook(page, port, token, "long.ipynb")
-        page.evaluate(
-            """() => { window.longest = 0; let last = performance.now();
-                const tick = (now) => { window.longest = Math.max(window.longest, now - last);
-                    last = now; requestAnimationFrame(tick); }; requestAnimationFrame(tick); }"""
-        )
+        page.evaluate(WATCH_FRAMES)
         run_all_from_menu(page)
         page.wait_for_selector(".sarlab-fold")
         page.wait_for_timeout(500)

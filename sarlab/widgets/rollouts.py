@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -29,18 +30,19 @@ class RolloutsBox(widgets.VBox):
         self.frame = pd.DataFrame()
         wide = {"flex": "1 1 300px", "min_width": "0"}
         where = "a run folder or file of TRL, verl, OpenRLHF, prime-rl, tinker, Inspect, JSON lines"
+        self.note = status()
         self.path = widgets.Text(description="Rollouts", placeholder=where, layout=wide)
-        self.open_button = button("Open rollouts", "folder-open", self._try_open)
+        self.open_button = button(
+            "Open rollouts", "folder-open", partial(attempt, self.note, self._open)
+        )
         self.steps = widgets.Dropdown(description="Logged step", layout={"width": "190px"})
         self.questions = widgets.Dropdown(description="Logged question", layout=wide)
-        self.take_button = button("Open these answers", "external-link", self._take)
-        self.note = status()
+        self.take_button = button(
+            "Open these answers", "external-link", partial(attempt, self.note, self._take)
+        )
         self._found = row(self.steps, self.questions, self.take_button)
         super().__init__([row(self.path, self.open_button), self.note, self._found])
         show(self._found, False)
-
-    def _try_open(self) -> None:
-        attempt(self.note, self._open)
 
     def _open(self) -> None:
         path, tokenizer = self.path.value.strip(), self.bench.policy.tokenizer
@@ -72,7 +74,7 @@ class RolloutsBox(widgets.VBox):
         table = groups.agg(
             question=("question", "first"), answers=("answer", "size"), reward=("reward", "mean")
         )
-        options = [
+        self.questions.options = [
             (
                 f"{one_line(r.question, 90)} ({counted(r.answers, 'answer')}, "
                 f"mean reward {number_text(r.reward, 2, sign='+')})",
@@ -80,14 +82,10 @@ class RolloutsBox(widgets.VBox):
             )
             for r in table[:_LISTED].itertuples()
         ]
-        fill(self.questions, options, None, lambda _: None)
         if len(table) > _LISTED:
             self.note.value += f" The first {_LISTED:,} of {len(table):,} questions are listed."
 
     def _take(self) -> None:
-        attempt(self.note, self._open_group)
-
-    def _open_group(self) -> None:
         if self.questions.value is None:
             raise ValueError("No row of this step has a question, so nothing can be scored.")
         group = self.frame[self.frame["group_id"] == self.questions.value]

@@ -217,12 +217,19 @@ def show(figure: go.Figure, *, picture: bool = True, handle: Any = None) -> Any:
     bundle = mimebundle(figure, picture=picture)
     if handle is None:
         return display(bundle, raw=True, display_id=True)
-    # JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another
-    # type of output in between, of the same height, makes JupyterLab draw it anew.
-    room = f'<div style="height:{figure.layout.height or 450}px"></div>'
-    handle.update({"text/html": room, "text/plain": ""}, raw=True)
+    handle.update(blank(figure), raw=True)
     handle.update(bundle, raw=True)
     return handle
+
+
+def blank(figure: go.Figure) -> dict[str, str]:
+    """What stands in a figure's place before it is drawn again.
+
+    JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another type of
+    output in between, of the same height, makes JupyterLab draw it anew.
+    """
+    room = f'<div style="height:{figure.layout.height or 450}px"></div>'
+    return {"text/html": room, "text/plain": ""}
 
 
 def _caption(figure: go.Figure) -> str:

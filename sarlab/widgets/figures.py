@@ -37,10 +37,11 @@ def designs_figure(
     """
     columns = max(1, min(_COLUMNS, len(designs)))
     rows = -(-len(designs) // columns) or 1
-    gaps = {"horizontal_spacing": 0.03, "vertical_spacing": 0.16}
+    count = Counter(label for label, _ in {(c.label, c.question) for c in candidates})
+    height = 44 + 22 * len(count)
+    gaps = {"horizontal_spacing": 0.03, "vertical_spacing": 50 / height / max(rows, 2)}
     titles = [design.label for design in designs]
     figure = make_subplots(rows, columns, shared_yaxes=True, subplot_titles=titles, **gaps)
-    count = Counter(label for label, _ in {(c.label, c.question) for c in candidates})
     several = len(set(count.values())) > 1
     drawn = []
     for index, design in enumerate(designs):
@@ -55,7 +56,7 @@ def designs_figure(
         over = f"mean {measure}, 95% intervals; in brackets: questions with that label"
     figure.update_xaxes(nticks=4, range=_range(drawn, 0.36)).update_yaxes(autorange="reversed")
     figure.update_annotations(font_size=12)
-    figure = _finished(figure, 110 + rows * (44 + 22 * len(count)), over)
+    figure = _finished(figure, 110 + rows * height, over)
     return figure.update_layout(margin_t=62)  # two lines of titles
 
 
@@ -150,5 +151,5 @@ def _finished(figure: go.Figure, height: int, title: str = "") -> go.Figure:
 
 def _label(label: str) -> str:
     """Plotly reads some tags in labels; a label must not be one."""
-    text = one_line(label.replace("_", " "), 24)
+    text = one_line(label, 24)
     return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from sarlab.answers import AnswerScore
-from sarlab.display.figures import mimebundle
+from sarlab.display.figures import blank, mimebundle
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view, legend, payload
 
@@ -151,11 +151,11 @@ def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
 
     Its ``outputs`` are assigned, not captured: capturing is unsafe off the main thread.
     """
-    shown: tuple[Any, ...] = ()
-    if figure is not None:
-        data = mimebundle(figure, picture=False)
-        shown = ({"output_type": "display_data", "metadata": {}, "data": data},)
-    output.outputs = shown
+    if figure is None:
+        output.outputs = ()
+        return
+    for data in (blank(figure), mimebundle(figure, picture=False)):
+        output.outputs = ({"output_type": "display_data", "metadata": {}, "data": data},)
 
 
 Report = Callable[[int, int, str], None]

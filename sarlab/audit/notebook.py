@@ -43,7 +43,7 @@ from sarlab.audit.scoring import (
 )
 from sarlab.display.figures import show
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
-from sarlab.display.text import plain
+from sarlab.display.text import plain, signed
 from sarlab.display.token_view import answer_view
 from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
@@ -282,7 +282,7 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     )[0]
     view = answer_html(answer_view(score), heading=label, legend=False, full=False)
     # The other answer as text: a second coloured view would double what a saved notebook weighs.
-    other = f"against {str(good['label']).replace('_', ' ')}, SAR {good['sar']:+.2f}"
+    other = f"against {str(good['label']).replace('_', ' ')}, SAR {signed(good['sar'], 2)}"
     text = f'<p style="white-space: pre-wrap">{plain(str(good["answer"]))}</p>'
     return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
 

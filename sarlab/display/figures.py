@@ -189,7 +189,9 @@ def mimebundle(figure: go.Figure, *, picture: bool = True) -> dict[str, Any]:
 
 
 def _on_page(node: Any, key: str = "") -> Any:
-    """A part of a figure's JSON, its texts in the colour of the page's."""
+    """A part of a figure's JSON: texts in the page's colour, numbers with six digits."""
+    if isinstance(node, float):
+        return float(f"{node:.6g}")
     if isinstance(node, list):
         return [_on_page(part, key if key == "ticktext" else "") for part in node]
     if not isinstance(node, dict):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sarlab.audit.measures import contrast
+from sarlab.audit.measures import Mask, contrast
 
 SCORES: dict[str, str] = {
     "sar": "SAR",
@@ -135,37 +134,22 @@ def score_columns(
 def claim_table(
     table: pd.DataFrame,
     claims: Sequence[Claim],
+    scores: pd.DataFrame | None = None,
     *,
-    standalone: str = "empty_turn",
-    end_token: bool = True,
-    scores: Sequence[str] = tuple(SCORES),
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
-    """One row per claim and score: pair share, AUC, effect size, and the first two at equal length.
+    """One row per claim and score; answers to one question are compared whatever their group.
 
-    Columns: ``claim``, ``score``, ``questions``, ``pairs``, and ``share``, ``auc``, ``effect``,
-    ``equal_share``, ``equal_auc``, each with ``_low`` and ``_high`` (95%, over questions);
-    ``equal_questions`` and ``equal_pairs`` are what is left at equal length. Answers to one
-    question are compared whatever their group. Missing numbers are NaN.
+    ``scores``: of :func:`score_columns`, or some of its columns with ``tokens``. Columns: those of
+    :func:`sarlab.audit.measures.contrast`, and with ``equal_`` the same at equal length.
     """
-    values = score_columns(table, standalone, end_token=end_token)
-    index, _ = pd.factorize(table["question_id"])
-    labels = table["label"].to_numpy()
-    lines = []
-    for claim in claims:
-        sides = labels == claim.better, labels == claim.worse
-        for score in scores:
-            measured = _measured(values, score, sides, index, None, tolerance)
-            lines.append({"claim": str(claim), "score": score, **measured})
-    return pd.DataFrame(lines)
+    scores, labels = score_columns(table) if scores is None else scores, table["label"].to_numpy()
+    sides = {str(c): (labels == c.better, labels == c.worse) for c in claims}
+    return _compared(table["question_id"], table["question_id"], scores, "claim", sides, tolerance)
 
 
 def group_table(
-    table: pd.DataFrame,
-    *,
-    standalone: str = "empty_turn",
-    end_token: bool = True,
-    tolerance: float = TOLERANCE,
+    table: pd.DataFrame, scores: pd.DataFrame | None = None, *, tolerance: float = TOLERANCE
 ) -> pd.DataFrame:
     """Right against wrong answers within sampled groups, one row per model and score.
 
@@ -173,27 +157,22 @@ def group_table(
     group, averaged over the questions that have a group with both; ``groups``, ``mixed_groups``
     (with both), ``accuracy``. Raises ValueError where no answer has been judged.
     """
-    if table["correct"].isna().all():
+    table = table[table["correct"].notna()]
+    if table.empty:
         raise ValueError(
             "No sampled answer was judged right or wrong. Give gold answers, or a field 'correct'."
         )
-    lines = []
+    scores = (score_columns(table) if scores is None else scores).drop(columns="correct")
+    parts = []
     for model, part in table.groupby("model", sort=False):
-        part = part[part["correct"].notna()]
-        values = score_columns(part, standalone, end_token=end_token)
-        right = part["correct"].to_numpy(dtype=bool)
-        index, _ = pd.factorize(part["question_id"])
-        groups, _ = pd.factorize(part["group"])
-        shares = part.groupby("group")["correct"].mean()
-        facts = {
-            "groups": len(shares),
-            "mixed_groups": int(shares.between(0, 1, inclusive="neither").sum()),
-            "accuracy": float(right.mean()),
-        }
-        for score in (s for s in SCORES if s != "correct"):  # it would be compared with itself
-            measured = _measured(values, score, (right, ~right), index, groups, tolerance)
-            lines.append({"model": model, "score": score, **facts, **measured})
-    return pd.DataFrame(lines)
+        right, shares = part["correct"].astype(bool), part.groupby("group")["correct"].mean()
+        sides = {str(model): (right.to_numpy(), ~right.to_numpy())}
+        found = _compared(
+            part["question_id"], part["group"], scores.loc[part.index], "model", sides, tolerance
+        )
+        mixed = int(shares.between(0, 1, inclusive="neither").sum())
+        parts.append(found.assign(groups=len(shares), mixed_groups=mixed, accuracy=right.mean()))
+    return pd.concat(parts, ignore_index=True)
 
 
 def option_table(
@@ -206,33 +185,38 @@ def option_table(
     parts = []
     for model, part in table.groupby("model", sort=False):
         for standalone, end_token in itertools.product(("empty_turn", "bare"), (True, False)):
-            option: dict[str, Any] = {"standalone": standalone, "end_token": end_token}
-            scores = ("sar", "log_sar")
-            measured = claim_table(part, claims, scores=scores, tolerance=tolerance, **option)
-            parts.append(measured.assign(model=model, **option))
+            scores = score_columns(part, standalone, end_token=end_token)
+            chosen = scores[["sar", "log_sar", "tokens"]]
+            found = claim_table(part, claims, chosen, tolerance=tolerance)
+            parts.append(found.assign(model=model, standalone=standalone, end_token=end_token))
     return pd.concat(parts, ignore_index=True)
 
 
-def label_table(
-    table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
-) -> pd.DataFrame:
+def label_table(table: pd.DataFrame, scores: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per label: answers, share right, and the means of tokens, SAR and its parts."""
-    values = score_columns(table, standalone, end_token=end_token)
-    values = values.drop(columns="length").rename(columns={"correct": "right"})
-    values["clipped"] = values["sar"] <= -1.0
+    values = (score_columns(table) if scores is None else scores).drop(columns="length")
+    values = values.rename(columns={"correct": "right"}).assign(clipped=values["sar"] <= -1.0)
     by_label = values.groupby(table["label"].to_numpy(), sort=False)
     means = by_label.mean().assign(answers=by_label.size())
     return means.rename_axis("label").reset_index()
 
 
-def _measured(
-    values: pd.DataFrame, score: str, sides: Any, questions: Any, groups: Any, tolerance: float
-) -> dict[str, float]:
-    """A contrast over all pairs, and over those of equal length, as columns of one row."""
-    x, lengths = (values[name].to_numpy(dtype=float) for name in (score, "tokens"))
-    whole = contrast(x, sides[0], sides[1], questions, groups=groups)
-    equal = contrast(
-        x, sides[0], sides[1], questions, groups=groups, lengths=lengths, tolerance=tolerance
-    )
-    left = {f"equal_{k}": v for k, v in equal.items() if not k.startswith("effect")}
-    return {**whole, **left}
+def _compared(
+    questions: pd.Series,
+    groups: pd.Series,
+    scores: pd.DataFrame,
+    column: str,
+    sides: Mapping[str, tuple[Mask, Mask]],
+    tolerance: float,
+) -> pd.DataFrame:
+    """A row per pair of sides and score: all pairs, and those of equal length."""
+    columns = scores.astype(float)
+    of_question, of_group = (pd.factorize(of)[0] for of in (questions, groups))
+    lengths, rows = columns.pop("tokens").to_numpy(), []
+    for (name, (better, worse)), score in itertools.product(sides.items(), columns):
+        given = (columns[score].to_numpy(), better, worse, of_question)
+        whole = contrast(*given, groups=of_group)
+        equal = contrast(*given, groups=of_group, lengths=lengths, tolerance=tolerance)
+        equal = {f"equal_{k}": v for k, v in equal.items()}
+        rows.append({column: name, "score": score, **whole, **equal})
+    return pd.DataFrame(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sarlab.audit.claims import SCORES
@@ -46,7 +48,7 @@ def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
     percent.
     """
     cell = Column("", name, 0, 100) if name.endswith("share") else Column("", name, 2)
-    return _pivot(table.assign(head=table["score"].map(SCORES)), cell)
+    return pivot_text(table.assign(head=table["score"].map(SCORES)), cell, "claim", "head")
 
 
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,17 +80,19 @@ def options_text(table: pd.DataFrame) -> pd.DataFrame:
     heads = heads.mask(shown["score"] == "log_sar", "log form")
     if shown["model"].nunique() > 1:
         heads = shown["model"] + ": " + heads
-    return _pivot(shown.assign(head=heads), Column("", "share", 0, 100))
+    return pivot_text(shown.assign(head=heads), Column("", "share", 0, 100), "claim", "head")
 
 
-def _pivot(table: pd.DataFrame, cell: Column) -> pd.DataFrame:
-    """One row per claim and one column per ``head``, in the order of the table."""
-    shown = _words(table, "claim")
-    shown["text"] = [cell.text(row) for row in shown.to_dict("records")]
-    wide = shown.pivot(index="claim", columns="head", values="text")
-    wide = wide.loc[shown["claim"].unique(), shown["head"].unique()]
+def pivot_text(
+    table: pd.DataFrame, cell: Column, row: str, head: str, mark: Any = ""
+) -> pd.DataFrame:
+    """One cell as text, by two columns of the table and in their order; ``mark`` behind each."""
+    shown = _words(table, "claim").assign(text=text_table(table, [cell])[""].to_numpy() + mark)
+    wide = shown.pivot(index=row, columns=head, values="text")
+    wide = wide.loc[shown[row].unique(), shown[head].unique()]
     return wide.rename_axis(columns=None).reset_index()
 
 
-def _words(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    return table.assign(**{column: table[column].astype(str).str.replace("_", " ")})
+def _words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    words = {c: table[c].astype(str).str.replace("_", " ") for c in columns if c in table}
+    return table.assign(**words)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from sarlab.audit.claims import Claim, claims_for
 from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, rank_agreement
 from sarlab.audit.failures import MODES
+from sarlab.audit.formatting import pivot_text
 from sarlab.display.figures import BLUE, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, number_text, text_table
 from sarlab.display.text import plain
@@ -56,7 +57,7 @@ def load_zoo(settings: ZooSettings) -> Zoo:
             claims = claims_for(labelled[0]["label"].tolist(), settings.claims)
         pairs = pairs_court(*labelled, claims)
         bar.update()
-        return Zoo(pairs, groups_court(*own), rank_agreement(*own)[0])
+        return Zoo(pairs, groups_court(*own), rank_agreement(*own))
 
 
 def show_map(zoo: Zoo) -> None:
@@ -68,9 +69,13 @@ def show_map(zoo: Zoo) -> None:
     _heat_map(100 * wide, "Pairs that the bonus puts in order (%)", (0, 100), "%{z:.0f}")
 
 
-def show_agreement(zoo: Zoo) -> None:
+def show_agreement(zoo: Zoo) -> Any:
     """How far designs rank the answers of a group alike: Spearman's correlation."""
-    _heat_map(zoo.agreement, "Rank agreement of designs within groups", (-1, 1))
+    names = zoo.groups["design"]
+    wide = zoo.agreement.pivot(index="design", columns="other", values="agreement")
+    _heat_map(wide.loc[names, names], "Rank agreement of designs within groups", (-1, 1))
+    texts = pivot_text(zoo.agreement, Column("", "agreement", 2, 1, "+"), "design", "other")
+    return html_view(folded("with 95% intervals over questions", html_table(texts)))
 
 
 def show_groups(zoo: Zoo) -> Any:

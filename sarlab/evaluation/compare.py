@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from sarlab.evaluation.judge import (
+    known,
     per_question,
     pooled_difference,
     pooled_values,
-    put,
     question_means,
 )
 from sarlab.evaluation.policies import Evaluated
-from sarlab.evaluation.statistics import Array, difference_interval, holm, pooled_function
+from sarlab.evaluation.statistics import Array, holm, named, pooled_function, pooled_interval
 
 AES_ALPHA, AES_BETA, AES_GAMMA = 1.0, 3.0, 5.0
 SHOWN_TRUNCATED = 0.05  # share of truncated answers from which lengths are lower bounds
@@ -106,13 +106,14 @@ def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -
     between_runs = len(pairs) == 1 and not (entries[0].is_base or reference[0].is_base)
     rows = [(b.rows, a.rows) for a, b in pairs]
     line: dict[str, Any] = {"d_accuracy_p": None, "d_length_p": None, "d_basis": None}
+    if not rows:
+        return {k: v for name in (*_DIFFERENCES, *_GAINS) for k, v in named(name).items()} | line
     for name, column in _DIFFERENCES.items():
-        difference = pooled_difference(rows, column) if rows else None
-        put(line, name, *(difference or ()))
-        if difference and f"{name}_p" in line and not between_runs:
-            line[f"{name}_p"] = difference[1].p_value
-        if difference and name == "d_accuracy":
-            line["d_basis"] = difference[1].basis
+        difference, interval = pooled_difference(rows, column)
+        line |= known(name, difference, interval)
+        line["d_basis"] = line["d_basis"] or interval.basis  # that of accuracy
+        if f"{name}_p" in line and not between_runs:
+            line[f"{name}_p"] = interval.p_value
     arrays = [
         [values for column in ("correct", "length") for values in question_means(pair, column)]
         for pair in rows
@@ -120,7 +121,7 @@ def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, function in _GAINS.items():
             floor = -1.0 if name != "aes" else -np.inf  # nothing falls by more than all of it
-            put(line, name, *(pooled_function(arrays, function, floor=floor) if arrays else ()))
+            line |= known(name, *pooled_function(arrays, function, floor=floor))
     return line
 
 
@@ -202,15 +203,14 @@ def _baseline(policies: Sequence[Evaluated], baseline: str, name_of: Name) -> st
     """The name in the table that a run or an arm given as baseline has; None for the base."""
     if not baseline or baseline == "base":
         return None
-    for known in (name_of, "arm", "label"):
-        for entry in policies:
-            if baseline == getattr(entry, known):
-                return str(getattr(entry, name_of))
-    names = dict.fromkeys(name for e in policies for name in (e.arm, e.label))
-    raise ValueError(
-        f"The baseline {baseline!r} is not among the policies. Choose one of "
-        f"{', '.join(map(repr, names))}, or leave it empty for the base policy."
-    )
+    kinds = ("label", "arm", name_of)  # the last kind and the first policy go before the others
+    names = {getattr(e, kind): getattr(e, name_of) for kind in kinds for e in reversed(policies)}
+    if baseline not in names:
+        raise ValueError(
+            f"The baseline {baseline!r} is not among the policies. Choose one of "
+            f"{', '.join(map(repr, names))}, or leave it empty for the base policy."
+        )
+    return str(names[baseline])
 
 
 def _pairs(
@@ -231,5 +231,5 @@ def _shorter_where_both_finish(
         per_question([r for e in side for r in e.rows if not r["truncated"]], "length")
         for side in (entries, reference)
     )
-    changes = [after[key] - before[key] for key in after if key in before]
-    return bool(changes) and difference_interval(changes, share=False)[1] < 0
+    changes = (after - before).dropna().to_numpy()
+    return len(changes) > 0 and pooled_interval(changes[None]).high < 0

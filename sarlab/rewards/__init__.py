@@ -199,8 +199,10 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def reward_named(name: str) -> Reward:
+def reward_named(name: str | Reward) -> Reward:
     """The reward of that name; ValueError with the list of names for an unknown one."""
+    if isinstance(name, Reward):
+        return name
     if name not in REWARDS:
         raise ValueError(
             f"Unknown reward {name!r}. Choose one of {', '.join(REWARDS)}, or add your own to "

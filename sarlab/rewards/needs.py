@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.rewards import reward_named
+from sarlab.rewards import Reward, reward_named
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import Verdict
@@ -26,7 +26,7 @@ MARKER = "Answer:"
 
 def reward_extras(
     policy: Policy,
-    reward: str,
+    reward: str | Reward,
     questions: Sequence[Question],
     prefixes: Sequence[Prefix],
     rollouts: Rollouts,

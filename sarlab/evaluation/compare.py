@@ -77,7 +77,8 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
                 "evaluate them with the same held-out questions, or compare them in separate "
                 "folders."
             )
-        baseline, reference = _reference(groups, (task, decoding), chosen, entries[0])
+        baseline = _reference(groups, (task, decoding), chosen, entries[0])
+        reference = groups.get((task, str(baseline), decoding), [])
         is_baseline = baseline == name
         line: dict[str, Any] = {
             "label": name,
@@ -184,19 +185,17 @@ def _note(
 
 
 def _reference(
-    groups: Mapping[tuple[str, str, str], list[Evaluated]],
+    groups: Mapping[tuple[str, str, str], Sequence[Evaluated]],
     place: tuple[str, str],
     chosen: str | None,
     entry: Evaluated,
-) -> tuple[str | None, list[Evaluated]]:
-    """The baseline that answered the same questions, its name first; (None, []) without one."""
-    for (task, name, decoding), entries in groups.items():
-        if (task, decoding) != place:
-            continue
-        is_it = name == chosen if chosen else entries[0].is_base and entries[0].model == entry.model
-        if is_it and all(e.questions == entry.questions for e in entries):
-            return name, entries
-    return None, []
+) -> str | None:
+    """The name of the baseline that answered the same questions as the entry, if there is one."""
+    for (task, name, decoding), (first, *_) in groups.items():
+        is_it = name == chosen if chosen else first.is_base and first.model == entry.model
+        if is_it and (task, decoding) == place and first.questions == entry.questions:
+            return name
+    return None
 
 
 def _baseline(policies: Sequence[Evaluated], baseline: str, name_of: Name) -> str | None:

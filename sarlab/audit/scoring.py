@@ -49,25 +49,22 @@ def score_question(
     ``standalone``: of :func:`standalone_prefixes`. A typed answer gets the end token, ids that were
     sampled are taken as they are. Raises ValueError for answers to several questions.
     """
-    texts = {a.question for a in answers}
-    if len(texts) != 1:
-        raise ValueError(f"{len(texts)} questions at once; score the answers to one at a time.")
-    question = texts.pop()
+    question, *others = {a.question for a in answers}
+    if others:
+        raise ValueError(f"{1 + len(others)} questions at once; score the answers to each apart.")
     ids = [
-        list(a.answer_ids)
-        if a.answer_ids is not None
-        else encode_answer(policy.tokenizer, a.answer, policy.end_id)
+        a.answer_ids or tuple(encode_answer(policy.tokenizer, a.answer, policy.end_id))
         for a in answers
     ]
-    distinct = list(dict.fromkeys(map(tuple, ids)))  # an answer that stands twice is scored once
-    place = [distinct.index(tuple(answer_ids)) for answer_ids in ids]
+    distinct = list(dict.fromkeys(ids))  # an answer that stands twice is scored once
     block, mask = answer_block(distinct)
     first = Prefix(tuple(conditioned_ids(policy.tokenizer, question, policy.prompt)))
-    logps = {}
-    for name, prefix in zip(CONTEXTS, [first, *standalone], strict=True):
-        logps[name] = answer_logps(policy, prefix, block, mask).double().cpu()
+    logps = {
+        name: answer_logps(policy, prefix, block, mask).double().cpu()
+        for name, prefix in zip(CONTEXTS, [first, *standalone], strict=True)
+    }
     rows = []
-    for i, (answer, answer_ids) in enumerate(zip(answers, ids, strict=True)):
+    for answer, answer_ids in zip(answers, ids, strict=True):
         ended = answer_ids[-1] in policy.eos_ids
         facts = {
             "model": policy.reference,
@@ -80,7 +77,8 @@ def score_question(
             "answer": answer.answer,
             "gold": answer.gold,
         }
-        of_answer = {name: logps[name][place[i], : len(answer_ids)] for name in CONTEXTS}
+        place = distinct.index(answer_ids)
+        of_answer = {name: logps[name][place, : len(answer_ids)] for name in CONTEXTS}
         rows.append(_row(facts, of_answer, ended))
     return rows
 

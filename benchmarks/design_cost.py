@@ -1,9 +1,9 @@
 """What each reward design adds to a step of GRPO: a step with it over one with correctness alone.
 
-    OMP_NUM_THREADS=1 python benchmarks/design_cost.py [--rounds 7]
+    OMP_NUM_THREADS=1 python benchmarks/design_cost.py [--rounds 5]
 
-On `tiny`, 8 × 8 answers to word problems, as long as they come. Each design and correctness take the
-same steps in turn; a learning rate near 0 keeps the two policies equal, so that both sample the
+On `tiny`, 8 × 8 answers to word problems, as long as they come. Each design and correctness take
+the same steps in turn; a learning rate near 0 keeps the two policies equal, so that both sample the
 same answers. Writes results/design_cost.json, which `scripts/reward_table.py` puts into
 docs/REWARDS.md.
 """

@@ -17,9 +17,8 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from sarlab.audit.claims import Claim, claims_for
+from sarlab.audit.claims import Claim, claims_for, pivot_text
 from sarlab.audit.failures import FAILURES, MODES
-from sarlab.audit.formatting import pivot_text
 from sarlab.audit.measures import in_order
 from sarlab.audit.records import judged, read_labelled
 from sarlab.audit.scoring import is_scored, read_scored, scored_run
@@ -178,6 +177,11 @@ def pairs_text(table: pd.DataFrame) -> pd.DataFrame:
     """
     mark = np.where(table["share_holm"] < 1 - CONFIDENCE, "", "°")
     return pivot_text(table, Column("", "share", 0, 100), "design", "claim", mark)
+
+
+def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`rank_agreement` as text, designs over designs."""
+    return pivot_text(table, Column("", "agreement", 2, 1, "+"), "design", "other")
 
 
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,19 +18,17 @@ from sarlab.audit.claims import (
     Claim,
     claim_table,
     claims_for,
-    group_table,
-    label_table,
-    option_table,
-    score_columns,
-)
-from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.formatting import (
     claims_text,
+    group_table,
     groups_text,
+    label_table,
     labels_text,
+    option_table,
     options_text,
+    score_columns,
     scores_text,
 )
+from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
 from sarlab.audit.plots import shares_figure
 from sarlab.audit.records import LabelledAnswer, by_question, judged, read_labelled
 from sarlab.audit.scoring import (

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
 from sarlab.audit.claims import Claim, claims_for, pivot_text
@@ -28,7 +27,7 @@ from sarlab.evaluation.statistics import CONFIDENCE, Array, holm, named, named_m
 from sarlab.experience import inputs_of_texts
 from sarlab.models import Policy, load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, no_bonus
-from sarlab.rewards.diagnostics import length_share, slope_per_10_tokens
+from sarlab.rewards.diagnostics import length_share, reward_inputs, slope_per_10_tokens
 from sarlab.tasks import judge_all
 from sarlab.types import Question, RewardInputs
 
@@ -201,16 +200,13 @@ def groups_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def _from_sums(table: pd.DataFrame) -> RewardInputs:
     """Sums of log-probs spread evenly over the tokens: right for what reads sums or means."""
-    lengths = torch.tensor(table["length"].to_numpy(dtype=int))
-    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     alone = table["logp_empty_turn"].fillna(table["logp_bare"])
     conditioned, standalone = (
-        torch.tensor((sums / table["length"]).to_numpy(dtype="float32"))[:, None] * mask
+        [[total / n] * n for total, n in zip(sums, table["length"], strict=True)]
         for sums in (table["logp_conditioned"], alone)
     )
-    correct = torch.tensor(table["correct"].to_numpy(dtype="float32"))
-    groups = torch.tensor(pd.factorize(table["group"])[0])
-    return RewardInputs(correct, groups, mask, conditioned, standalone)
+    rows = table.assign(logps_conditioned=conditioned, logps_standalone=standalone)
+    return reward_inputs(rows.to_dict("records"), "group")
 
 
 def _from_texts(policy: Policy, question: Question, texts: Sequence[str]) -> RewardInputs:

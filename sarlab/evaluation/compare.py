@@ -35,12 +35,7 @@ def run_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame
     Columns: those of :func:`arm_table`, and ``arm`` and ``seed``. Intervals cover questions, not
     seeds, and there is no p-value between two runs: one seed each cannot tell arms apart.
     """
-    chosen = _baseline(policies, baseline, "label")
-    table = _table(policies, chosen, "label")
-    by_label = {e.label: e for e in policies}
-    table.insert(1, "arm", [by_label[label].arm for label in table["label"]])
-    table.insert(2, "seed", [by_label[label].seed for label in table["label"]])
-    return table.drop(columns=["seeds"])
+    return _table(policies, baseline, "label").drop(columns=["seeds"])
 
 
 def arm_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame:
@@ -56,13 +51,14 @@ def arm_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame
     changes, fractions) and ``aes``. ``basis`` says what the intervals of accuracy cover, ``note``
     warns. ValueError for an unknown baseline.
     """
-    return _table(policies, _baseline(policies, baseline, "arm"), "arm")
+    return _table(policies, baseline, "arm").drop(columns=["arm", "seed"])
 
 
-def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> pd.DataFrame:
+def _table(policies: Sequence[Evaluated], baseline: str, name_of: Name) -> pd.DataFrame:
     """One row per task and name, the ``arm`` or the ``label`` of policies."""
     if not policies:
         raise ValueError("There are no evaluated policies to compare.")
+    chosen = _baseline(policies, baseline, name_of)
     groups: dict[tuple[str, str, str], list[Evaluated]] = {}
     for entry in policies:
         group = groups.setdefault((entry.task, getattr(entry, name_of), entry.decoding), [])
@@ -77,21 +73,23 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
                 "evaluate them with the same held-out questions, or compare them in separate "
                 "folders."
             )
-        baseline = _reference(groups, (task, decoding), chosen, entries[0])
-        reference = groups.get((task, str(baseline), decoding), [])
-        is_baseline = baseline == name
+        first = entries[0]
+        other = _reference(groups, (task, decoding), chosen, first)
+        reference = groups.get((task, str(other), decoding), [])
         line: dict[str, Any] = {
             "label": name,
+            "arm": first.arm,
+            "seed": first.seed,
             "task": task,
             "decoding": decoding,
-            "model": entries[0].model,
-            "is_base": entries[0].is_base,
-            "seeds": 0 if entries[0].is_base else len(entries),
+            "model": first.model,
+            "is_base": first.is_base,
+            "seeds": 0 if first.is_base else len(entries),
             **pooled_values([e.rows for e in entries]),
-            **({"basis": "questions"} if entries[0].is_base else {}),
-            "is_baseline": is_baseline,
-            "baseline": baseline,
-            **_differences(entries, [] if is_baseline else reference),
+            **({"basis": "questions"} if first.is_base else {}),
+            "is_baseline": other == name,
+            "baseline": other,
+            **_differences(entries, [] if other == name else reference),
         }
         lines.append({**line, "note": _note(line, entries, reference)})
     table = pd.DataFrame(lines)

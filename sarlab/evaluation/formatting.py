@@ -110,16 +110,16 @@ def pair_table(table: pd.DataFrame) -> pd.DataFrame:
         ("tokens per right answer", "tokens_per_right_answer", 1, 1, ""),
         ("AES", "", 2, 1, "aes"),
     ):
-        value = Column("", name, digits, factor)
-        cells = {
-            "base": (value, base),
-            "trained": (value, trained),
-            "difference": (Column("", change, digits, factor, "+"), trained),
-            "p": (Column("", f"{change}_p"), trained),
-            "p (Holm)": (Column("", f"{change}_holm"), trained),
-        }
-        texts = {head: c.text(row) if c.name in row else "" for head, (c, row) in cells.items()}
-        lines.append({"quantity": title, **texts})
+        line = {"quantity": title}
+        for head, row, key, sign in (
+            ("base", base, name, ""),
+            ("trained", trained, name, ""),
+            ("difference", trained, change, "+"),
+            ("p", trained, f"{change}_p", ""),
+            ("p (Holm)", trained, f"{change}_holm", ""),
+        ):
+            line[head] = Column("", key, digits, factor, sign).text(row) if key in row else ""
+        lines.append(line)
     return pd.DataFrame(lines)
 
 

@@ -19,7 +19,7 @@ from scipy import stats
 from sarlab.audit.claims import Claim, claims_for, pivot_text
 from sarlab.audit.failures import FAILURES, MODES
 from sarlab.audit.measures import in_order
-from sarlab.audit.records import judged, read_labelled
+from sarlab.audit.records import LabelledAnswer, judged, read_labelled
 from sarlab.audit.scoring import is_scored, read_scored, scored_run
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
@@ -57,24 +57,18 @@ def paid_answers(
         parts = [_from_sums(table)] if len(table) else []
     else:
         answers = [a for a in read_labelled(path) if judged(a) is not None and a.gold]
+        answers.sort(key=lambda a: a.group_id)
         policy = load_policy(model)
+        groups = [list(group) for _, group in itertools.groupby(answers, lambda a: a.group_id)]
+        parts = [_from_texts(policy, group) for group in groups]
         names = ("question_id", "group", "label", "correct")
-        table = pd.DataFrame(
-            [(a.question_id, a.group_id, a.label, judged(a)) for a in answers], columns=names
-        ).sort_values("group", kind="stable")
-        parts = [
-            _from_texts(
-                policy,
-                Question(answers[rows[0]].question, str(answers[rows[0]].gold)),
-                [answers[row].answer for row in rows],
-            )
-            for rows in table.groupby("group").groups.values()
-        ]
-        table["length"] = [n for part in parts for n in part.lengths.tolist()]
+        rows = [(a.question_id, a.group_id, a.label, judged(a)) for a in answers]
+        lengths = [n for part in parts for n in part.lengths.tolist()]
+        table = pd.DataFrame(rows, columns=names).assign(length=lengths)
     if table.empty:
         raise ValueError(f"{path}: no answer was judged. Give gold answers.")
     bonuses = [_bonuses(dataclasses.replace(part, budget=budget)) for part in parts]
-    return table.reset_index(drop=True), pd.concat(bonuses, ignore_index=True)
+    return table, pd.concat(bonuses, ignore_index=True)
 
 
 def pairs_court(
@@ -209,8 +203,9 @@ def _from_sums(table: pd.DataFrame) -> RewardInputs:
     return reward_inputs(rows.to_dict("records"), "group")
 
 
-def _from_texts(policy: Policy, question: Question, texts: Sequence[str]) -> RewardInputs:
+def _from_texts(policy: Policy, group: Sequence[LabelledAnswer]) -> RewardInputs:
     """One group with everything that any design reads."""
+    question, texts = Question(group[0].question, str(group[0].gold)), [a.answer for a in group]
     needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
     verdicts = judge_all(texts, [question] * len(texts))
     reads_all = Reward(no_bonus, True, "reads everything", needs=needs)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sarlab.audit.records import LabelledAnswer, judged
 from sarlab.models import Policy
@@ -66,31 +65,24 @@ def score_question(
     rows = []
     for answer, answer_ids in zip(answers, ids, strict=True):
         ended = answer_ids[-1] in policy.eos_ids
-        facts = {
+        row = dict.fromkeys(NUMBERS) | {
             "model": policy.reference,
             "question_id": answer.question_id,
             "group": answer.group_id,
             "label": answer.label,
             "correct": judged(answer),
+            "length": len(answer_ids),
             "truncated": answer.answer_ids is not None and not ended,
             "question": question,
             "answer": answer.answer,
             "gold": answer.gold,
         }
-        place = distinct.index(answer_ids)
-        of_answer = {name: logps[name][place, : len(answer_ids)] for name in CONTEXTS}
-        rows.append(_row(facts, of_answer, ended))
+        for name in CONTEXTS:
+            values = logps[name][distinct.index(answer_ids), : len(answer_ids)]
+            row[f"logp_{name}"] = float(values.sum())
+            row[f"end_{name}"] = float(values[-1]) if ended else None
+        rows.append(row)
     return rows
-
-
-def _row(facts: dict[str, Any], logps: dict[str, torch.Tensor], ended: bool) -> dict[str, Any]:
-    """What is known of one answer, with the sums of its log-probs in each context, nats."""
-    row = {**dict.fromkeys(NUMBERS), **facts}
-    for name, values in logps.items():
-        row["length"] = len(values)
-        row[f"logp_{name}"] = float(values.sum())
-        row[f"end_{name}"] = float(values[-1]) if ended else None
-    return row
 
 
 def is_scored(path: Path) -> bool:
@@ -129,27 +121,22 @@ def scored_run(folder: str | Path, split: str = "") -> pd.DataFrame:
     context = str(config["standalone"])
     trained_on = any((folder / "rollouts.parquet").glob("train-*.parquet"))
     split = split or ("train" if trained_on else "probe")
-    answers = read_rollouts(folder, split).to_pylist()
-    steps = sorted({int(a["step"]) for a in answers})
-    spans = {}
+    answers = read_rollouts(folder, split).to_pandas()
+    columns = {"conditioned": "logps_conditioned", context: "logps_standalone"}
+    if answers[list(columns.values())].isna().any(axis=None):
+        raise ValueError(
+            f"{folder} kept no log-probs of its {split!r} answers (shipped runs come without "
+            "them, and log_sar=False leaves one out). Name a run of your own."
+        )
+    steps, spans = np.unique(answers["step"]), {}
     for part in np.array_split(steps, min(_SPANS, len(steps))):
         name = f"step {part[0]}" if len(part) == 1 else f"steps {part[0]} to {part[-1]}"
-        spans.update({int(step): f"{config['model']}, {name}" for step in part})
-    columns = {"conditioned": "logps_conditioned", context: "logps_standalone"}
-    rows = []
-    for answer in answers:
-        if any(answer[column] is None for column in columns.values()):
-            raise ValueError(
-                f"{folder} kept no log-probs of its {split!r} answers (shipped runs come without "
-                "them, and log_sar=False leaves one out). Name a run of your own."
-            )
-        facts = {
-            **{name: answer[name] for name in ("question_id", "question", "answer", "gold")},
-            **{name: bool(answer[name]) for name in ("correct", "truncated")},
-            "model": spans[answer["step"]],
-            "group": f"{answer['step']}/{answer['group_id']}",
-            "label": "right" if answer["correct"] else "wrong",
-        }
-        logps = {n: torch.tensor(answer[c], dtype=torch.float64) for n, c in columns.items()}
-        rows.append(_row(facts, logps, not answer["truncated"]))
-    return pd.DataFrame(rows)
+        spans.update(dict.fromkeys(part, f"{config['model']}, {name}"))
+    table = answers.reindex(columns=[*NUMBERS, "question", "answer", "gold"])
+    table["model"] = answers["step"].map(spans)
+    table["group"] = answers["step"].astype(str) + "/" + answers["group_id"].astype(str)
+    table["label"] = answers["correct"].map({True: "right", False: "wrong"})
+    for name, column in columns.items():
+        table[f"logp_{name}"] = answers[column].map(lambda logps: np.sum(logps, dtype=float))
+        table[f"end_{name}"] = answers[column].str[-1].where(~table["truncated"])
+    return table

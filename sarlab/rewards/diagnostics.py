@@ -136,17 +136,14 @@ def matched_alpha(
     strengths = []
     for name in (like[0], reward):
         numbers = bonus_diagnostics(answer_bonus(inputs, name), inputs)
-        slope, sd = numbers["bonus_slope"], numbers["bonus_sd_within"]
-        if by == "sd":
-            strengths.append(sd or 0.0)
-        elif slope is None or slope >= 0:
+        strength = numbers["bonus_slope" if by == "slope" else "bonus_sd_within"]
+        if by == "slope" and (strength is None or strength >= 0):
             raise ValueError(
-                f"Reward {name!r} has a slope of {slope} per 10 tokens among right answers, so it "
-                "does not pay shorter ones more and has no matching alpha. Match it by its spread "
-                "(by='sd') and say so."
+                f"Reward {name!r} has a slope of {strength} per 10 tokens among right answers, so "
+                "it does not pay shorter ones more and has no matching alpha. Match it by its "
+                "spread (by='sd') and say so."
             )
-        else:
-            strengths.append(slope)
+        strengths.append(strength or 0.0)
     if strengths[1] == 0:
         raise ValueError(f"Reward {reward!r} pays all answers of a group the same; no alpha helps.")
     return like[1] * strengths[0] / strengths[1]

@@ -34,11 +34,12 @@ from sarlab.audit.claims import (
     scores_text,
 )
 from sarlab.audit.failures import FAILURES, failure_answers, proof_answers
-from sarlab.audit.records import LabelledAnswer, by_question
 from sarlab.audit.scoring import (
     FACTS,
     NUMBERS,
+    LabelledAnswer,
     Rows,
+    by_question,
     read_scored,
     score_question,
     standalone_prefixes,

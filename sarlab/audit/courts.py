@@ -19,8 +19,14 @@ from scipy import stats
 from sarlab.audit.claims import Claim, claims_for, pivot_text
 from sarlab.audit.failures import FAILURES, MODES
 from sarlab.audit.measures import in_order
-from sarlab.audit.records import LabelledAnswer, judged, read_labelled
-from sarlab.audit.scoring import is_scored, read_scored, scored_run
+from sarlab.audit.scoring import (
+    LabelledAnswer,
+    is_scored,
+    judged,
+    read_labelled,
+    read_scored,
+    scored_run,
+)
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
 from sarlab.evaluation.statistics import CONFIDENCE, Array, holm, named, named_mean

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from sarlab.audit.claims import Claim
-from sarlab.audit.records import LabelledAnswer
+from sarlab.audit.scoring import LabelledAnswer
 from sarlab.tasks import verify
 from sarlab.types import Question
 

@@ -30,10 +30,13 @@ from sarlab.audit.claims import (
 )
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
 from sarlab.audit.plots import shares_figure
-from sarlab.audit.records import LabelledAnswer, by_question, judged, read_labelled
 from sarlab.audit.scoring import (
+    LabelledAnswer,
     Rows,
+    by_question,
     is_scored,
+    judged,
+    read_labelled,
     read_scored,
     score_question,
     scored_run,

@@ -169,11 +169,11 @@ def group_table(
     for model, part in table.groupby("model", sort=False):
         right, shares = part["correct"].astype(bool), part.groupby("group")["correct"].mean()
         sides = {str(model): (right.to_numpy(), ~right.to_numpy())}
-        found = _compared(
+        measured = _compared(
             part["question_id"], part["group"], scores.loc[part.index], "model", sides, tolerance
         )
         mixed = int(shares.between(0, 1, inclusive="neither").sum())
-        parts.append(found.assign(groups=len(shares), mixed_groups=mixed, accuracy=right.mean()))
+        parts.append(measured.assign(groups=len(shares), mixed_groups=mixed, accuracy=right.mean()))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -189,8 +189,8 @@ def option_table(
         for standalone, end_token in itertools.product(("empty_turn", "bare"), (True, False)):
             scores = score_columns(part, standalone, end_token=end_token)
             chosen = scores[["sar", "log_sar", "tokens"]]
-            found = claim_table(part, claims, chosen, tolerance=tolerance)
-            parts.append(found.assign(model=model, standalone=standalone, end_token=end_token))
+            measured = claim_table(part, claims, chosen, tolerance=tolerance)
+            parts.append(measured.assign(model=model, standalone=standalone, end_token=end_token))
     return pd.concat(parts, ignore_index=True)
 
 

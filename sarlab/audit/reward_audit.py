@@ -156,11 +156,11 @@ def audit_reward(
 
 def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[Case]:
     """Questions with a right answer and a wrong one that the policy wrote, for attacks to beat."""
-    asked = task.train_batch(1, 2 * count, seed)
+    drawn = task.train_batch(1, 2 * count, seed)
     config = preset("lora", reward="correct")
-    batch = collect(policy, asked, config, seed=f"audit {seed}", group_size=8, standalone=False)
+    batch = collect(policy, drawn, config, seed=f"audit {seed}", group_size=8, standalone=False)
     cases = []
-    for i, question in enumerate(asked):
+    for i, question in enumerate(drawn):
         rows = (batch.rollouts.group_ids == i).nonzero().flatten().tolist()
         right = [batch.rollouts.texts[r] for r in rows if batch.verdicts[r].correct]
         wrong = [batch.rollouts.texts[r] for r in rows if not batch.verdicts[r].correct]
@@ -169,7 +169,7 @@ def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[
             cases.append((question, right[0], wrong[0] if wrong else spoilt))
     if not cases:
         raise ValueError(
-            f"The policy answered none of {len(asked)} questions of {task.name} right in eight "
+            f"The policy answered none of {len(drawn)} questions of {task.name} right in eight "
             "tries, so there is nothing to compare attacks with. Choose an easier task."
         )
     return cases[:count]

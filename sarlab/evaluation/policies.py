@@ -182,8 +182,8 @@ def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str,
     A configuration is completed with today's defaults; it may name a reward that is not loaded.
     """
     defaults = TrainConfig().to_dict()
-    found = [(f, {**defaults, **read_json(f / "config.json")}) for f in _run_folders(runs)]
-    folders, configs = zip(*sorted(found, key=_order), strict=True)
+    pairs = [(f, {**defaults, **read_json(f / "config.json")}) for f in _run_folders(runs)]
+    folders, configs = zip(*sorted(pairs, key=_order), strict=True)
     steps = [read_json(folder / "summary.json").get("steps") for folder in folders]
     return list(zip(folders, configs, arm_labels(configs, steps), strict=True))
 

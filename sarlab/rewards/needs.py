@@ -35,16 +35,17 @@ def reward_extras(
 ) -> dict[str, Any]:
     """The optional fields of RewardInputs that a reward declares; {} for most rewards."""
     needs = set(reward_named(reward).needs)
-    asked = [questions[i] for i in rollouts.group_ids.tolist()]
+    row_questions = [questions[i] for i in rollouts.group_ids.tolist()]
     makers: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
         ("copied",): lambda: _copied(policy, questions, rollouts),
         ("line_ids", "dependence"): lambda: _lines(policy, prefixes, rollouts, logps_conditioned),
         ("entropy", "self_certainty"): lambda: _statistics(policy, prefixes, rollouts),
         ("gold_logps", "gold_logps_without", "gold_mask"): lambda: gold_logps(
-            policy, asked, prefixes, rollouts
+            policy, row_questions, prefixes, rollouts
         ),
         ("answer_keys",): lambda: {"answer_keys": tuple(v.extracted for v in verdicts)},
-        ("questions", "texts"): lambda: {"texts": tuple(rollouts.texts), "questions": tuple(asked)},
+        ("texts",): lambda: {"texts": tuple(rollouts.texts)},
+        ("questions",): lambda: {"questions": tuple(row_questions)},
     }
     extras: dict[str, Any] = {}
     with policy.folded():

@@ -13,7 +13,7 @@ from torch import Tensor
 from sarlab.config import TrainConfig
 from sarlab.models import Policy
 from sarlab.prompts import encode_answer
-from sarlab.rewards import alpha_at, answer_bonus, reward_named
+from sarlab.rewards import Reward, alpha_at, answer_bonus, reward_named
 from sarlab.rewards.diagnostics import bonus_diagnostics
 from sarlab.rewards.needs import reward_extras
 from sarlab.rollout import sample
@@ -115,7 +115,7 @@ def inputs_of_texts(
     question: Question,
     texts: Sequence[str],
     verdicts: Sequence[Verdict],
-    name: str,
+    name: str | Reward,
     *,
     logps: bool = True,
 ) -> RewardInputs:

@@ -25,14 +25,21 @@ from typing import Any, TypeVar
 from gsm8k_answers import gsm8k_answers, read_solutions
 from tqdm import tqdm
 
-from sarlab.audit.claims import claim_table, claims_for, group_table
+from sarlab.audit.claims import (
+    claim_table,
+    claims_for,
+    claims_text,
+    group_table,
+    groups_text,
+    scores_text,
+)
 from sarlab.audit.failures import FAILURES, failure_answers, proof_answers
-from sarlab.audit.formatting import claims_text, groups_text, scores_text
-from sarlab.audit.records import LabelledAnswer, by_question
 from sarlab.audit.scoring import (
     FACTS,
     NUMBERS,
+    LabelledAnswer,
     Rows,
+    by_question,
     read_scored,
     score_question,
     standalone_prefixes,

@@ -5,13 +5,25 @@ python scripts/reward_table.py > docs/REWARDS.md
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 
-from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, pairs_text
+from sarlab.audit.courts import (
+    agreement_text,
+    groups_court,
+    groups_text,
+    paid_answers,
+    pairs_court,
+    pairs_text,
+    rank_agreement,
+)
 from sarlab.display.tables import markdown_table
-from sarlab.models import DATA
+from sarlab.models import DATA, REPOSITORY
 from sarlab.rewards import REWARDS
 
+RESULTS = REPOSITORY / "benchmarks" / "results" / "design_cost.json"
+NO_PASS = 0.005  # seconds below which nothing was scored
 HEAD = """# Rewards
 
 R = R_right + α·bonus, R_right = 1 for a right answer and 0 for any other; designs that *replace*
@@ -36,6 +48,15 @@ monotone function of length explains. Slope: per 10 tokens, among right answers.
 whose rewards differ at α = 0.2. Last column: the α at which a design shortens as SAR does at 0.2,
 where it surely shortens. 95% intervals over questions.
 """
+AGREEMENT = """
+## How far they agree
+
+Spearman's rank correlation of two designs within the groups of `tiny`, 95% intervals over
+questions. Groups in which one of the two pays all answers the same are left out; `soft_overlong`
+differs in few groups, by one answer each, so its intervals rest on little.
+
+<details><summary>The table</summary>
+"""
 PAIRS = """
 ## What each pays on answers of known quality
 
@@ -46,6 +67,19 @@ Share of pairs (%) in which the bonus pays the first answer more, 95% intervals 
 count half. °: not told apart from one half (Holm over the table). Designs that read more than sums
 of log-probs need a file of texts.
 """
+COST = """
+## What each adds to a step
+
+    OMP_NUM_THREADS=1 BENCH_CLOCK=cpu python benchmarks/design_cost.py
+
+A step of GRPO with the design over one with correctness alone, side by side on the same
+{questions} × {group_size} answers of `tiny` to word problems ({tokens:.0f} tokens on average):
+median of {rounds} rounds (smallest to largest). {machine}.
+CPU time with one thread is wall time on a quiet machine; this one was busy, so differences below a
+tenth say nothing. Extra passes: what scoring for this design alone takes, seconds.
+
+| design | a step with it over one without | extra passes (s) |
+| --- | --- | --- |"""
 SAYS = """
 **What the tables support.** Length in disguise on `tiny` (length share surely above 0.9):
 {length}. Right above wrong on `tiny` by the bonus alone: {right}. Of these, `sar_right`, `laser`,
@@ -67,6 +101,9 @@ def courts() -> None:
         groups[name] = groups_court(*paid_answers(DATA / "validity" / f"{name}.parquet"))
         print(GROUPS.format(name=name, about=about))
         print(markdown_table(groups_text(groups[name])))
+    print(AGREEMENT)
+    agreement = rank_agreement(*paid_answers(DATA / "validity" / "groups-tiny.parquet"))
+    print(markdown_table(agreement_text(agreement)) + "\n</details>\n")
     pairs = pairs_court(*paid_answers(DATA / "validity" / "answers.parquet"))
     print(PAIRS)
     print(markdown_table(pairs_text(pairs)))
@@ -80,6 +117,29 @@ def courts() -> None:
     print(SAYS.format(**{k: ", ".join(f"`{n}`" for n in v) for k, v in chosen.items()}).strip())
 
 
+def said(found: dict[str, float], digits: int) -> str:
+    """Median, smallest and largest of the rounds."""
+    median, low, high = (f"{found[name]:.{digits}f}" for name in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
+
+
+def costs() -> None:
+    """The table of benchmarks/design_cost.py; designs without a pass of their own in one line."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    designs = kept.pop("designs")
+    tokens = statistics.mean(of["mean_length"] for of in designs.values())
+    print(COST.format(**kept, tokens=tokens))
+    free = {n: of for n, of in designs.items() if of["extra_seconds"]["median"] < NO_PASS}
+    for name in sorted(designs.keys() - free, key=lambda n: designs[n]["step_ratio"]["median"]):
+        ratio, passes = designs[name]["step_ratio"], designs[name]["extra_seconds"]
+        print(f"| `{name}` | {said(ratio, 2)} | {said(passes, 2)} |")
+    medians = [of["step_ratio"]["median"] for of in free.values()]
+    print(
+        f"| the {len(free)} others: {', '.join(f'`{n}`' for n in free)} | medians "
+        f"{min(medians):.2f} to {max(medians):.2f} | none |\n"
+    )
+
+
 def main() -> None:
     """Print the page."""
     print(HEAD)
@@ -90,6 +150,7 @@ def main() -> None:
         text = " ".join(text.split()).replace("|", "\\|")
         alone = "" if reward.verifiable else "yes"
         print(f"| `{name}` | {text} | {alone} | {', '.join(needs)} |")
+    costs()
     courts()
 
 

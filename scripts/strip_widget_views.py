@@ -46,7 +46,8 @@ def strip(notebook: Any) -> Any:
             if "image/png" in data:
                 data["image/png"] = fewer_colours(data["image/png"])
             if "image/svg+xml" in data:
-                data["image/svg+xml"] = NO_EFFECT.sub("", data["image/svg+xml"]).replace(' style=""', "")
+                lighter = NO_EFFECT.sub("", data["image/svg+xml"])
+                data["image/svg+xml"] = lighter.replace(' style=""', "")
         if outputs:
             cell["outputs"] = [o for o in outputs if o.get("data") != {}]
     return notebook

@@ -28,6 +28,13 @@ def inputs(lengths, correct, groups, conditioned=-0.5, standalone=-1.5) -> Rewar
     )
 
 
+def of_groups(groups):
+    """Bonus and length of several groups, one behind the other, and the group of each answer."""
+    sizes = [len(bonus) for bonus, _ in groups]
+    ids = np.repeat(np.arange(len(groups)), sizes)
+    return (*map(np.concatenate, zip(*groups, strict=True)), ids)
+
+
 def test_spread_slope_auc_and_information_by_hand() -> None:
     # Two groups; bonus −n/100. Right: 10, 30 in the first (slope −0.1 per 10 tokens exactly).
     i = inputs([10, 30, 20, 40, 40], [1, 1, 0, 1, 1], [0, 0, 0, 1, 1])
@@ -62,7 +69,7 @@ def test_a_function_of_length_is_all_length_also_where_it_is_no_line() -> None:
     for stock in rng.uniform(5, 30, 40):  # another curve in each group
         n = rng.integers(20, 200, 8).astype(float)
         groups.append((1 - np.exp(-stock / n), n))
-    assert 0.97 < length_share(groups) <= 1.0
+    assert 0.97 < length_share(*of_groups(groups)) <= 1.0
 
 
 def test_noise_has_no_length_share_and_half_noise_has_half() -> None:
@@ -73,15 +80,15 @@ def test_noise_has_no_length_share_and_half_noise_has_half() -> None:
         e = rng.normal(size=8)
         noise.append((e, n))
         half.append((e * n.std(ddof=1) - n, n))
-    assert length_share(noise) == pytest.approx(0.0, abs=0.02)
-    assert length_share(half) == pytest.approx(0.5, abs=0.05)
+    assert length_share(*of_groups(noise)) == pytest.approx(0.0, abs=0.02)
+    assert length_share(*of_groups(half)) == pytest.approx(0.5, abs=0.05)
 
 
 def test_no_share_without_spread_in_length_or_bonus() -> None:
     n = np.array([5.0, 5.0])
-    assert length_share([(np.array([0.1, 0.2]), n)]) is None
-    assert length_share([(np.array([0.1, 0.1]), np.array([1.0, 2.0]))]) is None
-    assert slope_per_10_tokens([(np.array([0.1, 0.2]), n)]) is None
+    assert length_share(*of_groups([(np.array([0.1, 0.2]), n)])) is None
+    assert length_share(*of_groups([(np.array([0.1, 0.1]), np.array([1.0, 2.0]))])) is None
+    assert slope_per_10_tokens(*of_groups([(np.array([0.1, 0.2]), n)])) is None
 
 
 def test_matched_alpha_makes_the_slopes_equal(monkeypatch) -> None:

@@ -78,10 +78,23 @@ def test_groups_by_hand(table):
 def test_agreement_is_spearmans_within_groups():
     answers, paid = paid_answers(SHIPPED)
     first = answers["group"] == answers["group"].iloc[0]
-    mean, with_sar = rank_agreement(answers, paid)
     spearman = paid[first].corr(method="spearman").loc["sar", "confidence"]
-    assert with_sar["confidence"].iloc[0] == pytest.approx(spearman)
-    assert mean.loc["confidence", "sar"] == pytest.approx(with_sar["confidence"].mean())
+    names = ["design", "other"]
+    one = rank_agreement(answers[first], paid[first]).set_index(names)["agreement"]
+    assert one["confidence", "sar"] == one["sar", "confidence"] == pytest.approx(spearman)
+
+
+def test_agreement_by_hand():
+    """Three groups agree fully, not at all and by ½; the fourth has no order of one of them."""
+    a = [1, 2, 3] * 4
+    b = [1, 2, 3, 3, 2, 1, 1, 3, 2, 5, 5, 5]
+    answers = pd.DataFrame({"question_id": np.repeat(range(4), 3), "group": np.repeat(range(4), 3)})
+    paid = pd.DataFrame({"sar": a, "alp": b})
+    found = rank_agreement(answers, paid, ["sar"]).set_index("design").loc["alp"]
+    assert found["agreement"] == pytest.approx((1 - 1 + 0.5) / 3)
+    # t(0.975, 2) = 4.30265; the standard deviation of 1, −1 and ½ is 1.04083.
+    half = 4.30265 * 1.04083 / 3**0.5
+    assert found["agreement_high"] - found["agreement"] == pytest.approx(half, rel=1e-4)
 
 
 def test_sums_serve_as_well_as_tokens():

@@ -37,23 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("reward", help="a name of the table, or module:function")
     parser.add_argument("--model", default="tiny", help="whose answers are attacked and trained")
     parser.add_argument("--task", default="word_problems")
-    parser.add_argument("--alpha", type=float, default=0.2, help="weight of the bonus")
-    parser.add_argument("--questions", type=int, default=20)
-    parser.add_argument("--edits", type=int, default=20, help="edits per question; 0: no search")
-    parser.add_argument("--steps", type=int, default=40, help="steps of training; 0: none")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(words)
+    for name, default, about in (
+        ("alpha", 0.2, "weight of the bonus"),
+        ("questions", 20, None),
+        ("edits", 20, "edits per question; 0: no search"),
+        ("steps", 40, "steps of training; 0: none"),
+        ("seed", 0, None),
+    ):
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=about)
+    options = vars(parser.parse_args(words))
     try:
         audit = audit_reward(
-            named_reward(given.reward),
-            load_policy(given.model),
-            load_task(given.task),
-            alpha=given.alpha,
-            questions=given.questions,
-            edits=given.edits,
-            steps=given.steps,
-            seed=given.seed,
+            named_reward(options.pop("reward")),
+            load_policy(options.pop("model")),
+            load_task(options.pop("task")),
             on_progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+            **options,
         )
     except (ValueError, ImportError) as error:
         print(error, file=sys.stderr)
@@ -70,12 +69,12 @@ def _court(name: str, *arguments: str) -> int:
     parser.add_argument("--budget", type=int, default=0, help="tokens, for designs that have one")
     given = parser.parse_args(arguments)
     court, text, remark = _COURTS[name]
-    return print_or_refuse(
-        lambda: (
-            f"{aligned(text(court(*paid_answers(given.file, given.model, budget=given.budget))))}"
-            f"\n{remark}"
-        )
-    )
+
+    def shown() -> str:
+        answers = paid_answers(given.file, given.model, budget=given.budget)
+        return f"{aligned(text(court(*answers)))}\n{remark}"
+
+    return print_or_refuse(shown)
 
 
 _COURTS: dict[str, tuple[Callable[..., pd.DataFrame], Callable[..., pd.DataFrame], str]] = {

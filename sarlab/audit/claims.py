@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sarlab.audit.measures import contrast
+from sarlab.audit.measures import Mask, contrast
+from sarlab.display.tables import Column, text_table
 
 SCORES: dict[str, str] = {
     "sar": "SAR",
@@ -80,7 +81,7 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
                 f"The labels are {len(levels)} different numbers; at most {MAX_LEVELS} are "
                 "compared each with each. Round them, or name claims such as '1 > 0'."
             )
-        return [Claim(b, w) for i, w in enumerate(levels) for b in levels[i + 1 :]]
+        return [Claim(better, worse) for worse, better in itertools.combinations(levels, 2)]
     known = [c for c in _read_claims(KNOWN_CLAIMS) if c.better in present and c.worse in present]
     if not known:
         raise ValueError(
@@ -135,37 +136,22 @@ def score_columns(
 def claim_table(
     table: pd.DataFrame,
     claims: Sequence[Claim],
+    scores: pd.DataFrame | None = None,
     *,
-    standalone: str = "empty_turn",
-    end_token: bool = True,
-    scores: Sequence[str] = tuple(SCORES),
     tolerance: float = TOLERANCE,
 ) -> pd.DataFrame:
-    """One row per claim and score: pair share, AUC, effect size, and the first two at equal length.
+    """One row per claim and score; answers to one question are compared whatever their group.
 
-    Columns: ``claim``, ``score``, ``questions``, ``pairs``, and ``share``, ``auc``, ``effect``,
-    ``equal_share``, ``equal_auc``, each with ``_low`` and ``_high`` (95%, over questions);
-    ``equal_questions`` and ``equal_pairs`` are what is left at equal length. Answers to one
-    question are compared whatever their group. Missing numbers are NaN.
+    ``scores``: of :func:`score_columns`, or some of its columns with ``tokens``. Columns: those of
+    :func:`sarlab.audit.measures.contrast`, and with ``equal_`` the same at equal length.
     """
-    values = score_columns(table, standalone, end_token=end_token)
-    index, _ = pd.factorize(table["question_id"])
-    labels = table["label"].to_numpy()
-    lines = []
-    for claim in claims:
-        sides = labels == claim.better, labels == claim.worse
-        for score in scores:
-            measured = _measured(values, score, sides, index, None, tolerance)
-            lines.append({"claim": str(claim), "score": score, **measured})
-    return pd.DataFrame(lines)
+    scores, labels = score_columns(table) if scores is None else scores, table["label"].to_numpy()
+    sides = {str(c): (labels == c.better, labels == c.worse) for c in claims}
+    return _compared(table["question_id"], table["question_id"], scores, "claim", sides, tolerance)
 
 
 def group_table(
-    table: pd.DataFrame,
-    *,
-    standalone: str = "empty_turn",
-    end_token: bool = True,
-    tolerance: float = TOLERANCE,
+    table: pd.DataFrame, scores: pd.DataFrame | None = None, *, tolerance: float = TOLERANCE
 ) -> pd.DataFrame:
     """Right against wrong answers within sampled groups, one row per model and score.
 
@@ -173,27 +159,22 @@ def group_table(
     group, averaged over the questions that have a group with both; ``groups``, ``mixed_groups``
     (with both), ``accuracy``. Raises ValueError where no answer has been judged.
     """
-    if table["correct"].isna().all():
+    table = table[table["correct"].notna()]
+    if table.empty:
         raise ValueError(
             "No sampled answer was judged right or wrong. Give gold answers, or a field 'correct'."
         )
-    lines = []
+    scores = (score_columns(table) if scores is None else scores).drop(columns="correct")
+    parts = []
     for model, part in table.groupby("model", sort=False):
-        part = part[part["correct"].notna()]
-        values = score_columns(part, standalone, end_token=end_token)
-        right = part["correct"].to_numpy(dtype=bool)
-        index, _ = pd.factorize(part["question_id"])
-        groups, _ = pd.factorize(part["group"])
-        shares = part.groupby("group")["correct"].mean()
-        facts = {
-            "groups": len(shares),
-            "mixed_groups": int(shares.between(0, 1, inclusive="neither").sum()),
-            "accuracy": float(right.mean()),
-        }
-        for score in (s for s in SCORES if s != "correct"):  # it would be compared with itself
-            measured = _measured(values, score, (right, ~right), index, groups, tolerance)
-            lines.append({"model": model, "score": score, **facts, **measured})
-    return pd.DataFrame(lines)
+        right, shares = part["correct"].astype(bool), part.groupby("group")["correct"].mean()
+        sides = {str(model): (right.to_numpy(), ~right.to_numpy())}
+        measured = _compared(
+            part["question_id"], part["group"], scores.loc[part.index], "model", sides, tolerance
+        )
+        mixed = int(shares.between(0, 1, inclusive="neither").sum())
+        parts.append(measured.assign(groups=len(shares), mixed_groups=mixed, accuracy=right.mean()))
+    return pd.concat(parts, ignore_index=True)
 
 
 def option_table(
@@ -206,33 +187,129 @@ def option_table(
     parts = []
     for model, part in table.groupby("model", sort=False):
         for standalone, end_token in itertools.product(("empty_turn", "bare"), (True, False)):
-            option: dict[str, Any] = {"standalone": standalone, "end_token": end_token}
-            scores = ("sar", "log_sar")
-            measured = claim_table(part, claims, scores=scores, tolerance=tolerance, **option)
-            parts.append(measured.assign(model=model, **option))
+            scores = score_columns(part, standalone, end_token=end_token)
+            chosen = scores[["sar", "log_sar", "tokens"]]
+            measured = claim_table(part, claims, chosen, tolerance=tolerance)
+            parts.append(measured.assign(model=model, standalone=standalone, end_token=end_token))
     return pd.concat(parts, ignore_index=True)
 
 
-def label_table(
-    table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
-) -> pd.DataFrame:
+def label_table(table: pd.DataFrame, scores: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per label: answers, share right, and the means of tokens, SAR and its parts."""
-    values = score_columns(table, standalone, end_token=end_token)
-    values = values.drop(columns="length").rename(columns={"correct": "right"})
-    values["clipped"] = values["sar"] <= -1.0
+    values = (score_columns(table) if scores is None else scores).drop(columns="length")
+    values = values.rename(columns={"correct": "right"}).assign(clipped=values["sar"] <= -1.0)
     by_label = values.groupby(table["label"].to_numpy(), sort=False)
     means = by_label.mean().assign(answers=by_label.size())
     return means.rename_axis("label").reset_index()
 
 
-def _measured(
-    values: pd.DataFrame, score: str, sides: Any, questions: Any, groups: Any, tolerance: float
-) -> dict[str, float]:
-    """A contrast over all pairs, and over those of equal length, as columns of one row."""
-    x, lengths = (values[name].to_numpy(dtype=float) for name in (score, "tokens"))
-    whole = contrast(x, sides[0], sides[1], questions, groups=groups)
-    equal = contrast(
-        x, sides[0], sides[1], questions, groups=groups, lengths=lengths, tolerance=tolerance
+def _compared(
+    questions: pd.Series,
+    groups: pd.Series,
+    scores: pd.DataFrame,
+    column: str,
+    sides: Mapping[str, tuple[Mask, Mask]],
+    tolerance: float,
+) -> pd.DataFrame:
+    """A row per pair of sides and score: all pairs, and those of equal length."""
+    columns = scores.astype(float)
+    of_question, of_group = (pd.factorize(of)[0] for of in (questions, groups))
+    lengths, rows = columns.pop("tokens").to_numpy(), []
+    for (name, (better, worse)), score in itertools.product(sides.items(), columns):
+        given = (columns[score].to_numpy(), better, worse, of_question)
+        whole = contrast(*given, groups=of_group)
+        equal = contrast(*given, groups=of_group, lengths=lengths, tolerance=tolerance)
+        equal = {f"equal_{k}": v for k, v in equal.items()}
+        rows.append({column: name, "score": score, **whole, **equal})
+    return pd.DataFrame(rows)
+
+
+# --- the tables as text ---------------------------------------------------------------------------
+
+
+def labels_text(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`label_table` as text."""
+    columns = (
+        Column("label", "label"),
+        Column("answers", "answers"),
+        Column("right (%)", "right", 0, 100),
+        Column("mean tokens", "tokens", 0),
+        Column("mean SAR", "sar", 3, 1, "+"),
+        Column("log form (nats)", "log_sar", 2, 1, "+"),
+        Column("log ppl(a|q)", "log_ppl", 2),
+        Column("log ppl(a)", "ppl_standalone", 2),
+        Column("at the clip of −1 (%)", "clipped", 0, 100),
     )
-    left = {f"equal_{k}": v for k, v in equal.items() if not k.startswith("effect")}
-    return {**whole, **left}
+    return text_table(_words(table).assign(log_ppl=-table["confidence"]), columns)
+
+
+def claims_text(
+    table: pd.DataFrame, score: str = "sar", *, equal_length: bool = False
+) -> pd.DataFrame:
+    """How one score does on every claim, as text: of :func:`claim_table`."""
+    prefix = "equal_" if equal_length else ""
+    columns = (
+        Column("claim", "claim"),
+        Column("number of pairs", f"{prefix}pairs"),
+        Column("in order (%)", f"{prefix}share", 1, 100),
+        Column("AUC", f"{prefix}auc", 3),
+        *(() if equal_length else (Column("effect size d", "effect", 2, 1, "+"),)),
+    )
+    return text_table(_words(table[table["score"] == score]), columns)
+
+
+def scores_text(table: pd.DataFrame, name: str = "share") -> pd.DataFrame:
+    """One measure of :func:`claim_table` as text, one column per score.
+
+    ``name``: share, auc or effect, or with ``equal_`` before one of the first two; shares in
+    percent.
+    """
+    cell = Column("", name, 0, 100) if name.endswith("share") else Column("", name, 2)
+    return pivot_text(table.assign(head=table["score"].map(SCORES)), cell, "claim", "head")
+
+
+def groups_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Right against wrong within groups, as text: of :func:`group_table`."""
+    mixed = [f"{m} of {n}" for m, n in zip(table["mixed_groups"], table["groups"], strict=True)]
+    columns = (
+        Column("policy", "model"),
+        Column("right (%)", "accuracy", 1, 100),
+        Column("groups with both", "mixed"),
+        Column("score", "score"),
+        Column("AUC within groups", "share", 3),
+        Column("effect size d", "effect", 2, 1, "+"),
+        Column("number of pairs", "pairs"),
+        Column("of equal length", "equal_pairs"),
+        Column("AUC, equal length", "equal_share", 3),
+    )
+    return text_table(table.assign(mixed=mixed, score=table["score"].map(SCORES)), columns)
+
+
+def options_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Share in order (%) by option, as text: of :func:`option_table`.
+
+    The log form has one column, that of the defaults: empty turn, with end token.
+    """
+    default = (table["standalone"] == "empty_turn") & table["end_token"]
+    shown = table[(table["score"] == "sar") | default]
+    contexts = shown["standalone"].str.replace("_", " ")
+    heads = contexts + shown["end_token"].map({True: ", with end token", False: ", no end token"})
+    heads = heads.mask(shown["score"] == "log_sar", "log form")
+    if shown["model"].nunique() > 1:
+        heads = shown["model"] + ": " + heads
+    return pivot_text(shown.assign(head=heads), Column("", "share", 0, 100), "claim", "head")
+
+
+def pivot_text(
+    table: pd.DataFrame, cell: Column, row: str, head: str, mark: Any = ""
+) -> pd.DataFrame:
+    """One cell as text, by two columns of the table and in their order; ``mark`` behind each."""
+    shown = _words(table).assign(text=text_table(table, [cell])[""].to_numpy() + mark)
+    wide = shown.pivot(index=row, columns=head, values="text")
+    wide = wide.loc[shown[row].unique(), shown[head].unique()]
+    return wide.rename_axis(columns=None).reset_index()
+
+
+def _words(table: pd.DataFrame) -> pd.DataFrame:
+    names = table.columns.intersection(["claim", "label"])
+    return table.assign(**{n: table[n].astype(str).str.replace("_", " ") for n in names})

@@ -7,27 +7,33 @@ sampled itself. Both judge the bonus, since correctness beside it is known.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 
-from sarlab.audit.claims import Claim, claims_for
+from sarlab.audit.claims import Claim, claims_for, pivot_text
 from sarlab.audit.failures import FAILURES, MODES
-from sarlab.audit.measures import order_shares
-from sarlab.audit.records import judged, read_labelled
-from sarlab.audit.scoring import is_scored, read_scored, scored_run
+from sarlab.audit.measures import in_order
+from sarlab.audit.scoring import (
+    LabelledAnswer,
+    is_scored,
+    judged,
+    read_labelled,
+    read_scored,
+    scored_run,
+)
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
-from sarlab.evaluation.statistics import CONFIDENCE, Array, holm, mean_interval, sign_flip_p
+from sarlab.evaluation.statistics import CONFIDENCE, Array, holm, named, named_mean
 from sarlab.experience import inputs_of_texts
 from sarlab.models import Policy, load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, no_bonus
-from sarlab.rewards.diagnostics import length_share, slope_per_10_tokens
+from sarlab.rewards.diagnostics import length_share, reward_inputs, slope_per_10_tokens
 from sarlab.tasks import judge_all
 from sarlab.types import Question, RewardInputs
 
@@ -57,24 +63,18 @@ def paid_answers(
         parts = [_from_sums(table)] if len(table) else []
     else:
         answers = [a for a in read_labelled(path) if judged(a) is not None and a.gold]
+        answers.sort(key=lambda a: a.group_id)
         policy = load_policy(model)
+        groups = [list(group) for _, group in itertools.groupby(answers, lambda a: a.group_id)]
+        parts = [_from_texts(policy, group) for group in groups]
         names = ("question_id", "group", "label", "correct")
-        table = pd.DataFrame(
-            [(a.question_id, a.group_id, a.label, judged(a)) for a in answers], columns=names
-        ).sort_values("group", kind="stable")
-        parts = [
-            _from_texts(
-                policy,
-                Question(answers[rows[0]].question, str(answers[rows[0]].gold)),
-                [answers[row].answer for row in rows],
-            )
-            for rows in table.groupby("group").groups.values()
-        ]
-        table["length"] = [n for part in parts for n in part.lengths.tolist()]
+        rows = [(a.question_id, a.group_id, a.label, judged(a)) for a in answers]
+        lengths = [n for part in parts for n in part.lengths.tolist()]
+        table = pd.DataFrame(rows, columns=names).assign(length=lengths)
     if table.empty:
         raise ValueError(f"{path}: no answer was judged. Give gold answers.")
     bonuses = [_bonuses(dataclasses.replace(part, budget=budget)) for part in parts]
-    return table.reset_index(drop=True), pd.concat(bonuses, ignore_index=True)
+    return table, pd.concat(bonuses, ignore_index=True)
 
 
 def pairs_court(
@@ -85,21 +85,17 @@ def pairs_court(
     ``share_p``: that the share is one half, ``share_holm``: corrected for all rows. ``claims``: by
     default those known of the labels, the failure modes included.
     """
-    given = set(answers["label"])
     tricks = answers["group"].astype(str).str.endswith(f"/{FAILURES}")
+    labels = answers["label"].to_numpy()
     if not claims:
-        modes = [c for mode in MODES for c in mode.claims if {c.better, c.worse} <= given]
-        plain = answers.loc[~tricks, "label"].tolist()
-        claims = [*(claims_for(plain) if plain else ()), *modes]
+        modes = [c for mode in MODES for c in mode.claims if {c.better, c.worse} <= {*labels}]
+        claims = [*(claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
     questions = pd.factorize(answers["question_id"])[0]
     rows = []
-    for claim in claims:
-        better, worse = (
-            (answers["label"] == side).to_numpy() for side in (claim.better, claim.worse)
-        )
-        for name, bonus in bonuses.items():
-            shares = order_shares(bonus.to_numpy(), better, worse, questions, questions)
-            rows.append({"claim": str(claim), "design": name, **_tested(shares, "share")})
+    for claim, (name, bonus) in itertools.product(claims, bonuses.items()):
+        sides = labels == claim.better, labels == claim.worse
+        order = in_order(bonus.to_numpy(), *sides, questions, questions)
+        rows.append({"claim": str(claim), "design": name, **order})
     return _holm(pd.DataFrame(rows), "share")
 
 
@@ -114,60 +110,63 @@ def groups_court(answers: pd.DataFrame, bonuses: pd.DataFrame) -> pd.DataFrame:
     interval over questions.
     """
     questions, groups = (pd.factorize(answers[name])[0] for name in ("question_id", "group"))
-    right = answers["correct"].to_numpy(dtype=bool)
-    length = answers["length"].to_numpy(dtype=float)
-    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
-    question_of = pd.Series([questions[rows[0]] for rows in members])
-    blocks = min(_BLOCKS, question_of.nunique())
-    agreement = rank_agreement(answers, bonuses)[1]
+    right, length = answers["correct"].to_numpy(bool), answers["length"].to_numpy(float)
+    question_of = pd.Series(questions).groupby(groups).first()
+    blocks = min(_BLOCKS, len(set(questions)))
+
+    def drawn(statistic: Callable[..., float | None], x: Array, among: Any) -> Array:
+        """Of all these answers, then without each block of questions."""
+        used = [among, *(among & (questions % blocks != block) for block in range(blocks))]
+        return np.array([statistic(x[u], length[u], groups[u]) for u in used], dtype=float)
+
     rows, slopes = [], {}
     for name, column in bonuses.items():
-        x = column.to_numpy(dtype=float)
+        x = column.to_numpy(float)
         reward = pd.Series(ALPHA * x + right * REWARDS[str(name)].verifiable).groupby(groups)
         moved = (reward.max() - reward.min() > _NOTHING).groupby(question_of).mean()
-        left = [(x[rows], length[rows], right[rows]) for rows in members]
-        drawn = []  # all groups, then without each block of questions
-        for block in (-1, *range(blocks)):
-            used = [g for g, q in zip(left, question_of, strict=True) if q % blocks != block]
-            share = length_share([(b, n) for b, n, _ in used])
-            slope = slope_per_10_tokens([(b[c], n[c]) for b, n, c in used])
-            drawn.append((share, slope))
-        shares, slopes[name] = np.array(drawn, dtype=float).T
+        order = in_order(x, right, ~right, questions, groups)
+        slopes[name] = drawn(slope_per_10_tokens, x, right)
         rows.append(
             {
                 "design": name,
-                **_tested(order_shares(x, right, ~right, questions, groups), "auc"),
-                **_jackknife("length_share", shares),
+                **{k.replace("share", "auc"): v for k, v in order.items() if "share" in k},
+                **_jackknife("length_share", drawn(length_share, x, right | ~right)),
                 **_jackknife("slope", slopes[name]),
-                **_interval("signal", moved, share=True),
-                **_interval("agreement", agreement[name].groupby(question_of).mean().dropna()),
+                **named_mean("signal", moved, share=True),
             }
         )
     sar = next(row for row in rows if row["design"] == "sar")
     for row in rows:
-        shortens = row["slope_high"] < 0 and sar["slope_high"] < 0  # else no α matches them
-        alpha = (
-            ALPHA * slopes["sar"] / slopes[row["design"]] if shortens else slopes["sar"] * np.nan
-        )
-        row |= _jackknife("alpha", alpha)
-    return _holm(pd.DataFrame(rows), "auc")
+        shorter = row["slope_high"] < 0 and sar["slope_high"] < 0  # else no α matches them
+        strength = slopes["sar"] / slopes[row["design"]] if shorter else slopes["sar"] * np.nan
+        row |= _jackknife("alpha", ALPHA * strength)
+    agreement = rank_agreement(answers, bonuses, ["sar"]).drop(columns="other")
+    return _holm(pd.DataFrame(rows).merge(agreement, on="design"), "auc")
 
 
 def rank_agreement(
-    answers: pd.DataFrame, bonuses: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Spearman's correlation of designs within groups: means [designs, designs], and with SAR.
+    answers: pd.DataFrame, bonuses: pd.DataFrame, others: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Spearman's correlation within groups: ``agreement`` of each ``design`` with each ``other``.
 
-    The second has a row per group; NaN where a design pays all answers of the group the same.
+    95% intervals over questions. A group in which one of the two pays all answers the same is left
+    out. ``others``: by default all designs.
     """
     groups = pd.factorize(answers["group"])[0]
     apart = bonuses.groupby(groups).rank()
     apart -= apart.groupby(groups).transform("mean")
     norms = np.sqrt((apart**2).groupby(groups).transform("sum"))
     unit = (apart / norms.where(norms > 0)).astype(float)
-    spread = unit.groupby(groups).count().gt(0).astype(float)
-    mean = unit.fillna(0.0).T @ unit.fillna(0.0) / (spread.T @ spread)
-    return mean, unit.mul(unit["sar"], axis=0).groupby(groups).sum(min_count=1)
+    question_of = answers["question_id"].groupby(groups).first()
+    rows = []
+    for other in others or unit:
+        by_group = unit.mul(unit[other], axis=0).groupby(groups).sum(min_count=1)
+        by_question = by_group.groupby(question_of).mean()
+        rows += [
+            {"design": name, "other": other, **named_mean("agreement", values.dropna())}
+            for name, values in by_question.items()
+        ]
+    return pd.DataFrame(rows)
 
 
 def pairs_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -175,15 +174,13 @@ def pairs_text(table: pd.DataFrame) -> pd.DataFrame:
 
     ° marks shares that are not told apart from one half (Holm over the whole table).
     """
-    cell = Column("", "share", 0, 100)
     mark = np.where(table["share_holm"] < 1 - CONFIDENCE, "", "°")
-    texts = [cell.text(row) for row in table.to_dict("records")]
-    shown = table.assign(text=pd.Series(texts, table.index) + mark)
-    wide = shown.pivot(index="design", columns="claim", values="text")
-    wide = wide.loc[table["design"].unique(), table["claim"].unique()]
-    return (
-        wide.rename_axis(columns=None).rename(columns=lambda c: c.replace("_", " ")).reset_index()
-    )
+    return pivot_text(table, Column("", "share", 0, 100), "design", "claim", mark)
+
+
+def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`rank_agreement` as text, designs over designs."""
+    return pivot_text(table, Column("", "agreement", 2, 1, "+"), "design", "other")
 
 
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -203,28 +200,22 @@ def groups_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def _from_sums(table: pd.DataFrame) -> RewardInputs:
     """Sums of log-probs spread evenly over the tokens: right for what reads sums or means."""
-    lengths = torch.tensor(table["length"].to_numpy(dtype=int))
-    mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     alone = table["logp_empty_turn"].fillna(table["logp_bare"])
     conditioned, standalone = (
-        torch.tensor((sums / table["length"]).to_numpy(dtype="float32"))[:, None] * mask
+        [[total / n] * n for total, n in zip(sums, table["length"], strict=True)]
         for sums in (table["logp_conditioned"], alone)
     )
-    correct = torch.tensor(table["correct"].to_numpy(dtype="float32"))
-    groups = torch.tensor(pd.factorize(table["group"])[0])
-    return RewardInputs(correct, groups, mask, conditioned, standalone)
+    rows = table.assign(logps_conditioned=conditioned, logps_standalone=standalone)
+    return reward_inputs(rows.to_dict("records"), "group")
 
 
-def _from_texts(policy: Policy, question: Question, texts: Sequence[str]) -> RewardInputs:
+def _from_texts(policy: Policy, group: Sequence[LabelledAnswer]) -> RewardInputs:
     """One group with everything that any design reads."""
-    needs = {need for reward in REWARDS.values() for need in reward.needs}
-    name = "every need"
-    REWARDS[name] = Reward(no_bonus, True, "reads everything", needs=tuple(needs))
-    try:
-        verdicts = judge_all(texts, [question] * len(texts))
-        return inputs_of_texts(policy, question, texts, verdicts, name)
-    finally:
-        del REWARDS[name]
+    question, texts = Question(group[0].question, str(group[0].gold)), [a.answer for a in group]
+    needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
+    verdicts = judge_all(texts, [question] * len(texts))
+    reads_all = Reward(no_bonus, True, "reads everything", needs=needs)
+    return inputs_of_texts(policy, question, texts, verdicts, reads_all)
 
 
 def _bonuses(inputs: RewardInputs) -> pd.DataFrame:
@@ -238,23 +229,12 @@ def _bonuses(inputs: RewardInputs) -> pd.DataFrame:
     )
 
 
-def _tested(shares: Array, name: str) -> dict[str, Any]:
-    """Mean of shares by question, its interval, and the p-value of one half."""
-    return {**_interval(name, shares, share=True), f"{name}_p": sign_flip_p(shares - 0.5)}
-
-
-def _interval(name: str, values: Array, share: bool = False) -> dict[str, float]:
-    ends = mean_interval(list(values), share=share) if len(values) else [np.nan] * 2
-    mean = float(np.mean(values)) if len(values) else np.nan
-    return {name: mean, f"{name}_low": ends[0], f"{name}_high": ends[1]}
-
-
 def _jackknife(name: str, drawn: Array) -> dict[str, float]:
     """A statistic (first of ``drawn``) and its interval from those without each block."""
     freedom = len(drawn) - 2
     error = np.sqrt(freedom * np.var(drawn[1:]))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error)
-    return {name: drawn[0], f"{name}_low": drawn[0] - half, f"{name}_high": drawn[0] + half}
+    return named(name, drawn[0], (drawn[0] - half, drawn[0] + half))
 
 
 def _holm(table: pd.DataFrame, name: str) -> pd.DataFrame:

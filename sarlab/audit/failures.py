@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from sarlab.audit.claims import Claim
-from sarlab.audit.records import LabelledAnswer
+from sarlab.audit.scoring import LabelledAnswer
 from sarlab.tasks import verify
 from sarlab.types import Question
 
@@ -91,6 +91,7 @@ _TEMPLATES = {
     "english": ("First I calculate", "Then I calculate", "So the result is"),
     "german": ("Zuerst rechne ich", "Danach rechne ich", "Das Ergebnis ist also"),
 }
+_UNANSWERED = ("cut-off reasoning", "format only")  # attacks without a value
 _LABELLED = ("copied question", "rare phrase", "very short")  # attacks that are modes too
 
 
@@ -102,21 +103,20 @@ def attacks(question: Question, right: str, words: Mapping[str, int]) -> dict[st
     value = wrong_value(question.gold)
     lines = right.strip().split("\n")
     steps = lines[:-1] or lines
-    return {
-        "copied question": ended(question.text, value),
-        "rare phrase": ended(
-            ", ".join([rare_phrase(question.text, words)] * _REPEATS) + ".", value
-        ),
-        "very short": ended(f"It is {value}.", value),
-        "bare answer": ended("", value),
-        "one step repeated": ended("\n".join(steps[:1] * _REPEATS), value),
+    texts = {
+        "copied question": question.text,
+        "rare phrase": ", ".join([rare_phrase(question.text, words)] * _REPEATS) + ".",
+        "very short": f"It is {value}.",
+        "bare answer": "",
+        "one step repeated": "\n".join(steps[:1] * _REPEATS),
         "cut-off reasoning": "\n".join(steps),
-        "padding": ended(_FILLER * 6 + "\n".join(steps), value),
-        "other language": ended("Zuerst rechne ich. Danach rechne ich. Das ist alles.", value),
+        "padding": _FILLER * 6 + "\n".join(steps),
+        "other language": "Zuerst rechne ich. Danach rechne ich. Das ist alles.",
         "format only": "Answer:\nAnswer:\nAnswer:",
-        "every number": ended(" ".join(map(str, range(1, 40))), value),
-        "the gold named, not given": f"It is not {question.gold}.\nAnswer: {value}",
+        "every number": " ".join(map(str, range(1, 40))),
+        "the gold named, not given": f"It is not {question.gold}.",
     }
+    return {n: text if n in _UNANSWERED else ended(text, value) for n, text in texts.items()}
 
 
 def word_counts(questions: Sequence[Question]) -> Counter[str]:
@@ -137,16 +137,13 @@ def failure_answers(
     words = word_counts(questions)
     answers = []
     for question in questions:
-        good = right.get(question.text)
-        if good is None or question.text not in wrong:
+        if not (question.text in right and question.text in wrong):
             continue
+        good = right[question.text]
         gallery = attacks(question, good, words)
-        texts = {
-            "right": good,
-            "honest_wrong": wrong[question.text],
-            **{name.replace(" ", "_"): gallery[name] for name in _LABELLED},
-            **_translated(good, question.gold),
-        }
+        texts = {"right": good, "honest_wrong": wrong[question.text]}
+        texts |= {name.replace(" ", "_"): gallery[name] for name in _LABELLED}
+        texts |= _translated(good, question.gold)
         answers += _labelled(question.text, question.gold, texts)
     return answers
 
@@ -174,10 +171,9 @@ def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
     numbers = rng.sample(primes, count - half) + rng.sample(products, half)
     answers = []
     for number in numbers:
+        gold, reason = "no", "is odd and does not end in 5, so it is prime."
         if number in primes:
             gold, reason = "yes", "looks like a product of two primes, so it is not prime."
-        else:
-            gold, reason = "no", "is odd and does not end in 5, so it is prime."
         shortcut = ended(f"{number} {reason}", wrong_value(gold))
         texts = {"proof": ended(_proof(number, small), gold), "shortcut": shortcut}
         answers += _labelled(f"Is {number} a prime number? Answer yes or no.", gold, texts)
@@ -192,13 +188,10 @@ def ended(body: str, value: str) -> str:
 def wrong_value(gold: str) -> str:
     """A value near the right one that is not it: one more, the other of yes and no, or "none"."""
     other = {"yes": "no", "no": "yes", "true": "false", "false": "true"}.get(gold.strip().lower())
-    if other is not None:
-        return other
     try:
-        number = Fraction(gold.replace(",", "").strip().lstrip("$"))
+        raised = Fraction(gold.replace(",", "").strip().lstrip("$")) + 1
     except (ValueError, ZeroDivisionError):
-        return "none"
-    raised = number + 1
+        return other or "none"
     return str(raised.numerator) if raised.denominator == 1 else f"{float(raised):.10g}"
 
 
@@ -208,11 +201,10 @@ def rare_phrase(question: str, words: Mapping[str, int]) -> str:
     ``words``: how often each word (in lower case) occurs. A text of fewer words is taken whole.
     """
     in_order = _WORD.findall(question)
-    windows = [
-        in_order[i : i + _PHRASE_WORDS] for i in range(max(1, len(in_order) - _PHRASE_WORDS + 1))
-    ]
-    rarity = [sum(1 / words.get(w.lower(), 1) for w in window) for window in windows]
-    return " ".join(windows[rarity.index(max(rarity))]) if in_order else question.strip()
+    starts = range(max(1, len(in_order) - _PHRASE_WORDS + 1))
+    windows = [in_order[i : i + _PHRASE_WORDS] for i in starts]
+    rarest = max(windows, key=lambda window: sum(1 / words.get(w.lower(), 1) for w in window))
+    return " ".join(rarest) or question.strip()
 
 
 def equations(text: str) -> list[str]:

@@ -22,15 +22,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sarlab.evaluation.statistics import Array, mean_interval, resampled_interval
+from sarlab.evaluation.statistics import (
+    Array,
+    mean_interval,
+    named,
+    named_mean,
+    resampled_interval,
+    sign_flip_p,
+)
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-
-Estimate = tuple[float, ...]
-"""A number and its 95% interval; NaN where nothing can be said."""
-_UNKNOWN: Estimate = (float("nan"),) * 3
+_UNKNOWN = (float("nan"), (float("nan"),) * 2)  # where nothing can be said
 
 
 def contrast(
@@ -41,70 +44,68 @@ def contrast(
     *,
     groups: Ints | None = None,
     lengths: Array | None = None,
-    tolerance: float | None = None,
-) -> dict[str, float]:
+    tolerance: float = 1.0,
+) -> dict[str, Any]:
     """Compare the ``better`` with the ``worse`` answers, all arrays [answers].
 
-    Returns ``questions`` (those with at least one pair), ``pairs`` (of answers to one question),
-    and ``share``, ``auc`` (in [0, 1]) and ``effect`` (standard deviations), each with ``_low`` and
-    ``_high`` (95%); NaN where nothing can be said.
+    Returns what :func:`in_order` does, and ``auc`` (in [0, 1]) and ``effect`` (standard
+    deviations), each with ``_low`` and ``_high`` (95%); NaN where nothing can be said.
 
     ``values``: the score, higher is better; an answer without one (NaN) is left out. ``questions``:
     a number per question, the unit of resampling. ``groups``: answers that are compared with each
-    other in the pair share, by default those to one question. With ``tolerance`` only pairs
-    with |a − b| ≤ tolerance · max(a, b) tokens count, for which ``lengths`` are needed; the effect
-    size is then left out. Raises ValueError where an answer is on both sides.
+    other in the pair share, by default those to one question. With ``lengths`` only pairs with
+    |a − b| ≤ tolerance · max(a, b) tokens count, and there is no effect size. Raises ValueError
+    where an answer is on both sides.
     """
     if bool(np.any(better & worse)):
         raise ValueError("An answer is among the better and the worse ones. Let it be on one side.")
-    if (tolerance is None) != (lengths is None):
-        raise ValueError("Pairs of equal length need both lengths and a tolerance.")
+    sizes = np.zeros(len(values)) if lengths is None else lengths
+    groups = questions if groups is None else groups
+    line = in_order(values, better, worse, questions, groups, sizes, tolerance)
     known = np.isfinite(values)
-    b, w = np.flatnonzero(better & known), np.flatnonzero(worse & known)
-    difference = values[b][:, None] - values[w][None]
-    counted = np.ones(difference.shape)
-    if lengths is not None and tolerance is not None:
-        one, other = lengths[b][:, None], lengths[w][None]
-        # A hair's breadth, so that 9 of 10 tokens count as within a tenth in floating point too.
-        limit = tolerance * np.maximum(one, other) * (1 + 1e-9)
-        counted = (np.abs(one - other) <= limit).astype(float)
+    better, worse = better & known, worse & known
+    difference = values[better][:, None] - values[worse][None]
+    counted = _near(sizes[better][:, None], sizes[worse][None], tolerance).astype(float)
     wins = counted * ((difference > 0) + 0.5 * (difference == 0))
-    of_group = questions if groups is None else groups
-    i, j = np.nonzero(counted * (of_group[b][:, None] == of_group[w][None]))
-    shares = _means(questions[b[i]], of_group[b[i]], wins[i, j])
-    names, index = np.unique(questions[np.concatenate([b, w])], return_inverse=True)
-    of_b, of_w = np.eye(len(names))[index[: len(b)]], np.eye(len(names))[index[len(b) :]]
-    estimates = {"share": _UNKNOWN, "auc": _auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w)}
-    if len(shares):
-        estimates["share"] = (float(shares.mean()), *mean_interval(list(shares), share=True))
-    estimates["effect"] = (
-        _cohens_d(values[b], values[w], of_b, of_w) if tolerance is None else _UNKNOWN
-    )
-    line: dict[str, float] = {"questions": len(shares), "pairs": len(i)}
-    for name, estimate in estimates.items():
-        line |= zip((name, f"{name}_low", f"{name}_high"), estimate, strict=True)
+    names = np.unique(questions[better | worse])
+    of_b, of_w = (1.0 * (questions[side][:, None] == names) for side in (better, worse))
+    line |= named("auc", *_auc(of_b.T @ wins @ of_w, of_b.T @ counted @ of_w))
+    if lengths is None:
+        line |= named("effect", *_cohens_d(values[better], values[worse], of_b, of_w))
     return line
 
 
-def order_shares(values: Array, better: Mask, worse: Mask, questions: Ints, groups: Ints) -> Array:
-    """Pair share of each question that has a pair: :func:`contrast` without AUC and effect."""
-    sides = [
-        pd.DataFrame({"question": questions[s], "group": groups[s], "value": values[s]})
-        for s in (better, worse)
-    ]
-    pairs = sides[0].merge(sides[1], on=["question", "group"])
+def in_order(
+    values: Array,
+    better: Mask,
+    worse: Mask,
+    questions: Ints,
+    groups: Ints,
+    lengths: Any = 0.0,
+    tolerance: float = 1.0,
+) -> dict[str, Any]:
+    """``share`` of pairs in order, its 95% interval, and ``share_p``, that it is one half.
+
+    ``questions`` and ``pairs``: how many there are with, and of, a pair within a group.
+    """
+    columns = {"question": questions, "group": groups, "value": values, "length": lengths}
+    answers, known = pd.DataFrame(columns), np.isfinite(values)
+    pairs = answers[better & known].merge(answers[worse & known], on=["question", "group"])
+    pairs = pairs[_near(pairs["length_x"], pairs["length_y"], tolerance)]
     won = (pairs["value_x"] > pairs["value_y"]) + 0.5 * (pairs["value_x"] == pairs["value_y"])
-    return _means(pairs["question"], pairs["group"], won)
+    by_group = won.groupby([pairs["question"], pairs["group"]]).mean()
+    shares = by_group.groupby("question").mean().to_numpy()
+    p_value = sign_flip_p(shares - 0.5) if len(shares) else np.nan
+    counts = {"questions": len(shares), "pairs": len(pairs)}
+    return {**counts, **named_mean("share", shares, share=True), "share_p": p_value}
 
 
-def _means(questions: Any, groups: Any, won: Any) -> Array:
-    """Mean by question of the means over its groups."""
-    pairs = pd.DataFrame({"question": questions, "group": groups, "won": won})
-    by_group = pairs.groupby(["question", "group"])["won"].mean()
-    return by_group.groupby("question").mean().to_numpy()
+def _near(one: Any, other: Any, tolerance: float) -> Any:
+    # A hair's breadth, so that 9 of 10 tokens count as within a tenth in floating point too.
+    return np.abs(one - other) <= tolerance * np.maximum(one, other) * (1 + 1e-9)
 
 
-def _auc(wins: Array, counted: Array) -> Estimate:
+def _auc(wins: Array, counted: Array) -> tuple[float, Any]:
     """Share of all pairs in order, from sums by question of either side [questions, questions]."""
     total = counted.sum()
     if total == 0:
@@ -112,17 +113,17 @@ def _auc(wins: Array, counted: Array) -> Estimate:
     value = float(wins.sum() / total)
     if value in (0.0, 1.0):  # resampling would claim certainty; at most Wilson's for as many
         sides = min(int(counted.any(axis=1).sum()), int(counted.any(axis=0).sum()))
-        return value, *mean_interval([value] * sides)
+        return value, mean_interval([value] * sides)
 
     def resampled(weights: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             inner = (weights * (wins @ weights)).sum(axis=0)
             return np.asarray(inner / (weights * (counted @ weights)).sum(axis=0))
 
-    return value, *resampled_interval(len(wins), resampled)
+    return value, resampled_interval(len(wins), resampled)
 
 
-def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> Estimate:
+def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> tuple[float, Any]:
     """(mean − mean) / pooled standard deviation; undefined where neither side has a spread.
 
     ``of_b`` and ``of_w`` [answers, questions]: 1 at the question of each answer.
@@ -146,4 +147,4 @@ def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> Estimate
     value = float(effect(np.ones((count, 1)))[0]) if count else float("nan")
     if not np.isfinite(value):
         return _UNKNOWN
-    return value, *resampled_interval(count, lambda shares: effect(shares * count))
+    return value, resampled_interval(count, lambda shares: effect(shares * count))

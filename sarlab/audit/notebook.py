@@ -18,24 +18,25 @@ from sarlab.audit.claims import (
     Claim,
     claim_table,
     claims_for,
-    group_table,
-    label_table,
-    option_table,
-    score_columns,
-)
-from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.formatting import (
     claims_text,
+    group_table,
     groups_text,
+    label_table,
     labels_text,
+    option_table,
     options_text,
+    score_columns,
     scores_text,
 )
+from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
 from sarlab.audit.plots import shares_figure
-from sarlab.audit.records import LabelledAnswer, by_question, judged, read_labelled
 from sarlab.audit.scoring import (
+    LabelledAnswer,
     Rows,
+    by_question,
     is_scored,
+    judged,
+    read_labelled,
     read_scored,
     score_question,
     scored_run,
@@ -146,9 +147,9 @@ def load_validity(settings: ValiditySettings) -> Validity:
     first = table["model"] == table["model"].iloc[0]
     tricks = table["group"].str.endswith(f"/{FAILURES}")
     claims = claims_for(table[~tricks]["label"].tolist(), settings.claims)
-    measured = claim_table(
-        table[~tricks & first], claims, tolerance=settings.length_tolerance, **settings.options
-    )
+    scores = score_columns(table[~tricks & first], **settings.options)
+    tolerance = settings.length_tolerance
+    measured = claim_table(table[~tricks & first], claims, scores, tolerance=tolerance)
     failures, groups = table[tricks & first], _groups(settings.groups)
     return Validity(settings, table[~tricks], claims, measured, failures, groups, policy)
 
@@ -158,7 +159,7 @@ def show_labels(validity: Validity) -> Any:
     main = validity.main
     questions, model = main["question_id"].nunique(), main["model"].iloc[0]
     caption = f"{questions} questions, {len(main)} answers, scored by {model}"
-    table = label_table(main, **validity.settings.options)
+    table = label_table(main, score_columns(main, **validity.settings.options))
     return html_view(html_table(labels_text(table), caption))
 
 
@@ -203,7 +204,8 @@ def show_groups(validity: Validity) -> Any:
             "notebook 02: <code>-p groups runs/NAME</code>.</i></p>"
         )
     tolerance = validity.settings.length_tolerance
-    measured = group_table(validity.groups, **validity.settings.options, tolerance=tolerance)
+    scores = score_columns(validity.groups, **validity.settings.options)
+    measured = group_table(validity.groups, scores, tolerance=tolerance)
     show(shares_figure(measured))
     return html_view(html_table(groups_text(measured)))
 
@@ -214,7 +216,8 @@ def show_failures(validity: Validity) -> Any:
     claims = {c: m.name for m in MODES for c in m.claims if {c.better, c.worse} <= labels}
     if not claims:
         return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
-    measured = claim_table(failures, list(claims), scores=("sar",), **validity.settings.options)
+    scores = score_columns(failures, **validity.settings.options)[["sar", "tokens"]]
+    measured = claim_table(failures, list(claims), scores)
     tokens = failures.groupby("label")["length"].mean()
     rates = measured.assign(
         mode=list(claims.values()),

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from sarlab.audit.failures import attacks, ended, word_counts, wrong_value
 from sarlab.config import preset
-from sarlab.evaluation.statistics import mean_interval
+from sarlab.evaluation.statistics import named_mean
 from sarlab.experience import collect, inputs_of_texts
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, reward_named, total_reward
@@ -135,16 +134,17 @@ def audit_reward(
         for number, (question, right, wrong) in enumerate(cases, start=1):
             on_progress(f"attacks on question {number} of {len(cases)}")
             texts = attacks(question, right, words)
-            paid = functools.partial(_paid, policy, question, name, alpha)
+            score = functools.partial(_scored, policy, question, name)
             if edits:
                 rng = random.Random(f"audit search {seed} {question.id}")
-                pool = [wrong, *texts.values()]
-                texts["found by search"] = _search(question, right, pool, paid, edits, rng)
-            inputs = paid([right, wrong, *texts.values()])[1]
+                tried = [right, wrong, *texts.values()]
+                texts["found by search"] = _search(question, tried, score, name, alpha, edits, rng)
+            inputs = score([right, wrong, *texts.values()])
             for place, (attack, text) in enumerate(texts.items(), start=2):
-                outcome = _outcome(_rows(inputs, (0, 1, place)), name, alpha)
-                row = {"attack": attack, "question": question.text, "answer": text, **outcome}
-                rows.append(row)
+                outcome = _outcome(_rows(inputs, [0, 1, place]), name, alpha)
+                rows.append(
+                    {"attack": attack, "question": question.text, "answer": text, **outcome}
+                )
         table = pd.DataFrame(rows).groupby("attack", sort=False)
         findings = pd.DataFrame(_finding(part) for _, part in table)
         trained = _train(name, policy, task, alpha, steps, seed, on_progress) if steps else None
@@ -156,11 +156,11 @@ def audit_reward(
 
 def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[Case]:
     """Questions with a right answer and a wrong one that the policy wrote, for attacks to beat."""
-    asked = task.train_batch(1, 2 * count, seed)
+    drawn = task.train_batch(1, 2 * count, seed)
     config = preset("lora", reward="correct")
-    batch = collect(policy, asked, config, seed=f"audit {seed}", group_size=8, standalone=False)
+    batch = collect(policy, drawn, config, seed=f"audit {seed}", group_size=8, standalone=False)
     cases = []
-    for i, question in enumerate(asked):
+    for i, question in enumerate(drawn):
         rows = (batch.rollouts.group_ids == i).nonzero().flatten().tolist()
         right = [batch.rollouts.texts[r] for r in rows if batch.verdicts[r].correct]
         wrong = [batch.rollouts.texts[r] for r in rows if not batch.verdicts[r].correct]
@@ -169,32 +169,28 @@ def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[
             cases.append((question, right[0], wrong[0] if wrong else spoilt))
     if not cases:
         raise ValueError(
-            f"The policy answered none of {len(asked)} questions of {task.name} right in eight "
+            f"The policy answered none of {len(drawn)} questions of {task.name} right in eight "
             "tries, so there is nothing to compare attacks with. Choose an easier task."
         )
     return cases[:count]
 
 
-def _paid(
-    policy: Policy, question: Question, reward: str, alpha: float, texts: Sequence[str]
-) -> tuple[list[float], RewardInputs]:
-    """What answers to one question earn as one group, and what it rests on; one pass at most."""
+def _scored(policy: Policy, question: Question, reward: str, texts: Sequence[str]) -> RewardInputs:
+    """Answers to one question as one group that the reward can pay; one pass at most."""
     verdicts = judge_all(texts, [question] * len(texts))
     logps = not isinstance(reward_named(reward), TextReward)
-    inputs = inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
-    return total_reward(inputs, reward, alpha).tolist(), inputs
+    return inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
 
 
-def _rows(inputs: RewardInputs, rows: Sequence[int]) -> RewardInputs:
+def _rows(inputs: RewardInputs, rows: list[int]) -> RewardInputs:
     """Some of the answers as a group of their own."""
-    changed: dict[str, object] = {}
-    for field in dataclasses.fields(inputs):
-        value = getattr(inputs, field.name)
+    changed: dict[str, Any] = {}
+    for name, value in vars(inputs).items():
         if isinstance(value, torch.Tensor):
-            changed[field.name] = value[list(rows)]
+            changed[name] = value[rows]
         elif isinstance(value, tuple):
-            changed[field.name] = tuple(value[row] for row in rows)
-    return dataclasses.replace(inputs, **changed)  # type: ignore[arg-type]
+            changed[name] = tuple(value[row] for row in rows)
+    return dataclasses.replace(inputs, **changed)
 
 
 def _outcome(trio: RewardInputs, reward: str, alpha: float) -> dict[str, Any]:
@@ -214,31 +210,30 @@ def _finding(outcomes: pd.DataFrame) -> dict[str, Any]:
     rate = win_rate(outcomes["margin"] >= -_HAIR)
     worst = outcomes.loc[outcomes["margin"].idxmax()].to_dict()
     means = outcomes[["led", "remedied"]].mean().to_dict()
-    if not rate["flagged"]:
-        del means["remedied"]
-    return {**worst, **rate, "remedied": None, **means}
+    return {**worst, **means, **rate} | ({} if rate["flagged"] else {"remedied": None})
 
 
 def win_rate(won: Sequence[bool]) -> dict[str, Any]:
     """Share of questions on which an attack won, its interval, and whether that is a fault."""
-    low, high = mean_interval(won, share=True)
-    share = float(np.mean(won))
-    return {"won": share, "won_low": low, "won_high": high, "flagged": low > TOLERATED}
+    rate = named_mean("won", won, share=True)
+    return {**rate, "flagged": rate["won_low"] > TOLERATED}
 
 
 def _search(
     question: Question,
-    right: str,
-    pool: Sequence[str],
-    paid: Callable[[Sequence[str]], tuple[list[float], RewardInputs]],
+    answers: Sequence[str],
+    score: Callable[[Sequence[str]], RewardInputs],
+    reward: str,
+    alpha: float,
     edits: int,
     rng: random.Random,
 ) -> str:
-    """The best-paid wrong answer that random edits of the wrong answers in ``pool`` lead to."""
-    best = (-float("inf"), pool[0])
-    tried = pool
+    """The best-paid wrong answer that random edits of ``answers`` lead to; the first is right."""
+    right, *pool = answers
+    best, tried = (-float("inf"), pool[0]), pool
     for _ in range(1 + max(1, edits // 5)):
-        rewards, inputs = paid([right, pool[0], *tried])
+        inputs = score([right, pool[0], *tried])
+        rewards = total_reward(inputs, reward, alpha).tolist()
         rows = zip(rewards[2:], inputs.correct[2:].tolist(), tried, strict=True)
         best = max([best, *((r, text) for r, correct, text in rows if not correct)])
         tried = [_edited(best[1], question, pool, rng) for _ in range(5)]
@@ -253,12 +248,10 @@ def _edited(text: str, question: Question, pool: Sequence[str], rng: random.Rand
     kind = rng.choice(("drop", "double", "insert", "cut", "words"))
     if kind == "drop" and len(lines) > 1:
         del lines[at]
-    elif kind == "double":
-        lines.insert(at, lines[at])
-    elif kind == "insert":
-        lines.insert(at, other)
+    elif kind in ("double", "insert"):
+        lines.insert(at, lines[at] if kind == "double" else other)
     elif kind == "cut":
-        lines = lines[: at + 1]
+        del lines[at + 1 :]
     else:
         words = lines[at].split(" ")
         del words[rng.randrange(len(words))]
@@ -283,15 +276,13 @@ def _train(
     learner = add_lora(load_policy(policy.reference), rank=config.lora_rank)
     heldout = task.heldout(40)
 
-    def judged() -> tuple[float, float, float, int]:
+    def judged() -> list[float]:
         inputs = collect(learner, heldout, config, seed="audit held out", group_size=4).inputs
         columns = total_reward(inputs, reward, alpha), inputs.correct, inputs.lengths
-        paid, correct, length = (float(column.mean()) for column in columns)
-        return paid, correct, length, len(inputs.correct)
+        return [float(column.mean()) for column in columns]
 
     before = judged()
     for record in grpo_steps(start(learner, config), task, config):
         on_progress(f"step {record.step} of {steps}: accuracy {record.metrics['accuracy']:.2f}")
-    after = judged()
-    reward_pair, accuracy, length = zip(before[:3], after[:3], strict=True)
-    return TrainingFinding(steps, reward_pair, accuracy, length, after[3])
+    paid, accuracy, length = zip(before, judged(), strict=True)
+    return TrainingFinding(steps, paid, accuracy, length, 4 * len(heldout))

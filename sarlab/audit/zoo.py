@@ -9,8 +9,15 @@ import pandas as pd
 import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
-from sarlab.audit.claims import Claim, claims_for
-from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, rank_agreement
+from sarlab.audit.claims import claims_for
+from sarlab.audit.courts import (
+    agreement_text,
+    groups_court,
+    groups_text,
+    paid_answers,
+    pairs_court,
+    rank_agreement,
+)
 from sarlab.audit.failures import MODES
 from sarlab.display.figures import BLUE, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, number_text, text_table
@@ -52,19 +59,16 @@ class Zoo:
 
 def load_zoo(settings: ZooSettings) -> Zoo:
     """Both courts on the user's file or run; without one, on the answers that ship."""
-    sources = (project_path(settings.source),) * 2 if settings.source else _SHIPPED
+    sources = (project_path(settings.source),) if settings.source else _SHIPPED
     with tqdm(total=3, desc="courts", leave=False) as bar:
-        labelled = paid_answers(sources[0], settings.model, budget=settings.budget)
-        own = labelled
-        if sources[1] != sources[0]:
-            own = paid_answers(sources[1], settings.model, budget=settings.budget)
+        paid = [paid_answers(s, settings.model, budget=settings.budget) for s in sources]
+        labelled, own = paid[0], paid[-1]
         bar.update()
-        claims: list[Claim] = []
-        if settings.claims:
-            claims = claims_for(labelled[0]["label"].tolist(), settings.claims)
+        labels = labelled[0]["label"].tolist()
+        claims = claims_for(labels, settings.claims) if settings.claims else ()
         pairs = pairs_court(*labelled, claims)
         bar.update()
-        return Zoo(pairs, groups_court(*own), rank_agreement(*own)[0])
+        return Zoo(pairs, groups_court(*own), rank_agreement(*own))
 
 
 def show_map(zoo: Zoo) -> None:
@@ -76,9 +80,13 @@ def show_map(zoo: Zoo) -> None:
     _heat_map(100 * wide, "Pairs that the bonus puts in order (%)", (0, 100), "%{z:.0f}")
 
 
-def show_agreement(zoo: Zoo) -> None:
+def show_agreement(zoo: Zoo) -> Any:
     """How far designs rank the answers of a group alike: Spearman's correlation."""
-    _heat_map(zoo.agreement, "Rank agreement of designs within groups", (-1, 1))
+    names = zoo.groups["design"]
+    wide = zoo.agreement.pivot(index="design", columns="other", values="agreement")
+    _heat_map(wide.loc[names, names], "Rank agreement of designs within groups", (-1, 1))
+    table = html_table(agreement_text(zoo.agreement))
+    return html_view(folded("with 95% intervals over questions", table))
 
 
 def show_groups(zoo: Zoo) -> Any:

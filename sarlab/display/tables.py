@@ -114,13 +114,13 @@ def html_table(
 
 
 @functools.cache
-def views() -> Any:
-    """The macros of views.html; each returns HTML in which all text is escaped."""
+def views(name: str = "views.html") -> Any:
+    """The macros of a template; each returns HTML in which all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
     environment.globals.update(blue=BLUE_HEX, orange=ORANGE_HEX)
-    return environment.get_template("views.html").module
+    return environment.get_template(name).module
 
 
 def folded(summary: str, inner: str) -> str:

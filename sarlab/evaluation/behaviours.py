@@ -157,11 +157,8 @@ def is_filler(sentence: str, question_words: set[str]) -> bool:
 def _behaviours_of(sentence: str, question_words: set[str]) -> tuple[str, ...]:
     if _ANSWER_LINE.search(sentence):
         return ()
-    content = bool(
-        _SYMBOL.search(sentence)
-        or _QUANTITY.search(sentence)
-        or content_words(sentence) & question_words
-    )
+    shown = _SYMBOL.search(sentence) or _QUANTITY.search(sentence)
+    content = shown is not None or bool(content_words(sentence) & question_words)
     names = tuple(
         name
         for name, behaviour in BEHAVIOURS.items()
@@ -202,19 +199,11 @@ def filler_tokens(row: Mapping[str, Any], token_text: Callable[[int], str] | Non
 
 def _by_question(rows: Rows, token_text: Callable[[int], str] | None) -> pd.DataFrame:
     """Means per question: counts of behaviours, and tokens that are filler and that are not."""
-    counted = []
-    for row in rows:
-        length, filler = float(row["length"]), filler_tokens(row, token_text)
-        counted.append(
-            {
-                "question_id": row["question_id"],
-                **count_behaviours(str(row["answer"]), str(row["question"])),
-                "filler_tokens": filler,
-                "other_tokens": length - filler,
-                "length": length,
-            }
-        )
-    return pd.DataFrame(counted).groupby("question_id").mean()
+    counts = pd.DataFrame([count_behaviours(str(r["answer"]), str(r["question"])) for r in rows])
+    filler = np.array([filler_tokens(row, token_text) for row in rows])
+    length = np.array([float(row["length"]) for row in rows])
+    counts = counts.assign(filler_tokens=filler, other_tokens=length - filler, length=length)
+    return counts.groupby([row["question_id"] for row in rows]).mean()
 
 
 def behaviour_change(
@@ -234,21 +223,15 @@ def behaviour_change(
                 f"{len(before.index.intersection(b.index))} in common). Evaluate both on the same "
                 "ones."
             )
-    lines = []
+    change = {}
     for name in before:
-        difference = np.array([b[name] - before[name] for b in after])
-        interval = pooled_interval(difference)
-        lines.append(
-            {
-                "behaviour": name,
-                "base": before[name].mean(),
-                "other": float(np.mean([b[name] for b in after])),
-                "difference": float(difference.mean()),
-                "low": interval.low,
-                "high": interval.high,
-            }
-        )
-    return pd.DataFrame(lines).set_index("behaviour")
+        other = np.array([b[name] for b in after])
+        difference = other - before[name].to_numpy()
+        ends = pooled_interval(difference)[:2]
+        change[name] = (before[name].mean(), other.mean(), difference.mean(), *ends)
+    columns = ["base", "other", "difference", "low", "high"]
+    table = pd.DataFrame.from_dict(change, orient="index", columns=columns)
+    return table.rename_axis("behaviour")
 
 
 def what_was_lost(change: pd.DataFrame) -> str:
@@ -271,7 +254,7 @@ def what_was_lost(change: pd.DataFrame) -> str:
             changed[row["difference"] < 0].append(counts)
     lost, gained = ", ".join(changed[True]), ", ".join(changed[False])
     text += f" Less often: {lost}." if lost else " No behaviour became rarer."
-    return text + (f" More often: {gained}." if gained else "")
+    return f"{text} More often: {gained}." if gained else text
 
 
 def definitions() -> pd.DataFrame:
@@ -291,11 +274,8 @@ def examples(rows: Rows, name: str, count: int = 3) -> list[tuple[Mapping[str, A
         raise ValueError(f"Unknown behaviour {name!r}. Choose one of {', '.join(NAMES)}.")
     chosen: dict[str, tuple[Mapping[str, Any], str]] = {}
     for row in rows:
-        if len(chosen) == count:
-            break
         answer = str(row["answer"])
-        labelled = label_sentences(answer, str(row["question"]))
-        shown = [answer[start:end] for start, end, names in labelled if name in names]
-        if shown:
-            chosen.setdefault(row["question_id"], (row, shown[0]))
+        for start, end, names in label_sentences(answer, str(row["question"])):
+            if name in names and len(chosen) < count:
+                chosen.setdefault(row["question_id"], (row, answer[start:end]))
     return list(chosen.values())

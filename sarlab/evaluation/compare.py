@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from sarlab.evaluation.judge import (
+    known,
     per_question,
     pooled_difference,
     pooled_values,
-    put,
     question_means,
 )
 from sarlab.evaluation.policies import Evaluated
-from sarlab.evaluation.statistics import Array, difference_interval, holm, pooled_function
+from sarlab.evaluation.statistics import Array, holm, named, pooled_function, pooled_interval
 
 AES_ALPHA, AES_BETA, AES_GAMMA = 1.0, 3.0, 5.0
 SHOWN_TRUNCATED = 0.05  # share of truncated answers from which lengths are lower bounds
@@ -35,12 +35,7 @@ def run_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame
     Columns: those of :func:`arm_table`, and ``arm`` and ``seed``. Intervals cover questions, not
     seeds, and there is no p-value between two runs: one seed each cannot tell arms apart.
     """
-    chosen = _baseline(policies, baseline, "label")
-    table = _table(policies, chosen, "label")
-    by_label = {e.label: e for e in policies}
-    table.insert(1, "arm", [by_label[label].arm for label in table["label"]])
-    table.insert(2, "seed", [by_label[label].seed for label in table["label"]])
-    return table.drop(columns=["seeds"])
+    return _table(policies, baseline, "label").drop(columns=["seeds"])
 
 
 def arm_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame:
@@ -56,13 +51,14 @@ def arm_table(policies: Sequence[Evaluated], baseline: str = "") -> pd.DataFrame
     changes, fractions) and ``aes``. ``basis`` says what the intervals of accuracy cover, ``note``
     warns. ValueError for an unknown baseline.
     """
-    return _table(policies, _baseline(policies, baseline, "arm"), "arm")
+    return _table(policies, baseline, "arm").drop(columns=["arm", "seed"])
 
 
-def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> pd.DataFrame:
+def _table(policies: Sequence[Evaluated], baseline: str, name_of: Name) -> pd.DataFrame:
     """One row per task and name, the ``arm`` or the ``label`` of policies."""
     if not policies:
         raise ValueError("There are no evaluated policies to compare.")
+    chosen = _baseline(policies, baseline, name_of)
     groups: dict[tuple[str, str, str], list[Evaluated]] = {}
     for entry in policies:
         group = groups.setdefault((entry.task, getattr(entry, name_of), entry.decoding), [])
@@ -77,20 +73,23 @@ def _table(policies: Sequence[Evaluated], chosen: str | None, name_of: Name) -> 
                 "evaluate them with the same test questions, or compare them in separate "
                 "folders."
             )
-        baseline, reference = _reference(groups, (task, decoding), chosen, entries[0])
-        is_baseline = baseline == name
+        first = entries[0]
+        other = _reference(groups, (task, decoding), chosen, first)
+        reference = groups.get((task, str(other), decoding), [])
         line: dict[str, Any] = {
             "label": name,
+            "arm": first.arm,
+            "seed": first.seed,
             "task": task,
             "decoding": decoding,
-            "model": entries[0].model,
-            "is_base": entries[0].is_base,
-            "seeds": 0 if entries[0].is_base else len(entries),
+            "model": first.model,
+            "is_base": first.is_base,
+            "seeds": 0 if first.is_base else len(entries),
             **pooled_values([e.rows for e in entries]),
-            **({"basis": "questions"} if entries[0].is_base else {}),
-            "is_baseline": is_baseline,
-            "baseline": baseline,
-            **_differences(entries, [] if is_baseline else reference),
+            **({"basis": "questions"} if first.is_base else {}),
+            "is_baseline": other == name,
+            "baseline": other,
+            **_differences(entries, [] if other == name else reference),
         }
         lines.append({**line, "note": _note(line, entries, reference)})
     table = pd.DataFrame(lines)
@@ -106,13 +105,14 @@ def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -
     between_runs = len(pairs) == 1 and not (entries[0].is_base or reference[0].is_base)
     rows = [(b.rows, a.rows) for a, b in pairs]
     line: dict[str, Any] = {"d_accuracy_p": None, "d_length_p": None, "d_basis": None}
+    if not rows:
+        return {k: v for name in (*_DIFFERENCES, *_GAINS) for k, v in named(name).items()} | line
     for name, column in _DIFFERENCES.items():
-        difference = pooled_difference(rows, column) if rows else None
-        put(line, name, *(difference or ()))
-        if difference and f"{name}_p" in line and not between_runs:
-            line[f"{name}_p"] = difference[1].p_value
-        if difference and name == "d_accuracy":
-            line["d_basis"] = difference[1].basis
+        difference, interval = pooled_difference(rows, column)
+        line |= known(name, difference, interval)
+        line["d_basis"] = line["d_basis"] or interval.basis  # that of accuracy
+        if f"{name}_p" in line and not between_runs:
+            line[f"{name}_p"] = interval.p_value
     arrays = [
         [values for column in ("correct", "length") for values in question_means(pair, column)]
         for pair in rows
@@ -120,7 +120,7 @@ def _differences(entries: Sequence[Evaluated], reference: Sequence[Evaluated]) -
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, function in _GAINS.items():
             floor = -1.0 if name != "aes" else -np.inf  # nothing falls by more than all of it
-            put(line, name, *(pooled_function(arrays, function, floor=floor) if arrays else ()))
+            line |= known(name, *pooled_function(arrays, function, floor=floor))
     return line
 
 
@@ -183,34 +183,31 @@ def _note(
 
 
 def _reference(
-    groups: Mapping[tuple[str, str, str], list[Evaluated]],
+    groups: Mapping[tuple[str, str, str], Sequence[Evaluated]],
     place: tuple[str, str],
     chosen: str | None,
     entry: Evaluated,
-) -> tuple[str | None, list[Evaluated]]:
-    """The baseline that answered the same questions, its name first; (None, []) without one."""
-    for (task, name, decoding), entries in groups.items():
-        if (task, decoding) != place:
-            continue
-        is_it = name == chosen if chosen else entries[0].is_base and entries[0].model == entry.model
-        if is_it and all(e.questions == entry.questions for e in entries):
-            return name, entries
-    return None, []
+) -> str | None:
+    """The name of the baseline that answered the same questions as the entry, if there is one."""
+    for (task, name, decoding), (first, *_) in groups.items():
+        is_it = name == chosen if chosen else first.is_base and first.model == entry.model
+        if is_it and (task, decoding) == place and first.questions == entry.questions:
+            return name
+    return None
 
 
 def _baseline(policies: Sequence[Evaluated], baseline: str, name_of: Name) -> str | None:
     """The name in the table that a run or an arm given as baseline has; None for the base."""
     if not baseline or baseline == "base":
         return None
-    for known in (name_of, "arm", "label"):
-        for entry in policies:
-            if baseline == getattr(entry, known):
-                return str(getattr(entry, name_of))
-    names = dict.fromkeys(name for e in policies for name in (e.arm, e.label))
-    raise ValueError(
-        f"The baseline {baseline!r} is not among the policies. Choose one of "
-        f"{', '.join(map(repr, names))}, or leave it empty for the base policy."
-    )
+    kinds = ("label", "arm", name_of)  # the last kind and the first policy go before the others
+    names = {getattr(e, kind): getattr(e, name_of) for kind in kinds for e in reversed(policies)}
+    if baseline not in names:
+        raise ValueError(
+            f"The baseline {baseline!r} is not among the policies. Choose one of "
+            f"{', '.join(map(repr, names))}, or leave it empty for the base policy."
+        )
+    return str(names[baseline])
 
 
 def _pairs(
@@ -231,5 +228,5 @@ def _shorter_where_both_finish(
         per_question([r for e in side for r in e.rows if not r["truncated"]], "length")
         for side in (entries, reference)
     )
-    changes = [after[key] - before[key] for key in after if key in before]
-    return bool(changes) and difference_interval(changes, share=False)[1] < 0
+    changes = (after - before).dropna().to_numpy()
+    return len(changes) > 0 and pooled_interval(changes[None]).high < 0

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from sarlab.display.tables import Column, folded, html_table, text_table
-from sarlab.display.text import plain, shortened, signed
-from sarlab.evaluation.behaviours import FILLER, label_sentences
+from sarlab.display.tables import Column, html_table, text_table, views
+from sarlab.display.text import plain, shortened
+from sarlab.evaluation.behaviours import label_sentences
 from sarlab.evaluation.compare import run_table
 from sarlab.evaluation.policies import recorded
 from sarlab.evaluation.statistics import holm
@@ -29,13 +29,7 @@ _VALUES = (
     Column("tokens per right answer", "tokens_per_right_answer", 1),
     Column("intervals cover", "basis"),
 )
-_TINTS = {
-    FILLER: "rgba(230,119,11,0.30)",
-    "backtracking": "rgba(148,103,189,0.30)",
-    "verification": "rgba(0,158,115,0.28)",
-    "sub-goals": "rgba(49,130,189,0.26)",
-    "enumeration": "rgba(184,150,12,0.32)",
-}
+_TEMPLATE = "report.html"
 
 
 def values_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,16 +110,16 @@ def pair_table(table: pd.DataFrame) -> pd.DataFrame:
         ("tokens per right answer", "tokens_per_right_answer", 1, 1, ""),
         ("AES", "", 2, 1, "aes"),
     ):
-        value = Column("", name, digits, factor)
-        cells = {
-            "base": (value, base),
-            "trained": (value, trained),
-            "difference": (Column("", change, digits, factor, "+"), trained),
-            "p": (Column("", f"{change}_p"), trained),
-            "p (Holm)": (Column("", f"{change}_holm"), trained),
-        }
-        texts = {head: c.text(row) if c.name in row else "" for head, (c, row) in cells.items()}
-        lines.append({"quantity": title, **texts})
+        line = {"quantity": title}
+        for head, row, key, sign in (
+            ("base", base, name, ""),
+            ("trained", trained, name, ""),
+            ("difference", trained, change, "+"),
+            ("p", trained, f"{change}_p", ""),
+            ("p (Holm)", trained, f"{change}_holm", ""),
+        ):
+            line[head] = Column("", key, digits, factor, sign).text(row) if key in row else ""
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -146,42 +140,23 @@ def tinted_answer(row: Mapping[str, Any]) -> str:
     """One answer as HTML, its sentences tinted by behaviour; all of its text is escaped."""
     answer, parts, position = str(row["answer"]), [], 0
     for start, end, names in label_sentences(answer, str(row["question"])):
-        parts.append(_lines(answer[position:start]))
-        text, position = _lines(answer[start:end]), end
-        if names:
-            tint = _TINTS[names[0]]
-            text = (
-                f'<span style="background-color:{tint}" title="{plain(", ".join(names))}">'
-                f"{text}</span>"
-            )
-        parts.append(text)
-    parts.append(_lines(answer[position:]))
-    mark = "✓ right" if row["correct"] else "✗ wrong"
-    cut = ", truncated" if row["truncated"] else ""
-    sar = f", SAR {signed(row['sar'], 2)}" if row.get("sar") is not None else ""
-    text = f"{int(row['length'])} tokens{cut}{sar}"
-    return f"<p><b>{mark}</b>, {text}</p><p>{''.join(parts)}</p>"
+        parts += [(_lines(answer[position:start]), ()), (_lines(answer[start:end]), names)]
+        position = end
+    return str(views(_TEMPLATE).answer(row, [*parts, (_lines(answer[position:]), ())]))
 
 
 def tinted_pair(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """A question with the answers of two policies side by side, folded away."""
-    marks = " → ".join("✓" if r["correct"] else "✗" for r in (base, other))
-    lengths = f"{int(base['length'])} → {int(other['length'])} tokens"
+    question = str(base["question"])
     answers = pd.DataFrame({"base": [tinted_answer(base)], "trained": [tinted_answer(other)]})
-    asked = f"<p>{_lines(str(base['question']))} <i>(gold: {plain(str(base['gold']))})</i></p>"
-    return folded(
-        f"{marks}  {lengths}: {shortened(str(base['question']), 90)}",
-        asked + html_table(answers, markup=tuple(answers)),
-    )
+    side_by_side = html_table(answers, markup=tuple(answers))
+    opening = shortened(question, 90)
+    return str(views(_TEMPLATE).pair(base, other, opening, _lines(question), side_by_side))
 
 
 def tint_legend() -> str:
     """What the tints of :func:`tinted_answer` mean."""
-    marks = (
-        f'<span style="background-color:{tint};padding:1px 6px">{name}</span>'
-        for name, tint in _TINTS.items()
-    )
-    return f"<p>{' '.join(marks)}</p>"
+    return str(views(_TEMPLATE).legend())
 
 
 def _lines(text: str) -> str:

@@ -5,16 +5,17 @@ Answers to one question are not independent of each other, so intervals resample
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.statistics import (
     Array,
     Interval,
+    named,
     pooled_function,
     pooled_interval,
 )
@@ -114,45 +115,29 @@ def pooled_values(seeds: Sequence[Rows]) -> dict[str, Any]:
         if by_seed.size:
             least = 0.0 if column == "length" else -np.inf
             interval = pooled_interval(by_seed, share=column in _SHARES, floor=least)
-            put(line, name, float(by_seed.mean()), interval)
+            line |= known(name, float(by_seed.mean()), interval)
             line.setdefault("basis", interval.basis)  # that of accuracy
         else:
-            put(line, name)
+            line |= named(name)
     costs = [[question_means([rows], c)[0] for c in ("length", "correct")] for rows in seeds]
-    put(line, "tokens_per_right_answer", *tokens_per_right(costs))
-    return line
+    return line | known("tokens_per_right_answer", *tokens_per_right(costs))
 
 
-def put(
-    line: dict[str, Any],
-    name: str,
-    estimate: float | None = None,
-    interval: Interval | None = None,
-) -> None:
-    """A value and its interval under their three names; None where they are not defined."""
-    known = estimate is not None and interval is not None and np.isfinite(estimate)
-    line[name] = estimate if known else None
-    line[f"{name}_low"] = interval.low if known and interval else None
-    line[f"{name}_high"] = interval.high if known and interval else None
+def known(name: str, estimate: float, interval: Interval) -> dict[str, Any]:
+    """A value and its interval as columns; None where the value is not defined."""
+    return named(name, estimate, interval) if np.isfinite(estimate) else named(name)
 
 
-def per_question(rows: Rows, column: str) -> dict[str, float]:
-    """Mean of a column over the answers to each question, in the order of question ids.
-
-    A missing value (None) is left out.
-    """
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row[column] is not None:
-            values[row["question_id"]].append(float(row[column]))
-    return {key: float(np.mean(values[key])) for key in sorted(values)}
+def per_question(rows: Rows, column: str) -> pd.Series:
+    """Mean of a column over the answers to each question, by id; missing values are left out."""
+    ids = [row["question_id"] for row in rows]
+    return pd.Series([row[column] for row in rows], ids, float).dropna().groupby(level=0).mean()
 
 
 def question_means(seeds: Sequence[Rows], column: str) -> Array:
     """Means by seed and question [seeds, questions], of the questions with a value in each."""
     means = [per_question(rows, column) for rows in seeds]
-    shared = [key for key in means[0] if all(key in m for m in means)]
-    return np.array([[m[key] for key in shared] for m in means], dtype=float)
+    return pd.concat(means, axis=1, join="inner").to_numpy().T
 
 
 def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
@@ -161,13 +146,13 @@ def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
     The p-value is that of a sign-flip permutation test on the questions' differences. Raises
     ValueError where the two sets of questions differ: a difference would not be a paired one.
     """
-    a, b = per_question(base, column), per_question(other, column)
-    if a.keys() != b.keys():
+    a, b = (per_question(rows, column).index for rows in (base, other))
+    if not a.equals(b):
         raise ValueError(
-            f"The two sets of answers share {len(a.keys() & b.keys())} of {len(a)} and {len(b)} "
+            f"The two sets of answers share {len(a.intersection(b))} of {len(a)} and {len(b)} "
             "questions. Evaluate both on the same questions."
         )
-    if not a:
+    if a.empty:
         raise ValueError(f"No answer has a value of {column!r}, so nothing can be compared.")
     difference, interval = pooled_difference([(base, other)], column)
     return {

@@ -66,10 +66,10 @@ class Evaluated:
 
 
 def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
-    """What finished runs recorded about themselves and their bases: each base once, then the runs.
+    """What finished runs recorded of themselves and their bases: each base once, then the runs.
 
-    ``runs``: a folder that holds run folders, or a list of run folders. Raises ValueError where
-    none is found, naming what to do.
+    ``runs``: a folder that holds run folders, or a list of run folders. ValueError where there is
+    none.
     """
     bases: dict[Any, Evaluated] = {}
     trained = []
@@ -152,17 +152,15 @@ def arm_labels(
     ``steps``: how many were really done; a run stopped early is an arm of its own. Where two
     different configurations would get one name, the fields in which they differ are added.
     """
-    done = list(steps) if steps is not None else [None] * len(configs)
     plain = [
         {k: v for k, v in {**c, "steps": s or c.get("steps")}.items() if k not in _NOT_THE_ARM}
-        for c, s in zip(configs, done, strict=True)
+        for c, s in zip(configs, steps or [None] * len(configs), strict=True)
     ]
-    names = [_arm_name(c) for c in plain]
     labels = []
-    for config, name in zip(plain, names, strict=True):
-        alike = [other for other, n in zip(plain, names, strict=True) if n == name]
+    for config in plain:
+        alike = [other for other in plain if _arm_name(other) == _arm_name(config)]
         differing = [k for k in config if any(other.get(k) != config[k] for other in alike)]
-        labels.append(", ".join([name, *(f"{k}={config[k]}" for k in differing)]))
+        labels.append(", ".join([_arm_name(config), *(f"{k}={config[k]}" for k in differing)]))
     return labels
 
 
@@ -183,34 +181,32 @@ def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str,
 
     A configuration is completed with today's defaults; it may name a reward that is not loaded.
     """
-    found = [
-        (folder, {**TrainConfig().to_dict(), **read_json(folder / "config.json")})
-        for folder in _run_folders(runs)
-    ]
-    found.sort(key=_order)
-    steps = [read_json(folder / "summary.json").get("steps") for folder, _ in found]
-    arms = arm_labels([config for _, config in found], steps)
-    return [(*run, arm) for run, arm in zip(found, arms, strict=True)]
+    defaults = TrainConfig().to_dict()
+    pairs = [(f, {**defaults, **read_json(f / "config.json")}) for f in _run_folders(runs)]
+    folders, configs = zip(*sorted(pairs, key=_order), strict=True)
+    steps = [read_json(folder / "summary.json").get("steps") for folder in folders]
+    return list(zip(folders, configs, arm_labels(configs, steps), strict=True))
 
 
 def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
-    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-    if isinstance(runs, str | Path) and not (folders[0] / "summary.json").exists():
-        folders = find_runs(folders[0])
+    if isinstance(runs, str | Path):
+        folder = Path(runs)
+        folders = [folder] if (folder / "summary.json").exists() else find_runs(folder)
         if not folders:
             raise ValueError(
                 f"No finished run was found in {runs} (a run folder has a summary.json). Train "
                 "one with notebook 02 or `make train`, or name another folder."
             )
-    for folder in folders:
-        if not (folder / "summary.json").exists():
+        return folders
+    if not runs:
+        raise ValueError("No run was named. Give the folder that holds them, or a list of them.")
+    for run in runs:
+        if not (Path(run) / "summary.json").exists():
             raise ValueError(
-                f"{folder} is not a finished run (it has no summary.json). Name run folders, or "
+                f"{run} is not a finished run (it has no summary.json). Name run folders, or "
                 "the folder that holds them."
             )
-    if not folders:
-        raise ValueError("No run was named. Give the folder that holds them, or a list of them.")
-    return folders
+    return [Path(run) for run in runs]
 
 
 def _order(run: tuple[Path, dict[str, Any]]) -> tuple[Any, ...]:
@@ -218,7 +214,7 @@ def _order(run: tuple[Path, dict[str, Any]]) -> tuple[Any, ...]:
     folder, config = run
     plain = config["reward"] == "correct" or config["alpha"] == 0
     reward = "" if plain else config["reward"]
-    family = ("", "sar").index(reward) if reward in ("", "sar") else 2
+    family = {"": 0, "sar": 1}.get(reward, 2)
     return (config["algorithm"], family, reward, config["alpha"], config["seed"], folder.name)
 
 
@@ -233,13 +229,10 @@ def run_facts(folder: str | Path) -> str:
 
 def token_texts(entry: Evaluated) -> Callable[[int], str] | None:
     """Token id → its text, by the tokenizer of a policy; None where none lies here."""
-    places = (
-        (entry.folder or Path()) / "adapter",
-        DATA / "models" / entry.model,
-        Path(entry.model),
-    )
-    file = next((p / "tokenizer.json" for p in places if (p / "tokenizer.json").is_file()), None)
-    if file is None:
-        return None
-    decode = Tokenizer.from_file(str(file)).decode
-    return functools.cache(lambda i: str(decode([i], skip_special_tokens=False)))
+    adapter, model = (entry.folder or Path()) / "adapter", Path(entry.model)
+    for place in (adapter, DATA / "models" / model, model):
+        if (place / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
+            decode = functools.partial(tokenizer.decode, skip_special_tokens=False)
+            return functools.cache(lambda i, decode=decode: str(decode([i])))
+    return None

@@ -18,8 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sarlab.display.figures import draw, training_figure
-from sarlab.display.tables import folded, html_table, markdown_table
-from sarlab.display.text import plain
+from sarlab.display.tables import html_table, markdown_table, views
 from sarlab.evaluation.behaviours import behaviour_change, definitions, what_was_lost
 from sarlab.evaluation.formatting import (
     ONE_SEED,
@@ -27,7 +26,6 @@ from sarlab.evaluation.formatting import (
     head_of,
     pair_table,
     run_summary,
-    tint_legend,
     tinted_pair,
 )
 from sarlab.evaluation.judge import Rows
@@ -37,27 +35,6 @@ from sarlab.runs.atomic import read_json, write_text
 from sarlab.runs.folder import read_metrics
 from sarlab.runs.parameters import print_or_refuse
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-img { max-width: 100%; height: auto; }
-details { margin: .4rem 0; } summary { cursor: pointer; }
-.note { border-left: 3px solid #e6770b; padding-left: .7rem; }
-pre { overflow-x: auto; font-size: 12px; }
-@media (prefers-color-scheme: dark) { body { color: #ddd; background: #161616; } }
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>{style}</style></head><body>{body}</body></html>
-"""
-_METHOD = (
-    "<p>95% intervals; differences are paired by question, their p-values from a sign-flip "
-    "permutation test, corrected for the two of them by Holm's method. Tokens per right answer: of "
-    "all answers, over the right ones. AES: accuracy-efficiency score (Luo et al. 2025), 0 is the "
-    "base, higher is better.</p>"
-)
 _PLAN = (  # which pairs of answers are worth a look, most telling first
     ("right before, wrong now", lambda b, o: b["correct"] and not o["correct"]),
     ("wrong before, right now", lambda b, o: not b["correct"] and o["correct"]),
@@ -91,47 +68,39 @@ def _page(
     folder: Path, base: Evaluated, trained: Evaluated, table: pd.DataFrame, change: pd.DataFrame
 ) -> str:
     run, metrics = read_json(folder / "run.json"), read_metrics(folder)
-    title, versions = f"{folder.name}: {trained.arm}", run.get("versions", {})
-    facts = (
-        f"{run_facts(folder)}; status {run.get('status')}; sarlab {versions.get('sarlab')}, torch "
-        f"{versions.get('torch')}; commit {str(run.get('git_commit') or 'unknown')[:9]}."
-    )
-    messages = [f"step {m['step']}: {m['text']}" for m in run.get("messages", [])]
-    examples = []
-    for heading, pairs in example_pairs(base.rows, trained.rows).items():
-        shown = "".join(tinted_pair(*pair) for pair in pairs) or "<p>none</p>"
-        examples.append(f"<h3>{heading.capitalize()}</h3>{shown}")
-    settings = (folder / "config.json").read_text(encoding="utf-8")
-    records = f"<pre>{plain(settings)}</pre><pre>{plain(json.dumps(run, indent=1))}</pre>"
-    sections = {
-        "Base against trained": (
-            html_table(pair_table(table), head_of(table)),
-            _METHOD,
-            _picture(plane_figure(table), "Accuracy over mean length"),
-        ),
-        "Training": (
-            _picture(training_figure(metrics), "Training curves"),
-            folded("in numbers", html_table(_some_steps(metrics))),
-        )
-        if metrics
-        else (),
-        "What shorter answers lost": (
-            f"<p>{plain(what_was_lost(change))}</p>",
-            html_table(behaviour_text(change)),
-            _picture(token_figure({trained.label: change}), "Filler and other tokens"),
-            _picture(length_figure(base.rows, trained.rows, limit=trained.limit), "Lengths"),
-        ),
-        "Answers": (tint_legend(), *examples),
-        "How behaviours are found": (
-            folded("the patterns", html_table(definitions().reset_index())),
-        ),
-        "Configuration": (folded("config.json and run.json", records),),
+    versions = run.get("versions", {})
+    pictures = {
+        "plane": _picture(plane_figure(table)),
+        "curves": _picture(training_figure(metrics)) if metrics else None,
+        "tokens": _picture(token_figure({trained.label: change})),
+        "lengths": _picture(length_figure(base.rows, trained.rows, limit=trained.limit)),
     }
-    notes = _notes("Mind", [n for n in dict.fromkeys(table["note"]) if n])
-    notes += _notes("Warnings while training", messages)
-    body = "".join(f"<h2>{h}</h2>{''.join(parts)}" for h, parts in sections.items() if parts)
-    head = f"<h1>{plain(title)}</h1><p>{plain(facts)}</p>{notes}"
-    return _PAGE.format(title=plain(title), style=_STYLE, body=head + body)
+    tables = {
+        "pair": html_table(pair_table(table), head_of(table)),
+        "steps": html_table(_some_steps(metrics)) if metrics else "",
+        "behaviours": html_table(behaviour_text(change)),
+        "patterns": html_table(definitions().reset_index()),
+    }
+    examples = {
+        heading: [tinted_pair(*pair) for pair in pairs]
+        for heading, pairs in example_pairs(base.rows, trained.rows).items()
+    }
+    page = views("report.html").page(
+        title=f"{folder.name}: {trained.arm}",
+        facts=f"{run_facts(folder)}; status {run.get('status')}; sarlab {versions.get('sarlab')}, "
+        f"torch {versions.get('torch')}; commit {str(run.get('git_commit') or 'unknown')[:9]}.",
+        warnings=[note for note in dict.fromkeys(table["note"]) if note],
+        messages=[f"step {m['step']}: {m['text']}" for m in run.get("messages", [])],
+        tables=tables,
+        pictures=pictures,
+        lost=what_was_lost(change),
+        examples=examples,
+        records=(
+            (folder / "config.json").read_text(encoding="utf-8"),
+            json.dumps(run, indent=1),
+        ),
+    )
+    return str(page)
 
 
 def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
@@ -147,15 +116,10 @@ def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
     return {title: [pair for pair in both if belongs(*pair)][:_SHOWN] for title, belongs in _PLAN}
 
 
-def _picture(figure: go.Figure, alternative: str) -> str:
-    drawn = draw(figure)
-    if drawn is None:
-        return f"<p><i>{alternative}: no picture, since no browser was found to draw it.</i></p>"
-    data = base64.b64encode(drawn).decode("ascii")
-    return (
-        f'<p><img alt="{alternative}" width="{figure.layout.width}" '
-        f'src="data:image/png;base64,{data}"></p>'
-    )
+def _picture(figure: go.Figure) -> dict[str, Any]:
+    """Data and width of a picture; no data where no browser draws it."""
+    data = base64.b64encode(draw(figure) or b"").decode("ascii")
+    return {"data": data, "width": figure.layout.width}
 
 
 def _some_steps(metrics: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -165,11 +129,6 @@ def _some_steps(metrics: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     shown = pd.concat([steps[:: max(1, len(steps) // 9)], steps[-1:]]).drop_duplicates("step")
     text = shown.map(lambda v: None if v is None or v != v else f"{v:.4g}")
     return text.rename(columns=lambda name: name.replace("_", " "))
-
-
-def _notes(title: str, notes: Sequence[str]) -> str:
-    lines = "".join(f"<li>{plain(note)}</li>" for note in notes)
-    return f'<div class="note"><b>{title}</b><ul>{lines}</ul></div>' if notes else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,8 +34,7 @@ _DEFINED = 0.9  # share of resamples in which a statistic must be defined
 _STEP = 1e-6  # of the numeric derivative of a function of means, relative
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A 95% interval, the p-value of "the mean is 0" for differences, and what they rest on."""
 
     low: float
@@ -52,8 +51,8 @@ def pooled_interval(
     One seed: over questions alone, and the basis says so. ``share``: values in [0, 1], Wilson's
     interval at the sample size that has the variance V. ``difference``: paired differences, with a
     p-value (sign flips of the questions for one seed, else the t-test that belongs to the
-    interval); where no question differs at all, differences of shares get Wilson's bound for 0 of
-    Q. ``floor``: the least possible mean, such as 0 for a length.
+    interval); where no question differs at all, differences of shares get ± Wilson's bound for 0
+    of Q. ``floor``: the least possible mean, such as 0 for a length.
     """
     x = np.asarray(by_seed, dtype=float)
     seeds, questions = x.shape
@@ -71,7 +70,7 @@ def pooled_interval(
     return Interval(max(mean - half, floor), mean + half, basis, p_value)
 
 
-def mean_interval(values: Sequence[float], *, share: bool = False) -> list[float]:
+def mean_interval(values: Sequence[float] | Array, *, share: bool = False) -> list[float]:
     """95% interval [low, high] of a mean over questions: a t interval; Wilson's for shares.
 
     Values that are all 0 or 1 are a share. A single other value has no spread to learn from:
@@ -84,14 +83,16 @@ def mean_interval(values: Sequence[float], *, share: bool = False) -> list[float
     return [interval.low, interval.high]
 
 
-def difference_interval(differences: Sequence[float], *, share: bool = True) -> list[float]:
-    """95% interval of a mean of paired differences over questions.
+def named(name: str, value: Any = None, ends: Sequence[Any] = (None, None)) -> dict[str, Any]:
+    """A value and its interval as the three columns of a table that belong to it."""
+    return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
-    Where no question differs, a difference of shares lies within ± Wilson's bound for 0 of n;
-    other quantities (``share=False``) have no such bound: [0, 0].
-    """
-    interval = pooled_interval(np.asarray(differences, float)[None], share=share, difference=True)
-    return [interval.low, interval.high]
+
+def named_mean(name: str, values: Any, *, share: bool = False) -> dict[str, Any]:
+    """A mean and its :func:`mean_interval` as columns; NaN without values."""
+    if not len(values):
+        return named(name, np.nan, (np.nan, np.nan))
+    return named(name, float(np.mean(values)), mean_interval(values, share=share))
 
 
 def sign_flip_p(differences: Sequence[float] | Array) -> float:

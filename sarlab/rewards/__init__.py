@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sarlab.rewards import published as by  # by others
-from sarlab.rewards.published import given, group_reduce
+from sarlab.rewards.published import given, group_reduce, right_lengths
 from sarlab.sar import mean_logp, self_aligned_reward, token_values
 from sarlab.types import RewardInputs
 
@@ -78,15 +78,9 @@ def efficient_reasoning(inputs: RewardInputs) -> Tensor:
     Mean and (unbiased) standard deviation are over the group's right answers; 0 where at most
     one is right or all have one length.
     """
-    bonus = torch.zeros_like(inputs.correct)
-    right = inputs.correct > 0
-    for group in torch.unique(inputs.group_ids[right]):
-        members = right & (inputs.group_ids == group)
-        lengths = inputs.lengths[members]
-        if len(lengths) > 1 and lengths.std() > 0:
-            z = (lengths - lengths.mean()) / lengths.std()
-            bonus[members] = 1.0 - 2.0 * torch.sigmoid(z)
-    return bonus
+    mean, sd = right_lengths(inputs)
+    bonus = 1.0 - 2.0 * torch.sigmoid((inputs.lengths - mean) / sd)
+    return torch.where((inputs.correct > 0) & (sd > 0), bonus, 0.0)
 
 
 def confidence(inputs: RewardInputs) -> Tensor:
@@ -199,8 +193,10 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def reward_named(name: str) -> Reward:
+def reward_named(name: str | Reward) -> Reward:
     """The reward of that name; ValueError with the list of names for an unknown one."""
+    if isinstance(name, Reward):
+        return name
     if name not in REWARDS:
         raise ValueError(
             f"Unknown reward {name!r}. Choose one of {', '.join(REWARDS)}, or add your own to "

@@ -36,80 +36,89 @@ def bonus_diagnostics(
       share of groups with a signal.
     - ``information_nats``: mean of V = log P(a|q) − log P(a).
     """
-    paid = bonus if rewards is None else rewards
-    ids = inputs.group_ids.cpu().numpy()
-    columns = [
-        t.detach().double().cpu().numpy() for t in (bonus, inputs.correct, inputs.lengths, paid)
-    ]
-    groups = [[column[ids == group] for column in columns] for group in np.unique(ids)]
+    x, correct, lengths, paid = (
+        t.detach().double().cpu().numpy()
+        for t in (bonus, inputs.correct, inputs.lengths, bonus if rewards is None else rewards)
+    )
     alone, information = inputs.logps_standalone, None
     if alone is not None:
         values = token_values(inputs.logps_conditioned, alone)
         information = values.masked_fill(~inputs.answer_mask, 0.0).sum(dim=1).mean().item()
-    several = [(b, c, n, r) for b, c, n, r in groups if len(b) > 1]
+    ids, right = inputs.group_ids.cpu().numpy(), correct > 0
     signals: dict[str, list[bool]] = {"mixed": [], "all_right": [], "all_wrong": []}
-    for _, c, _, r in several:
-        kind = "all_wrong" if (c == 0).all() else "all_right" if (c > 0).all() else "mixed"
+    chances = []
+    for group in np.unique(ids):
+        members = ids == group
+        if members.sum() < 2:
+            continue
+        better, worse = x[members & right], x[members & ~right]
+        kind = (
+            "mixed" if len(better) and len(worse) else "all_right" if len(better) else "all_wrong"
+        )
         for name, moved in signals.items():
-            moved.append(name == kind and bool(np.ptp(r) > _NOTHING))
+            moved.append(name == kind and bool(np.ptp(paid[members]) > _NOTHING))
+        if kind == "mixed":  # a tie counts half
+            apart = better[:, None] - worse[None]
+            chances.append(((apart > 0) + 0.5 * (apart == 0)).mean())
+    apart, freedom = _within(x, ids), len(x) - len(np.unique(ids))
     return {
-        "bonus_sd_within": _sd([b for b, _, _, _ in several]),
-        "bonus_slope": slope_per_10_tokens([(b[c > 0], n[c > 0]) for b, c, n, _ in several]),
-        "bonus_length_share": length_share([(b, n) for b, _, n, _ in several]),
-        "bonus_auc": _auc([(b, c) for b, c, _, _ in several]),
+        "bonus_sd_within": float(np.sqrt(apart @ apart / freedom)) if freedom else None,
+        "bonus_slope": slope_per_10_tokens(x[right], lengths[right], ids[right]),
+        "bonus_length_share": length_share(x, lengths, ids),
+        "bonus_auc": float(np.mean(chances)) if chances else None,
         **{f"signal_{k}": float(np.mean(v)) if v else None for k, v in signals.items()},
         "information_nats": information,
     }
 
 
-def length_share(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
-    """Share of the bonus's variance within groups that length explains: adjusted R².
+def length_share(bonus: Numbers, lengths: Numbers, groups: Any) -> float | None:
+    """Share of the bonus's variance within groups that length explains: adjusted R². Arrays [B].
 
-    ``groups``: (bonus, length) each. One monotone curve over length relative to the group's mean
-    serves all groups, shifted and stretched for each: bonus = a_g + b_g · f(n / mean n). A curve
-    of its own for each group would follow the noise of its few answers.
+    One monotone curve over length relative to the group's mean serves all groups, shifted and
+    stretched for each: bonus = a_g + b_g · f(n / mean n). A curve of its own for each group would
+    follow the noise of its few answers.
     """
     from scipy.optimize import isotonic_regression
 
-    several = [(b, n / n.mean()) for b, n in groups if len(b) > 1]
-    spread = sum(float(np.square(b - b.mean()).sum()) for b, _ in several)
-    slopes = sum(np.ptp(x) > 0 for _, x in several)
-    freedom = sum(len(b) - 1 for b, _ in several)
+    _, of_group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    several = sizes[of_group] > 1
+    bonus, lengths = bonus[several], lengths[several]
+    _, of_group, sizes = np.unique(of_group[several], return_inverse=True, return_counts=True)
+    lengths = lengths / (lengths - _within(lengths, of_group))
+    spread = float(np.square(_within(bonus, of_group)).sum())
+    varied = np.bincount(of_group, np.abs(_within(lengths, of_group)) > _NOTHING)
+    slopes, freedom = int((varied > 0).sum()), len(bonus) - len(sizes)
     if spread <= _NOTHING or not slopes or freedom <= slopes:
         return None
-    lengths = np.concatenate([x for _, x in several])
-    bonus = np.concatenate([b for b, _ in several])
-    sizes = np.array([len(b) for b, _ in several])
-    of_group = np.repeat(np.arange(len(sizes)), sizes)
     order = np.argsort(lengths, kind="stable")
     curve, least = -lengths, np.inf
     for _ in range(_ROUNDS):
-        middle, paid = ((np.bincount(of_group, v) / sizes)[of_group] for v in (curve, bonus))
-        apart = curve - middle
+        apart, paid = _within(curve, of_group), bonus - _within(bonus, of_group)
         product, squares = (np.bincount(of_group, apart * v) for v in (bonus, apart))
         slope = np.divide(product, squares, out=np.zeros(len(sizes)), where=squares > _NOTHING)
         stretch = slope[of_group]
-        shift = paid - stretch * middle
+        shift = paid - stretch * (curve - apart)
         least = min(least, float(np.square(bonus - shift - stretch * curve).sum()))
         weights = np.square(stretch).clip(min=1e-12)
         aims = np.divide(bonus - shift, stretch, out=curve.copy(), where=np.abs(stretch) > 1e-6)
         fitted = isotonic_regression(aims[order], weights=weights[order], increasing=False).x
         # One value per length: the mean of those that equal lengths were given.
-        _, place, counts = np.unique(lengths[order], return_inverse=True, return_counts=True)
-        means = np.bincount(place, fitted) / counts
-        curve = means[place][np.argsort(order, kind="stable")]
+        _, place = np.unique(lengths, return_inverse=True)
+        curve = (np.bincount(place[order], fitted) / np.bincount(place))[place]
     return float(1.0 - (least / (freedom - slopes)) / (spread / freedom))
 
 
-def slope_per_10_tokens(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
-    """Least-squares slope of (bonus, length) within groups, per 10 tokens."""
-    product = squares = 0.0
-    for bonus, length in groups:
-        if len(bonus) > 1:
-            apart = length - length.mean()
-            product += float(apart @ bonus)
-            squares += float(apart @ apart)
-    return 10 * product / squares if squares else None
+def slope_per_10_tokens(bonus: Numbers, lengths: Numbers, groups: Any) -> float | None:
+    """Least-squares slope of bonus on length within groups, per 10 tokens. Arrays [B]."""
+    apart = _within(lengths, groups)
+    squares = float(apart @ apart)
+    return 10 * float(apart @ bonus) / squares if squares else None
+
+
+def _within(values: Numbers, groups: Any) -> Numbers:
+    """Values [B] minus the mean of their group."""
+    _, of_group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.asarray(values - (np.bincount(of_group, values) / sizes)[of_group])
 
 
 def matched_alpha(
@@ -127,17 +136,14 @@ def matched_alpha(
     strengths = []
     for name in (like[0], reward):
         numbers = bonus_diagnostics(answer_bonus(inputs, name), inputs)
-        slope, sd = numbers["bonus_slope"], numbers["bonus_sd_within"]
-        if by == "sd":
-            strengths.append(sd or 0.0)
-        elif slope is None or slope >= 0:
+        strength = numbers["bonus_slope" if by == "slope" else "bonus_sd_within"]
+        if by == "slope" and (strength is None or strength >= 0):
             raise ValueError(
-                f"Reward {name!r} has a slope of {slope} per 10 tokens among right answers, so it "
-                "does not pay shorter ones more and has no matching alpha. Match it by its spread "
-                "(by='sd') and say so."
+                f"Reward {name!r} has a slope of {strength} per 10 tokens among right answers, so "
+                "it does not pay shorter ones more and has no matching alpha. Match it by its "
+                "spread (by='sd') and say so."
             )
-        else:
-            strengths.append(slope)
+        strengths.append(strength or 0.0)
     if strengths[1] == 0:
         raise ValueError(f"Reward {reward!r} pays all answers of a group the same; no alpha helps.")
     return like[1] * strengths[0] / strengths[1]
@@ -172,20 +178,3 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
         logps_conditioned=block("logps_conditioned"),
         logps_standalone=block("logps_standalone") if alone else None,
     )
-
-
-def _sd(groups: Sequence[Numbers]) -> float | None:
-    if not groups:
-        return None
-    squares = sum(float(np.square(b - b.mean()).sum()) for b in groups)
-    return float(np.sqrt(squares / sum(len(b) - 1 for b in groups)))
-
-
-def _auc(groups: Sequence[tuple[Numbers, Numbers]]) -> float | None:
-    """Mean over the groups that hold right and wrong answers; a tie counts half."""
-    chances = []
-    for bonus, correct in groups:
-        if (correct > 0).any() and (correct == 0).any():
-            apart = bonus[correct > 0][:, None] - bonus[correct == 0][None]
-            chances.append(((apart > 0) + 0.5 * (apart == 0)).mean())
-    return float(np.mean(chances)) if chances else None

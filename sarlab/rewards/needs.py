@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.rewards import reward_named
+from sarlab.rewards import Reward, reward_named
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import Verdict
@@ -26,7 +26,7 @@ MARKER = "Answer:"
 
 def reward_extras(
     policy: Policy,
-    reward: str,
+    reward: str | Reward,
     questions: Sequence[Question],
     prefixes: Sequence[Prefix],
     rollouts: Rollouts,
@@ -35,18 +35,17 @@ def reward_extras(
 ) -> dict[str, Any]:
     """The optional fields of RewardInputs that a reward declares; {} for most rewards."""
     needs = set(reward_named(reward).needs)
+    row_questions = [questions[i] for i in rollouts.group_ids.tolist()]
     makers: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
         ("copied",): lambda: _copied(policy, questions, rollouts),
         ("line_ids", "dependence"): lambda: _lines(policy, prefixes, rollouts, logps_conditioned),
         ("entropy", "self_certainty"): lambda: _statistics(policy, prefixes, rollouts),
         ("gold_logps", "gold_logps_without", "gold_mask"): lambda: gold_logps(
-            policy, [questions[i] for i in rollouts.group_ids.tolist()], prefixes, rollouts
+            policy, row_questions, prefixes, rollouts
         ),
         ("answer_keys",): lambda: {"answer_keys": tuple(v.extracted for v in verdicts)},
-        ("questions", "texts"): lambda: {
-            "texts": tuple(rollouts.texts),
-            "questions": tuple(questions[i] for i in rollouts.group_ids.tolist()),
-        },
+        ("texts",): lambda: {"texts": tuple(rollouts.texts)},
+        ("questions",): lambda: {"questions": tuple(row_questions)},
     }
     extras: dict[str, Any] = {}
     with policy.folded():
@@ -70,9 +69,8 @@ def gold_logps(
         prefix = prefixes[int(rollouts.group_ids[row])].ids
         whole = _ids(policy, f"{MARKER} {question.gold}")
         same = whole[: len(marker)] == marker
-        golds.append(
-            [*(whole[len(marker) :] if same else _ids(policy, question.gold)), policy.end_id]
-        )
+        gold = whole[len(marker) :] if same else _ids(policy, question.gold)
+        golds.append([*gold, policy.end_id])
         answer = rollouts.answer_ids[row, rollouts.answer_mask[row]].tolist()
         after.append(Prefix((*prefix, *_reasoning(policy, answer), *marker)))
         without.append(Prefix((*prefix, *marker)))
@@ -124,12 +122,10 @@ def copied_tokens(
     """
     length = min(length, len(question_ids))
     copied = [False] * len(answer_ids)
-    if length == 0:
-        return copied
     grams = {tuple(question_ids[i : i + length]) for i in range(len(question_ids) - length + 1)}
     for i in range(len(answer_ids) - length + 1):
         if tuple(answer_ids[i : i + length]) in grams:
-            copied[i : i + length] = [True] * length
+            copied[i : i + length] = [True] * length  # nothing for an empty question
     return copied
 
 

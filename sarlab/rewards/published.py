@@ -86,13 +86,9 @@ def grpo_lambda(inputs: RewardInputs) -> Tensor:
     Mean and sd over the group's right answers. Chosen: the threshold ½ (the authors take the
     best groups of a batch), σ(0) where all lengths are equal.
     """
-    right = inputs.correct > 0
-    count = _group(inputs, inputs.correct, "sum").clamp(min=1.0)
-    mean = _group(inputs, inputs.lengths * inputs.correct, "sum") / count
-    square = _group(inputs, (inputs.lengths - mean) ** 2 * inputs.correct, "sum")
-    sd = (square / (count - 1.0).clamp(min=1.0)).sqrt()
-    z = torch.where(sd > 0, (inputs.lengths - mean) / sd.clamp(min=1e-6), 0.0)
-    pays = right & (_group(inputs, inputs.correct, "mean") >= 0.5)
+    mean, sd = right_lengths(inputs)
+    z = torch.where(sd > 0, (inputs.lengths - mean) / sd, 0.0)
+    pays = (inputs.correct > 0) & (_group(inputs, inputs.correct, "mean") >= 0.5)
     return torch.where(pays, -torch.sigmoid(z), 0.0)
 
 
@@ -101,9 +97,7 @@ def dast(inputs: RewardInputs) -> Tensor:
 
     λ = n/L − 1, L = p·(mean length of the right) + (1 − p)·(the budget). DAST (2503.04472).
     """
-    solved = _group(inputs, inputs.correct, "mean")
-    count = _group(inputs, inputs.correct, "sum").clamp(min=1.0)
-    mean_right = _group(inputs, inputs.lengths * inputs.correct, "sum") / count
+    solved, mean_right = _group(inputs, inputs.correct, "mean"), right_lengths(inputs)[0]
     excess = inputs.lengths / (solved * mean_right + (1.0 - solved) * _budget(inputs)) - 1.0
     right, wrong = (0.5 - 0.5 * excess).clamp(min=0.1), (0.9 * excess - 0.1).clamp(max=-0.1)
     return torch.where(inputs.correct > 0, right, wrong)
@@ -220,13 +214,14 @@ def majority(inputs: RewardInputs) -> Tensor:
 
     Replaces the verifier. Answers without a value never win; ties go to the one sampled first.
     """
-    bonus = torch.zeros_like(inputs.correct)
-    for rows, keys in _groups_of_keys(inputs):
-        counts = Counter(key for key in keys if key is not None)
-        if counts:
-            winner = counts.most_common(1)[0][0]
-            bonus[rows] = torch.tensor([float(k == winner) for k in keys], device=bonus.device)
-    return bonus
+    votes, keys = _votes(inputs), given(inputs, "answer_keys")
+    groups = inputs.group_ids.tolist()
+    winners: dict[int, int] = {}  # group → row
+    for row in sorted(range(len(keys)), key=lambda row: -votes[row]):
+        if keys[row] is not None:
+            winners.setdefault(groups[row], row)
+    won = [g in winners and key == keys[winners[g]] for g, key in zip(groups, keys, strict=True)]
+    return inputs.correct.new_tensor(won)
 
 
 def empo(inputs: RewardInputs) -> Tensor:
@@ -234,28 +229,32 @@ def empo(inputs: RewardInputs) -> Tensor:
 
     Replaces the verifier. EMPO (2504.05812).
     """
-    bonus = torch.zeros_like(inputs.correct)
-    for rows, keys in _groups_of_keys(inputs):
-        counts = Counter(keys)
-        if len(counts) < len(keys):
-            shares = [0.0 if k is None else counts[k] / len(keys) for k in keys]
-            bonus[rows] = torch.tensor(shares, device=bonus.device)
-    return bonus
+    votes = inputs.correct.new_tensor(_votes(inputs))
+    size = _group(inputs, torch.ones_like(votes), "sum")
+    valued = inputs.correct.new_tensor([key is not None for key in given(inputs, "answer_keys")])
+    return votes / size * valued * (_group(inputs, votes, "amax") > 1)
 
 
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _group(inputs: RewardInputs, values: Tensor, reduce: str) -> Tensor:
-    """A statistic of each answer's group [B]: sum, mean, amin or amax."""
-    return group_reduce(values, inputs.group_ids, reduce)
-
-
 def group_reduce(values: Tensor, group_ids: Tensor, reduce: str) -> Tensor:
-    """The same of any values [B]; a group is the answers to one question."""
+    """Sum, mean, amin or amax of each answer's group [B]: of the answers to one question."""
     place = torch.unique(group_ids, return_inverse=True)[1]
     empty = values.new_zeros(int(place.max()) + 1)
     return empty.scatter_reduce(0, place, values, reduce, include_self=False)[place]
+
+
+def _group(inputs: RewardInputs, values: Tensor, reduce: str) -> Tensor:
+    return group_reduce(values, inputs.group_ids, reduce)
+
+
+def right_lengths(inputs: RewardInputs) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased sd [B] of the lengths of each group's right answers; 0 where none is."""
+    count = _group(inputs, inputs.correct, "sum")
+    mean = _group(inputs, inputs.lengths * inputs.correct, "sum") / count.clamp(min=1.0)
+    squares = _group(inputs, (inputs.lengths - mean) ** 2 * inputs.correct, "sum")
+    return mean, (squares / (count - 1.0).clamp(min=1.0)).sqrt()
 
 
 def _length_share(inputs: RewardInputs, counted: Tensor) -> Tensor:
@@ -287,9 +286,8 @@ def _budget(inputs: RewardInputs) -> float:
     return float(inputs.budget)
 
 
-def _groups_of_keys(inputs: RewardInputs) -> list[tuple[list[int], list[str | None]]]:
-    """Rows of each group and the values that its answers gave, as the verifier extracted them."""
-    keys = given(inputs, "answer_keys")
-    ids = inputs.group_ids.tolist()
-    rows = {group: [i for i, g in enumerate(ids) if g == group] for group in dict.fromkeys(ids)}
-    return [(r, [keys[i] for i in r]) for r in rows.values()]
+def _votes(inputs: RewardInputs) -> list[int]:
+    """How many answers of its group gave the value that each answer gave, or none as it did."""
+    given_in = list(zip(inputs.group_ids.tolist(), given(inputs, "answer_keys"), strict=True))
+    counts = Counter(given_in)
+    return [counts[pair] for pair in given_in]

@@ -82,8 +82,8 @@ def test_other_questions_cannot_be_paired():
 
 
 def test_rows_of_one_question_are_averaged_and_missing_values_left_out():
-    assert per_question(ROWS, "length") == {"a": 20.0, "b": 60.0}
-    assert per_question(ROWS, "sar") == {"a": 0.4, "b": pytest.approx(0.7)}
+    assert per_question(ROWS, "length").to_dict() == {"a": 20.0, "b": 60.0}
+    assert per_question(ROWS, "sar").to_dict() == {"a": 0.4, "b": pytest.approx(0.7)}
 
 
 def test_greedy_answers_do_not_depend_on_the_seed_and_sampled_ones_do(frozen_tiny):

@@ -8,8 +8,13 @@ from gsm8k_validity import sample_groups, ship_scored, write_parts
 
 from sarlab import StandaloneContext, score_answers
 from sarlab.audit.claims import group_table, score_columns
-from sarlab.audit.records import LabelledAnswer
-from sarlab.audit.scoring import read_scored, score_question, scored_run, standalone_prefixes
+from sarlab.audit.scoring import (
+    LabelledAnswer,
+    read_scored,
+    score_question,
+    scored_run,
+    standalone_prefixes,
+)
 from sarlab.tasks import load_task
 from sarlab.types import Question
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sarlab.audit.records import by_question, judged, read_labelled
+from sarlab.audit.scoring import by_question, judged, read_labelled
 
 GOOD = [
     {"question": "1 + 1 = ?", "answer": "Answer: 2", "label": "right", "gold": "2"},

@@ -83,7 +83,7 @@ class AnswerDependence:
 
     @property
     def sar_shares(self) -> Tensor:
-        """Each line's share of Σ v [L], from which SAR is made; large where ups and downs cancel."""
+        """Each line's share of Σ v [L], of which SAR is made; large where ups and downs cancel."""
         return self.read_nats / self.read_nats.sum()
 
     def classes(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> list[str]:
@@ -119,7 +119,7 @@ def answer_dependence(
     what the others leave: without one of two copies the rest hardly changes. ValueError for an
     empty question or answer.
     """
-    ids = list(answer)
+    ids = [int(i) for i in answer] if not isinstance(answer, str) else []
     if isinstance(answer, str):
         ids = encode_answer(policy.tokenizer, answer, policy.end_id)
     if not question.strip() or not ids:

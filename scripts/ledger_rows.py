@@ -29,7 +29,7 @@ from gsm8k_validity import write_parts
 from sarlab.answers import token_pieces
 from sarlab.audit.failures import ended
 from sarlab.display.text import SENTENCE_END
-from sarlab.display.token_view import split_steps
+from sarlab.display.token_view import step_starts
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
 from sarlab.rewards.dependence import answer_dependence
@@ -149,8 +149,7 @@ def rows(policy: Policy, item: Labelled, name: str) -> list[dict[str, Any]]:
     ids = encode_answer(policy.tokenizer, item.answer, policy.end_id)
     by: Any = "line"
     if item.sentences:
-        pieces = token_pieces(policy.tokenizer, ids)
-        by = [step.start for step in split_steps(pieces, [0.0] * len(pieces))]
+        by = step_starts(token_pieces(policy.tokenizer, ids))
     found = answer_dependence(policy, item.question, ids, by=by, gold=item.gold)
     if len(found.starts) != len(item.kinds):
         print(f"{name} {item.group}: {len(found.starts)} lines, {len(item.kinds)} labels")

@@ -113,7 +113,7 @@ def answer_dependence(
     """Both sides of the ledger for an answer (a text, or the ids that were sampled).
 
     ``by``: "line", or the tokens at which other parts begin, such as those of sentences
-    (:func:`sarlab.display.token_view.split_steps`) or a span's two ends. ``gold`` adds g.
+    (:func:`sarlab.display.token_view.step_starts`) or a span's two ends. ``gold`` adds g.
     ``on_lines(done, total)`` is called on the way; it may raise to stop. 12 lines of equal length
     cost 5.5 passes over the answer beside the two that give SAR. Of lines that repeat, each feeds
     what the others leave: without one of two copies the rest hardly changes. ValueError for an
@@ -291,3 +291,29 @@ def _gold_gains(
     logps = answer_logps(policy, cut, block, mask, prefix_index=torch.arange(lines + 1)).cpu()
     gains = logps[:, len(marker) :].sum(dim=1).diff()
     return torch.cat([gains, torch.full((len(starts) - lines,), torch.nan)])
+
+
+def question_dependence(
+    policy: Policy,
+    question: str,
+    spans: Sequence[tuple[int, int]],
+    answer_ids: Sequence[int],
+    logps_conditioned: Tensor,
+    *,
+    on_spans: OnLines | None = None,
+) -> Tensor:
+    """What each part of the question gives to each token of an answer [P, T], nats.
+
+    log P(a_t | q, a_<t) − log P(a_t | q without the part, a_<t). ``spans``: the first character of
+    each part and the one after its last. One pass over question and answer per part; a part that
+    is all of the question gives v. ``logps_conditioned`` [T] is the first term.
+    """
+    block, mask = answer_block([answer_ids])
+    given = torch.zeros(len(spans), len(answer_ids))
+    for row, (start, stop) in enumerate(spans):
+        rest = (question[:start] + question[stop:]).strip()
+        without = answer_logps(policy, prefix_of(policy, rest or None), block, mask)
+        given[row] = logps_conditioned - without[0].cpu()
+        if on_spans:
+            on_spans(row + 1, len(spans))
+    return given

@@ -60,12 +60,12 @@ def test_a_row_says_what_a_line_reads_feeds_and_takes(made) -> None:
     header, sides, rows = ledger_rows(fake_score(PIECES, VALUES), made, LIMITS)
     assert len(header) == len(sides) == len(rows[0])
     first, second, last = (dict(zip(header, rows[k], strict=True)) for k in (0, 1, 4))
-    assert first["class"] == "◆ read and used" and first["reads v"] == "+4.0"
-    assert (first["feeds d"], first["d per token"]) == ("+24.0", "+4.80")
-    assert first["share of Σ v"] == "+31 %" and first["g"] == "+1.0"
-    assert first["takes most from"] == "–" and second["takes most from"] == "1 (20)"
-    assert last["takes most from"] == "2 (12), 1 (4)"
-    assert (last["class"], last["feeds d"], last["g"]) == ("▪ last", "–", "–")
+    assert first["class"] == "◆ read and used" and first["v"] == "+4.0"
+    assert (first["d"], first["d/token"]) == ("+24.0", "+4.80")
+    assert first["of Σ v"] == "+31 %" and first["g"] == "1.0"
+    assert first["takes from"] == "–" and second["takes from"] == "1 (20)"
+    assert last["takes from"] == "2 (12), 1 (4)"
+    assert (last["class"], last["d"], last["g"]) == ("▪ last", "–", "–")
     assert first["text"] == "a <b>"
 
 
@@ -166,8 +166,10 @@ def test_the_ledger_of_the_opened_answer_is_worked_out_when_its_tab_opens(bench)
         "last",
     ]
     assert tab.table.content["tints"][5] == CLASS_VIEWS["filler"][1]
-    tab.limits[1].value = 0
-    assert "Filler: 0%" in tab.number.value and bench.thresholds == (2.0, 0.0)
+    tab.limits[1].value = 30
+    assert bench.thresholds == (2.0, 30.0)
+    share = bench.ledgers[0][2].filler_share(2, 30)
+    assert f"Filler: {share:.0%} of" in tab.number.value and share > 0.2
 
 
 def test_it_follows_an_edit_and_rests_while_another_tab_is_open(bench) -> None:

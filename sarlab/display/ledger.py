@@ -32,8 +32,9 @@ ORDERS = ("as written", "reads (v)", "feeds (d)", "tokens")
 ABOUT = (
     "v: nats that a line reads from the question. d: nats that the rest of the answer takes from "
     "it, log P(rest | with the line) − log P(rest | without it). v misses steps that follow from "
-    "the text before them; d can't see whether what later lines take leads to the answer. Line 3 "
-    "“takes most from 1 (38)”: line 3 loses 38 nats where line 1 is left out."
+    "the text before them; d can't see whether what later lines take leads to the answer. g: what "
+    "the line adds to log P(right answer). Line 3 “takes from 1 (38)”: it loses 38 nats where line "
+    "1 is left out."
 )
 _LEAST_ARC_NATS = 1.0
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -43,16 +44,22 @@ def ledger_rows(
     score: AnswerScore, ledger: AnswerDependence, thresholds: Sequence[float]
 ) -> tuple[list[str], str, list[list[str]]]:
     """Headers, sides and one row of plain text per line, in the answer's order."""
-    has_gold = ledger.gold_nats is not None
-    header = ["class", "line", "reads v", "feeds d", "d per token"]
-    header += [*(["g"] if has_gold else []), "tokens", "share of Σ v", "takes most from", "text"]
+    header = [
+        "class",
+        "line",
+        "v",
+        "d",
+        "d/token",
+        *(["g"] if ledger.gold_nats is not None else []),
+    ]
+    header += ["tokens", "of Σ v", "takes from", "text"]
     rows = []
     steps = split_steps(score.tokens, score.values, ledger.starts)
     for k, (name, step) in enumerate(zip(ledger.classes(*thresholds), steps, strict=True)):
         rest, fed = int(ledger.rest_tokens[k]), float(ledger.fed_nats[k])
         gains = sorted(((float(x), j) for j, x in enumerate(ledger.taken[k])), reverse=True)
         sources = [f"{j + 1} ({x:.0f})" for x, j in gains[:2] if x >= _LEAST_ARC_NATS]
-        gold = [number_text(float(ledger.gold_nats[k]), 1, sign="+")] if has_gold else []  # type: ignore[index]
+        gold = [] if ledger.gold_nats is None else [number_text(float(ledger.gold_nats[k]), 1)]
         rows.append(
             [
                 f"{CLASS_VIEWS[name][0]} {name}",

@@ -86,8 +86,11 @@ class LedgerTab(_Worker):
         super().__init__(bench)
         self.which = ui.choices({"opened answer": "opened", "pinned A and B": "pinned"})
         self.by = ui.choices({"lines": "line", "sentences": "sentence", "selected span": "span"})
+        self.which.layout.margin = "0 16px 0 0"
         self.order = widgets.Dropdown(options=ORDERS, description="Sort lines")
-        self.arcs = widgets.ToggleButton(description="Arcs from line to line", icon="share-alt")
+        self.arcs = widgets.ToggleButton(
+            description="Arcs from line to line", icon="share-alt", layout={"width": "auto"}
+        )
         self.limits = [
             widgets.FloatSlider(value, min=0, max=most, step=0.5, description=name)
             for name, value, most in zip(("v ≥", "d ≥"), bench.thresholds, (10, 30), strict=True)
@@ -98,6 +101,7 @@ class LedgerTab(_Worker):
         about = widgets.HTML(f"<small>{ABOUT}</small>")
         shown = (self.status, self.number, self.table, self.graph, self.twins)
         self.children = (*controls, *shown, about)
+        self.add_class("sarlab-ledger-tab")
         self._known: dict[Any, AnswerDependence] = {}
         for part in (self.which, self.by):
             part.observe(self.refresh, "value")
@@ -193,6 +197,7 @@ class QuestionTab(_Worker):
         self.table = ui.ChoiceTable(name="Parts of the question")
         self.note, self.panel = widgets.HTML(), ui.TokenPanel(compact=True)
         self.children = (self.by, self.status, self.table, self.note, self.panel)
+        self.add_class("sarlab-question-tab")
         self._given = torch.zeros(0, 0)
         self._parts: list[tuple[int, int]] = []
         self.by.observe(self.refresh, "value")
@@ -237,7 +242,7 @@ class QuestionTab(_Worker):
             [signed(total, 1), signed(part, 1), one_line(score.question[slice(*span)], 300)]
             for total, part, span in zip(sums, chosen, parts, strict=True)
         ]
-        header = ["nats to the answer", "to the selected tokens", "without it the rest is scored"]
+        header = ["nats to the answer", "to the selected tokens", "part of the question"]
         strongest = max(map(abs, sums)) or 1.0
         tints = [tint(4 * total / strongest) for total in sums]
         self.table.show(header, "rrt", rows, range(len(rows)), tints)

@@ -44,22 +44,16 @@ def ledger_rows(
     score: AnswerScore, ledger: AnswerDependence, thresholds: Sequence[float]
 ) -> tuple[list[str], str, list[list[str]]]:
     """Headers, sides and one row of plain text per line, in the answer's order."""
-    header = [
-        "class",
-        "line",
-        "v",
-        "d",
-        "d/token",
-        *(["g"] if ledger.gold_nats is not None else []),
-    ]
+    gains = None if ledger.gold_nats is None else ledger.gold_nats.tolist()
+    header = ["class", "line", "v", "d", "d/token", *([] if gains is None else ["g"])]
     header += ["tokens", "of Σ v", "takes from", "text"]
     rows = []
     steps = split_steps(score.tokens, score.values, ledger.starts)
     for k, (name, step) in enumerate(zip(ledger.classes(*thresholds), steps, strict=True)):
         rest, fed = int(ledger.rest_tokens[k]), float(ledger.fed_nats[k])
-        gains = sorted(((float(x), j) for j, x in enumerate(ledger.taken[k])), reverse=True)
-        sources = [f"{j + 1} ({x:.0f})" for x, j in gains[:2] if x >= _LEAST_ARC_NATS]
-        gold = [] if ledger.gold_nats is None else [number_text(float(ledger.gold_nats[k]), 1)]
+        takes = sorted(((x, j) for j, x in enumerate(ledger.taken[k].tolist())), reverse=True)
+        sources = [f"{j + 1} ({x:.0f})" for x, j in takes[:2] if x >= _LEAST_ARC_NATS]
+        gold = [] if gains is None else [number_text(gains[k], 1)]
         rows.append(
             [
                 f"{CLASS_VIEWS[name][0]} {name}",

@@ -1,4 +1,7 @@
-"""The ledger's tabs in a real browser: what a reader does, and the numbers that he then sees."""
+"""The ledger's tabs in a real browser: what a reader does, and the numbers that he then sees.
+
+With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the ledger go to docs/pictures.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from browser_lab import (
+    REPOSITORY,
     chromium_path,
     jupyter_lab,
     open_notebook,
@@ -15,7 +19,7 @@ from browser_lab import (
     run_all_from_menu,
     set_theme,
 )
-from test_browser import BENCH, CONTRAST, field, tab, until
+from test_browser import BENCH, CONTRAST, UPDATE, field, tab, until
 from test_ledger import ANSWER, FILLER, QUESTION
 
 from sarlab import load_policy
@@ -127,7 +131,11 @@ def test_both_tabs_are_readable(page, dark, width, tmp_path_factory) -> None:
         page.wait_for_timeout(500)
         found = page.evaluate(CONTRAST, where)
         least = {k: min(v, least.get(k, 99)) for k, v in {**least, **found}.items()}
-        page.locator(BENCH).first.screenshot(path=pictures / f"{name}-{width}-{dark}.png")
+        path = pictures / f"{name}-{width}-{dark}.png"
+        page.locator(BENCH).first.screenshot(path=path)
+        if UPDATE and (name, width) == ("Ledger", 1440):
+            picture = REPOSITORY / "docs" / "pictures" / f"ledger-{'dark' if dark else 'light'}.png"
+            page.locator(LEDGER).first.screenshot(path=picture)
         wide = page.evaluate(
             "(where) => { const e = document.querySelector(where);"
             " return e.scrollWidth - e.clientWidth }",

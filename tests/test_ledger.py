@@ -62,7 +62,7 @@ def test_a_row_says_what_a_line_reads_feeds_and_takes(made) -> None:
     first, second, last = (dict(zip(header, rows[k], strict=True)) for k in (0, 1, 4))
     assert first["class"] == "◆ read and used" and first["v"] == "+4.0"
     assert (first["d"], first["d/token"]) == ("+24.0", "+4.80")
-    assert first["of Σ v"] == "+31 %" and first["g"] == "1.0"
+    assert first["of Σ v"] == "+31 %" and first["g"] == "+1.0"
     assert first["takes from"] == "–" and second["takes from"] == "1 (20)"
     assert last["takes from"] == "2 (12), 1 (4)"
     assert (last["class"], last["d"], last["g"]) == ("▪ last", "–", "–")

@@ -15,7 +15,7 @@ from statistics import fmean
 import pandas as pd
 
 from sarlab.answers import AnswerScore
-from sarlab.display.tables import html_table, number_text
+from sarlab.display.tables import MISSING, html_table
 from sarlab.display.text import BLUE_HEX, ORANGE_HEX, SENTENCE_END, plain, signed, visible
 from sarlab.display.token_view import share_text, split_steps
 from sarlab.rewards.dependence import AnswerDependence
@@ -53,17 +53,17 @@ def ledger_rows(
         rest, fed = int(ledger.rest_tokens[k]), float(ledger.fed_nats[k])
         takes = sorted(((x, j) for j, x in enumerate(ledger.taken[k].tolist())), reverse=True)
         sources = [f"{j + 1} ({x:.0f})" for x, j in takes[:2] if x >= _LEAST_ARC_NATS]
-        gold = [] if gains is None else [number_text(gains[k], 1)]
+        gold = [] if gains is None else [signed(gains[k], 1) if gains[k] == gains[k] else MISSING]
         rows.append(
             [
                 f"{CLASS_VIEWS[name][0]} {name}",
                 str(k + 1),
                 signed(step.total_nats, 1),
-                *([signed(fed, 1), signed(fed / rest, 2)] if rest else ["–", "–"]),
+                *([signed(fed, 1), signed(fed / rest, 2)] if rest else [MISSING, MISSING]),
                 *gold,
                 str(step.stop - step.start),
                 share_text(step).split(" (")[0],
-                ", ".join(sources) or "–",
+                ", ".join(sources) or MISSING,
                 visible(step.opening, " "),
             ]
         )

@@ -206,6 +206,9 @@ def test_the_pinned_pair_and_the_export_show_ledgers_too(bench) -> None:
     bench.ledger.which.value = "opened"
     bench.wait()
     assert workbench_html(bench).count("sarlab-ledger") == 1
+    other = bench.answers[1].score
+    bench.ledgers = (("", other, bench.ledgers[0][2]),)  # as after an edit, before the passes end
+    assert other != bench.opened and "sarlab-ledger" not in workbench_html(bench)
 
 
 def test_an_error_of_the_passes_is_shown_and_nothing_else(bench, monkeypatch) -> None:
@@ -233,3 +236,13 @@ def test_the_question_tab_tells_what_each_sentence_gives(bench) -> None:
     bench.wait()
     assert [row[2] for row in tab.table.content["rows"]] == ["384", "297"]
     assert sum(tab.panel.score.values) == pytest.approx(tab._given[1].sum().item(), abs=1e-3)
+
+
+def test_a_question_without_numbers_says_so(policy) -> None:
+    made = Workbench(policy, [Draft("How many?", "Answer: 1", "1")])
+    made.wait()
+    made.tabs.selected_index = made.tabs.titles.index("Question")
+    made.parts.by.value = "number"
+    made.wait()
+    assert made.parts.status.value == "The question holds no number."
+    assert made.parts.table.content["rows"] == []

@@ -53,7 +53,10 @@ def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
     pair = bench.pinned_scores() if with_pair else []
     if pair:
         parts.append(pair_html([(label, answer_view(score)) for label, score in pair]))
-    parts += [ledger_html(s, d, bench.thresholds, name) for name, s, d in bench.ledgers]
+    for name, score, ledger in bench.ledgers:
+        # After an edit the ledger of the text before stays on show until the new one is there.
+        if name or (bench.opened is not None and score.token_ids == bench.opened.token_ids):
+            parts.append(ledger_html(score, ledger, bench.thresholds, name))
     group = judged(bench.answers)
     if len(group) > 1:
         chosen = [group[i] for i in ranked(group)]

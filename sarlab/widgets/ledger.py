@@ -114,9 +114,11 @@ class LedgerTab(_Worker):
         bench.observe(self.refresh, ["opened", "pinned", "policy", "policy_b", "gold"])
         bench.observe(self._select, "selection")
 
-    def refresh(self, _: Any = None) -> None:
+    def refresh(self, change: Any = None) -> None:
         """Work out the ledgers that are looked at; those that are known are not run again."""
         bench = self.bench
+        if change is not None and change["name"] in ("policy", "policy_b"):
+            self._known.clear()
         self._turn += 1
         if not self.is_shown:
             bench.ledgers = ()  # they may not fit what is opened next
@@ -214,6 +216,9 @@ class QuestionTab(_Worker):
         if not self.is_shown or score is None:
             return
         parts = question_parts(score.question, self.by.value)
+        if not parts:
+            self.status.value = "The question holds no number."
+            return
 
         def work(report: Callable[[int, int], None]) -> Callable[[], None]:
             logps = torch.tensor(score.logps_conditioned)

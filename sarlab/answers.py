@@ -154,6 +154,11 @@ class Rescorer:
         """The prefix with the question, computed, without an answer on top."""
         return self._prefixes[0].cut(self._starts[0])
 
+    @property
+    def answered(self) -> ComputedPrefix:
+        """The prefix with the question, and the last answer on top."""
+        return self._prefixes[0]
+
     def score(self, answer: str | Sequence[int], *, append_eos: bool = True) -> AnswerScore:
         """Score a text (tokenised alone, end token appended) or ids, and keep it for the next."""
         ids = tuple(_encode(self.policy, answer, append_eos))

@@ -125,6 +125,7 @@ export function payloadOf(score) {
     ],
     warning: Math.min(score.ppl_conditioned, score.ppl_standalone) < FOREIGN_PERPLEXITY ? ""
       : "Perplexities in the thousands: the model was not trained on such text, and its SAR says little.",
+    quantity: "Σ Δ log p, nats",
     runs: pieces.map(segments), tints: values.map(tint), lines: values.map(lineOf), cards,
     steps: splitSteps(pieces).map(([start, stop]) => {
       const nats = values.slice(start, stop).reduce((sum, v) => sum + v, 0);

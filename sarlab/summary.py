@@ -33,7 +33,7 @@ def summary_text(folder: str | Path) -> str:
         "",
         aligned(pair_table(table)),
         "",
-        f"{trained['questions']} held-out questions; [95% interval], paired p-values; "
+        f"{trained['questions']} test questions; [95% interval], paired p-values; "
         f"{head_of(table)}.",
     ]
     return "\n".join([*lines, *(f"Note: {note}." for note in dict.fromkeys(table["note"]) if note)])

@@ -5,13 +5,14 @@
 A recorded widget is an error message in JupyterLab once its kernel is gone ("model not found"), and
 its state weighs more than the notebook. So it goes, with its line of plain text ("Loading weights:
 0%"); the static twin that follows it stays. papermill's notes, which hold paths of the machine, go
-as well, and pictures keep at most 256 colours.
+as well, pictures keep at most 256 colours, and drawings lose what they say without effect.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from PIL import Image
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 LIMIT_BYTES = 500_000
+# Of plotly's SVG: names for its scripts, and properties that have their initial value.
+NO_EFFECT = re.compile(
+    r' (?:class|data-[\w-]+)="[^"]*"|(?:(?:stroke-|fill-)?opacity: 1|vector-effect: none'
+    r"|font-(?:style|weight|variant): normal|text-decoration-line: none|text-transform: none); ?"
+)
 
 
 def strip(notebook: Any) -> Any:
@@ -39,6 +45,8 @@ def strip(notebook: Any) -> Any:
                 data.clear()
             if "image/png" in data:
                 data["image/png"] = fewer_colours(data["image/png"])
+            if "image/svg+xml" in data:
+                data["image/svg+xml"] = NO_EFFECT.sub("", data["image/svg+xml"])
         if outputs:
             cell["outputs"] = [o for o in outputs if o.get("data") != {}]
     return notebook

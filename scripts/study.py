@@ -122,7 +122,7 @@ def write_study(
     ``single_runs``: the plane shows runs with intervals over questions, not arms: intervals over
     two seeds would hide everything.
     """
-    from sarlab.display.figures import draw_png
+    from sarlab.display.figures import draw
     from sarlab.display.tables import markdown_table
     from sarlab.evaluation.compare import arm_table, run_table
     from sarlab.evaluation.formatting import differences_table, values_table
@@ -146,7 +146,7 @@ def write_study(
     else:
         figure = plane_figure(arms, runs=runs, accuracy_from=floor)
     figure.write_html(out / "accuracy_length.html", include_plotlyjs="cdn")
-    picture = draw_png(figure)
+    picture = draw(figure)
     if picture is not None:
         (out / "accuracy_length.png").write_bytes(picture)
     print(f"{out / 'study.md'}, {out / 'accuracy_length.html'}")

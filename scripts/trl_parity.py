@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.config import TrainConfig
-from sarlab.display.figures import BLUE, GREY, ORANGE, draw_png, running_mean, style
+from sarlab.display.figures import BLUE, GREY, ORANGE, draw, running_mean, style
 from sarlab.models import REPOSITORY
 from sarlab.runs.folder import read_metrics
 
@@ -149,7 +149,7 @@ def main() -> None:
             train(name, args.out)
             keep(name, args.out, args.data)
     for page in PAGES:
-        drawn = draw_png(figure(args.data, page))
+        drawn = draw(figure(args.data, page))
         if drawn is None:
             sys.exit("There is no browser to draw with: scripts/setup_chromium.sh installs one.")
         (REPOSITORY / "docs" / "pictures" / f"trl_parity-{page}.png").write_bytes(drawn)

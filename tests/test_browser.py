@@ -7,6 +7,8 @@ docs/pictures, for the README. ``browser_controls.md`` lists the controls and th
 from __future__ import annotations
 
 import fnmatch
+import io
+import json
 import os
 import shutil
 import statistics
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
 from browser_lab import (
     REPOSITORY,
@@ -28,10 +31,13 @@ from browser_lab import (
     set_theme,
 )
 from made_run import make_run
+from PIL import Image
 
 from sarlab import Policy, load_policy, load_task, score_answers
 from sarlab.answers import AnswerScore, Rescorer
+from sarlab.display.tables import html_table
 from sarlab.display.text import HALF_CHARACTER, number, one_line, signed, visible
+from sarlab.models import add_lora, export_policy
 from sarlab.widgets.audit import choose_questions, read_audit
 from sarlab.widgets.candidates import read_examples, score_candidates
 from sarlab.widgets.designs import compare_designs
@@ -40,6 +46,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 UPDATE = os.environ.get("SARLAB_UPDATE_PICTURES") == "1"
 MODEL = "smollm2-135m" if UPDATE else "tiny"
 QUESTIONS = 2
+DENSE_REWARD = """from sarlab.rewards import REWARDS, Reward
+first = lambda inputs: 3.0 * (inputs.answer_mask.cumsum(1) == 1)
+first.__module__ = "sarlab.rewards"  # on offer, but not among those shown at first
+REWARDS["per_token"] = Reward(first, False, "the first token")
+"""
 BENCH = ".sarlab-workbench"
 
 
@@ -61,6 +72,7 @@ def lab(tmp_path_factory) -> Iterator[tuple[int, str, Path]]:
     tiny = load_policy("tiny")
     questions = load_task("word_problems").heldout(3)
     make_run(root / "runs" / "sa_grpo-s0", tiny, questions, group=6, limit=160)
+    export_policy(add_lora(load_policy("tiny"), rank=2), root / "runs" / "sa_grpo-s0" / "adapter")
     make_run(root / "runs" / "other-s1", tiny, questions[:1], steps=2, group=3, limit=40)
     with jupyter_lab(root, tmp_path_factory.mktemp("server")) as (port, token):
         yield port, token, root
@@ -76,6 +88,7 @@ def put_notebook(root: Path, name: str, model: str, questions: int) -> str:
                 f'model = "{model}"\nquestions = {questions}\nalpha = 0.2\npatience = 900.0\n'
                 f'runs = "{(root / "runs").as_posix()}"\n'
             )
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(DENSE_REWARD))
     nbformat.write(notebook, root / "notebooks" / name)
     return f"notebooks/{name}"
 
@@ -244,14 +257,14 @@ def test_markup_of_an_answer_stays_text(page, policy, group) -> None:
 
 def test_two_answers_are_pinned_side_by_side(page, group, pictures) -> None:
     rows = page.locator(f"{BENCH} .sarlab-ranking tr")
-    for kind, button in (("concise", 0), ("partly_right", 1)):
+    for kind, button in (("concise", 0), ("partly right", 1)):
         pin = rows.filter(has_text=kind).first.locator(".sarlab-pins button").nth(button)
         if pin.get_attribute("aria-pressed") == "false":
             pin.click()
     tab(page, "A/B")
     views = page.locator(f"{BENCH} .sarlab-compact")
     expected = {c.label: signed(c.score.sar) for c in group}
-    for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly_right")):
+    for view, kind in ((views.nth(0), "concise"), (views.nth(1), "partly right")):
         view.locator(".sarlab-number b", has_text=expected[kind]).first.wait_for()
     cues = page.locator(f"{BENCH} .sarlab-compact .sarlab-cue")
     for view, cue in zip(views.all(), cues.all(), strict=True):
@@ -293,7 +306,7 @@ def test_advantages_on_the_page_are_the_librarys(page, policy) -> None:
     drafts = read_examples(QUESTIONS)[6:12]
     second = score_candidates(policy, drafts)
     page.locator(f"{BENCH} select").first.select_option(index=1)
-    page.locator(f"{BENCH} .sarlab-designs tbody td", has_text="off_topic").first.wait_for()
+    page.locator(f"{BENCH} .sarlab-designs tbody td", has_text="off topic").first.wait_for()
     alpha = float(page.locator(f"{BENCH} .sarlab-designs .widget-readout").first.text_content())
     designs = compare_designs(second, alpha)
     order = sorted(range(6), key=lambda i: -second[i].score.sar)
@@ -324,6 +337,7 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     page.locator(f"{BENCH} button", has_text="Sample").click()
     growing = page.locator(f"{BENCH} .sarlab-growing").first
     growing.wait_for()
+    assert visible_boxes[2].input_value() == "0"  # the seed that is being used
     table = page.locator(f"{BENCH} .sarlab-ranking").bounding_box()["y"]
     assert abs(table - at_rest) < 2, "the progress moved the table"
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
@@ -332,7 +346,7 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
-    assert visible_boxes[2].input_value() == "1"  # the next click draws other answers
+    until(page, lambda: visible_boxes[2].input_value() == "1")  # the next click draws others
     for row in rows.filter(has_text="sampled").all():
         tokens = int(row.locator("td").nth(5).text_content())
         assert tokens <= 60
@@ -637,6 +651,97 @@ def test_rewards_and_advantages_take_turns(page) -> None:
     tab(page, "Tokens")
 
 
+WATCH_FRAMES = """() => { window.longest = 0; let last = performance.now();
+    const tick = (now) => { window.longest = Math.max(window.longest, now - last);
+        last = now; requestAnimationFrame(tick); }; requestAnimationFrame(tick); }"""
+
+
+def test_designs_are_chosen_and_a_dense_one_colours_the_tokens(page) -> None:
+    first_question(page)
+    tab(page, "Designs")
+    page.locator(f"{BENCH} .sarlab-designs button", has_text="this question").click()
+    box = field(page, "Designs", f"{BENCH} .sarlab-designs")
+    heads = page.locator(f"{BENCH} .sarlab-designs thead th")
+    before = heads.all_text_contents()
+    box.select_option(["+ α·per_token", "+ α·SAR"])
+    until(page, lambda: heads.all_text_contents()[3:] == ["+ α·SAR", "+ α·per_token"])
+    titles = page.locator(f"{BENCH} .sarlab-designs .js-plotly-plot .annotation-text")
+    until(page, lambda: "+ α·per_token" in titles.all_text_contents())  # the figure too
+    dense = f"{BENCH} .sarlab-designs .sarlab-tokens"
+    page.locator(f"{dense} .sarlab-head", has_text="Σ bonus").wait_for()
+    tints = page.locator(f"{dense} [data-index]").evaluate_all(
+        "(all) => all.map((e) => e.style.backgroundColor)"
+    )
+    assert tints[0] == "rgba(0, 114, 178, 0.5)"  # the largest has the full colour
+    assert set(tints[1:]) == {"rgba(0, 114, 178, 0)"}
+    box.select_option(before[3:])
+    until(page, lambda: heads.all_text_contents() == before)
+    assert not page.locator(dense).is_visible()
+    tab(page, "Tokens")
+
+
+def test_another_trainers_run_is_opened(page, lab) -> None:
+    folder = lab[2] / "verl"
+    folder.mkdir()
+    for step in (1, 2):
+        rows = [
+            {"input": f"What is {n} + {step}?", "output": f"Answer: {k}", "score": float(k == 3)}
+            | {"gts": str(n + step), "step": step}
+            for n in (1, 2)
+            for k in (3, 3, 4)
+        ]
+        (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fold(page, open_it=True)
+    path = field(page, "Rollouts")
+    path.fill("no/such/folder")
+    path.press("Tab")
+    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
+    page.locator(f"{BENCH} .sarlab-job", has_text="no/such/folder does not exist").wait_for()
+    path.fill(str(folder))
+    path.press("Tab")
+    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
+    note = f"{BENCH} .sarlab-source .sarlab-status"
+    page.locator(note, has_text="verl rollout data: 12 answers in 4 groups").first.wait_for()
+    field(page, "Logged step").select_option("2")
+    field(page, "Logged question").select_option("What is 1 + 2? (3 answers, mean reward +0.67)")
+    page.locator(f"{BENCH} button", has_text="Open these answers").click()
+    page.locator(note, has_text=f"scored by {MODEL}, not by the model that wrote").first.wait_for()
+    rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
+    until(page, lambda: rows.count() == 3)
+    labels = rows.locator("td:nth-child(2)").all_text_contents()
+    assert sorted(labels) == ["step 2, reward +0.00", *["step 2, reward +1.00"] * 2]
+    verdicts = rows.locator("td:nth-child(7)").all_text_contents()
+    assert sorted(verdicts) == ["✓ right", "✓ right", "✗ wrong"]
+    fold(page, open_it=False)
+    first_question(page)
+
+
+def test_ten_thousand_logged_answers_are_listed_at_once(page, lab) -> None:
+    folder = lab[2] / "large"
+    folder.mkdir()
+    for step in range(1, 11):
+        rows = [
+            {"input": f"What is {n} + {step}?", "output": f"{n} + {step} = {n + k}.\n" * 20}
+            | {"score": float(k == step), "gts": str(n + step), "step": step}
+            for n in range(125)
+            for k in range(8)
+        ]
+        (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    fold(page, open_it=True)
+    field(page, "Rollouts").fill(str(folder))
+    field(page, "Rollouts").press("Tab")
+    page.evaluate(WATCH_FRAMES)
+    began = time.monotonic()
+    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
+    page.locator(f"{BENCH} .sarlab-status", has_text="10,000 answers in 1,250").first.wait_for()
+    listed = field(page, "Logged question").locator("option")
+    until(page, lambda: listed.count() == 125)
+    seconds, longest = time.monotonic() - began, page.evaluate("window.longest")
+    print(f"\n10,000 answers listed in {seconds:.1f} s; the page's longest pause: {longest:.0f} ms")
+    assert seconds < 5 and longest < 2000
+    fold(page, open_it=False)
+
+
 def test_runs_are_filtered_by_arm_and_seed(page) -> None:
     tab(page, "Runs")
     runs = f"{BENCH} .sarlab-runs"
@@ -722,15 +827,26 @@ def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     page.locator(f"{BENCH} .sarlab-runs button", has_text="Open in the workbench").click()
     opened = f"{BENCH} .sarlab-ranking tr[aria-selected=true]"
     page.locator(opened, has_text="sa_grpo-s0, step").wait_for()
+    group = page.locator(f"{BENCH} .sarlab-ranking tbody tr", has_text="sa_grpo-s0, step")
+    until(page, lambda: group.count() == 6)  # all answers of the group
     page.wait_for_function(  # the reader is taken there
         """row => { const box = document.querySelector(row).getBoundingClientRect();
         return box.top > 0 && box.bottom < innerHeight; }""",
         arg=opened,
     )
-    page.locator(f"{BENCH} .sarlab-source", has_text=f"Here {MODEL} scores it").wait_for()
+    page.locator(f"{BENCH} .sarlab-source", has_text=f"Here {MODEL} scores them").wait_for()
     page.wait_for_function(
         "document.querySelector('.sarlab-workbench li.lm-mod-current').textContent === 'Tokens'"
     )
+    tab(page, "Runs")
+    page.locator(f"{BENCH} button", has_text="Open with the run's model").click()
+    page.locator(f"{BENCH} .sarlab-source", has_text="final model scores them here").wait_for()
+    until(page, lambda: group.count() == 6)
+    box = field(page, "Model")
+    assert box.input_value().endswith("sa_grpo-s0")
+    box.fill(MODEL)
+    box.press("Tab")
+    until(page, lambda: group.count() == 6 and not page.locator(f"{BENCH} .progress").is_visible())
     first_question(page)
 
 
@@ -750,7 +866,7 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     page.locator(f"{BENCH} button", has_text="Sample").click()
     page.locator(f"{BENCH} .sarlab-job", has_text="Sampling answer").wait_for()
     tab(page, "Tokens")
-    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no_thought").first.click()
+    page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no thought").first.click()
     page.wait_for_function(
         "document.querySelector('.sarlab-workbench textarea.sarlab-edit').value"
         ".startsWith('Answer:')"
@@ -893,6 +1009,30 @@ def test_the_static_twin_has_the_markup_of_the_live_view(tmp_path) -> None:
         assert scales[0] == scales[1] and len(scales[0]) == 10
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_wide_table_shows_that_it_scrolls(tmp_path, scheme) -> None:
+    table = html_table(pd.DataFrame([range(10**6, 10**6 + 30)] * 3))
+    with open_page(tmp_path) as page:
+        page.set_content(
+            f'<body style="margin:0;color-scheme:{scheme};background:Canvas"><main '
+            f'style="width:300px">{table}</main>'
+        )
+
+        def edges() -> list[bool]:
+            """Whether the left and the right side of the first row differ from the page."""
+            shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
+            y = int(page.locator("td").first.bounding_box()["y"]) + 1  # above its text
+            return [abs(shot.getpixel((x, y)) - shot.getpixel((600, y))) > 20 for x in (1, 298)]
+
+        assert edges() == [False, True]
+        page.locator("main div").evaluate("(e) => { e.scrollLeft = 40 }")
+        assert edges() == [True, True]
+        page.locator("main div").evaluate("(e) => { e.scrollLeft = 9999 }")
+        assert edges() == [True, False]
+        page.locator("main").evaluate("(e) => { e.style.width = '9000px' }")
+        assert edges()[0] is False
+
+
 def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
     port, token, root = lab
     notebook = nbformat.v4.new_notebook()
@@ -912,11 +1052,7 @@ def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
     nbformat.write(notebook, root / "long.ipynb")
     with open_page(tmp_path, height=900) as page:
         open_notebook(page, port, token, "long.ipynb")
-        page.evaluate(
-            """() => { window.longest = 0; let last = performance.now();
-                const tick = (now) => { window.longest = Math.max(window.longest, now - last);
-                    last = now; requestAnimationFrame(tick); }; requestAnimationFrame(tick); }"""
-        )
+        page.evaluate(WATCH_FRAMES)
         run_all_from_menu(page)
         page.wait_for_selector(".sarlab-fold")
         page.wait_for_timeout(500)
@@ -924,19 +1060,29 @@ def test_a_long_answer_opens_without_freezing(lab, tmp_path) -> None:
         assert page.locator(".sarlab-token[data-index]").count() < 100
         page.locator(".sarlab-fold summary").nth(200).click()
         assert page.locator(".sarlab-fold").nth(200).locator("[data-index]").count() == 12
+        # By keyboard: one stop for all folds, arrow keys and End inside, Enter opens.
+        assert page.locator('.sarlab-fold summary[tabindex="0"]').count() == 1
+        page.locator(".sarlab-fold summary").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("End")
+        page.keyboard.press("Enter")
+        last = page.locator(".sarlab-fold").nth(333)
+        last.locator("[data-index]").first.wait_for()
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.dataset.index") == "3997"  # 1 + 333 × 12
         longest = page.evaluate("window.longest")
         print(f"\n4,000 tokens: the page's longest pause was {longest:.0f} ms")
         assert longest < 2000
 
 
-# When a reader first sees what, in ms; the third cell of code loads the model.
+# When a reader first sees what, in ms; the fourth cell of code loads the model.
 MARK_TIMES = """() => {
     const marks = window.marks = {};
     const look = () => {
         const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];
         const seen = {
             example: document.querySelector('.sarlab-static .sarlab-token'),
-            loaded: cells.filter((c) => c.type === 'code')[2].sharedModel.execution_count,
+            loaded: cells.filter((c) => c.type === 'code')[3].sharedModel.execution_count,
             table: [...document.querySelectorAll('.jp-OutputArea th')]
                 .some((cell) => cell.textContent === 'mean SAR'),
             view: document.querySelector('.sarlab-workbench .sarlab-tokens .sarlab-token'),

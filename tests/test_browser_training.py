@@ -55,7 +55,6 @@ RECORD = """() => {
         note('Stop and test', test?.textContent.trim());
         const chart = document.querySelector('.jp-RenderedPlotly');
         note('chart', chart?.querySelectorAll('.subplot.xy .trace:first-child path.point').length);
-        note('picture', chart?.querySelector('img')?.src.slice(0, 14));
     };
     new MutationObserver(look).observe(
         document.body, { subtree: true, childList: true, characterData: true, attributes: true });
@@ -64,8 +63,8 @@ RECORD = """() => {
     }, true);
 }"""
 
-# The least contrast (WCAG 2) of the texts below the selectors, and of the bar against its track.
-CONTRAST = """() => {
+# The least contrast (WCAG 2) of a colour of the elements below a selector against their ground.
+CONTRAST = """([selector, property]) => {
     const parse = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
     const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => c * a + below[i] * (1 - a));
     const paper = (e) => !e ? [255, 255, 255]
@@ -77,12 +76,9 @@ CONTRAST = """() => {
         const [a, b] = [light(x), light(y)].sort((p, q) => q - p);
         return (a + 0.05) / (b + 0.05);
     };
-    const texts = document.querySelectorAll(
-        '.sarlab-training div:not(:has(div)), .sarlab-news, button.sarlab-stop');
-    const own = [...texts].filter((e) => e.textContent.trim()).map((e) =>
-        ratio(over(parse(getComputedStyle(e).color), paper(e)), paper(e)));
-    const bar = document.querySelector('[role=progressbar] > div');
-    return [Math.min(...own), ratio(paper(bar), paper(bar.parentElement))];
+    const ground = (e) => paper(property === 'backgroundColor' ? e.parentElement : e);
+    return Math.min(...[...document.querySelectorAll(selector)].map((e) =>
+        ratio(over(parse(getComputedStyle(e)[property]), ground(e)), ground(e))));
 }"""
 
 
@@ -183,8 +179,15 @@ def test_five_steps_five_points_and_what_is_left_behind(lab) -> None:
     texts = page.locator(".jp-RenderedPlotly .ytick text").all_text_contents()
     assert texts and not any(re.search("[µμmkMGn]", text) for text in texts)
     await_end(page)
-    # The last point is in the picture that a run leaves.
-    shown.append(first_ms(page, "picture", "data:image/png"))
+    shown.append(first_ms(page, "chart", "^5$"))  # in the chart that a run leaves
+    for dark in (True, False):
+        set_theme(page, dark)
+        texts = page.locator(".jp-RenderedPlotly svg tspan").count()
+        text = page.evaluate(CONTRAST, [".jp-RenderedPlotly svg tspan", "fill"])
+        line = page.evaluate(CONTRAST, [".jp-RenderedPlotly path.js-line", "stroke"])
+        print(f"\n{'dark' if dark else 'light'} chart: {texts} texts {text:.2f}, lines {line:.2f}")
+        assert texts > 40 and text >= 4.5 and line >= 3
+        assert page.locator(".jp-RenderedPlotly svg text:not(:empty, :has(tspan))").count() == 0
     said = [first_ms(page, "line", f"^[{k}-5] of 5 steps") for k in (1, 2, 3, 4, 5)]
     lags = [(drawn - line) / 1000 for drawn, line in zip(shown, said, strict=True)]
     print(f"\nchart behind the progress line, seconds per step: {[round(lag, 1) for lag in lags]}")
@@ -298,7 +301,9 @@ def test_every_control_has_a_name_and_can_be_read_in_both_themes(lab) -> None:
     assert page.get_by_role("status").filter(has_text="validation questions").count() == 1
     for dark in (True, False):
         set_theme(page, dark)
-        text, bar = page.evaluate(CONTRAST)
+        texts = ".sarlab-training div:not(:has(div), :empty), .sarlab-news, button.sarlab-stop"
+        text = page.evaluate(CONTRAST, [texts, "color"])
+        bar = page.evaluate(CONTRAST, [".sarlab-training [role] > div", "backgroundColor"])
         print(f"\n{'dark' if dark else 'light'}: text {text:.2f}, bar {bar:.2f}")
         assert text >= 4.5 and bar >= 3
     press(page, "Stop", "steps")

@@ -300,6 +300,21 @@ def test_a_training_question_that_is_too_long_is_refused_before_the_folder_is_ma
     assert not (tmp_path / "run").exists()
 
 
+def test_rows_that_a_task_leaves_out_are_said_and_recorded(tmp_path: Path) -> None:
+    rows = [{"question": f"{n} + 1 = ?", "answer": str(n + 1)} for n in range(60)]
+    for name, content in (("train", [*rows[:40], rows[3]]), ("heldout", rows[40:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in content))
+    files = {"task": str(tmp_path / "train.jsonl"), "heldout": str(tmp_path / "heldout.jsonl")}
+    said: list[str] = []
+    view = View()
+    view.message = said.append  # type: ignore[method-assign]
+    run_training(replace(CONFIG, steps=1, **files), tmp_path / "run", view=view)
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["messages"]
+    notes = [m["text"] for m in recorded if m["kind"] == "questions"]
+    assert len(notes) == 1 and "1 repeated row(s) left out" in notes[0]
+    assert f"questions: {notes[0]}" in said
+
+
 def test_a_generator_leaves_out_what_is_too_long() -> None:
     policy, task = load_policy("tiny"), load_task("word_problems")
     counts = [

@@ -55,7 +55,7 @@ def two(tmp_path_factory) -> Path:
         command(folder), cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "held-out questions" in done.stdout  # the table at the end, once
+    assert "test questions" in done.stdout  # the table at the end, once
     assert done.stdout.count("step 1/2") == 1
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,9 +74,10 @@ def test_what_it_shows_outlives_the_kernel(executed: Path) -> None:
     shown = "".join(data.get("text/html", "") for data in bundles)
     assert "3 of 3 steps" in shown
     assert "6 test questions" in shown
+    text = html.unescape(re.sub("<[^>]+>", "", shown.replace("<br>", "\n")))  # tints are markup
     for split in ("heldout_base", "heldout_trained"):  # the examples, before and after
         rows = read_rollouts(executed / "first", split).to_pylist()
-        assert sum(html.escape(row["answer"]) in shown for row in rows) >= 3
+        assert sum(row["answer"] in text for row in rows) >= 3
     assert "<script" not in shown
     # Nor is one left that only a kernel could show.
     assert not [d for d in bundles if "application/vnd.jupyter.widget-view+json" in d]

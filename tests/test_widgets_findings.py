@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from made_run import make_run
 from policies import random_policy
 from score_examples import write_scores
 from test_widgets_text import fake_score
 from test_widgets_views import candidate, six
 
 from sarlab.display.text import signed
-from sarlab.display.token_view import answer_view, payload
-from sarlab.models import REPOSITORY
+from sarlab.display.token_view import answer_view, bonus_view, payload
+from sarlab.models import REPOSITORY, add_lora, export_policy, load_policy
+from sarlab.rewards import REWARDS, Reward
+from sarlab.types import Question
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
     choose_questions,
@@ -29,7 +32,7 @@ from sarlab.widgets.audit import (
     short_with_low_sar,
 )
 from sarlab.widgets.candidates import Candidate, Draft, judged, read_answers, score_candidates
-from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.designs import compare_designs, design_names, possible_designs
 from sarlab.widgets.figures import history_figure
 from sarlab.widgets.html import answer_html
 from sarlab.widgets.run_browser import RunBrowser
@@ -268,11 +271,82 @@ def test_an_audit_that_finds_nothing_says_what_to_try(frozen_tiny) -> None:
     right = browser.rows["correct"].sum()
     assert f"0 of {right} correct answers ({len(browser.rows)} logged)" in browser.message.value
     assert "at most 5 tokens and a SAR of at most −0.90" in browser.message.value
+    assert "begins here" not in browser.message.value
     wider = next_wider(browser.rows, 5, -0.9)
     assert wider is not None and len(short_with_low_sar(browser.rows, *wider))
     browser.wider.click()
     assert browser.limits == pytest.approx(wider)
     assert browser.shown
+
+
+def test_the_audit_opens_where_it_finds_something_until_the_reader_chooses(frozen_tiny) -> None:
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    browser.mode.value = "audit"
+    narrowest = next_wider(browser.rows, 30, 0.0)
+    assert browser.limits == pytest.approx(narrowest) and browser.shown
+    assert "None has ≤ 30 tokens and SAR ≤ 0, so the search begins here" in browser.message.value
+    other = next(value for name, value in browser.runs.options if name.startswith("grpo-s0"))
+    browser.runs.value = other
+    assert browser.limits == pytest.approx(next_wider(browser.rows, 30, 0.0)) != narrowest
+    browser.length.value = 40
+    browser.runs.index = 0
+    assert browser.limits[0] == 40  # the reader's own limit stays
+
+
+def test_a_dense_design_gives_each_token_its_own_colour_and_sum(monkeypatch) -> None:
+    first = Reward(lambda i: 2.0 * (i.answer_mask.cumsum(1) == 1), False, "the first token")
+    monkeypatch.setitem(REWARDS, "first", first)
+    group = six("q")
+    (design,) = compare_designs(group, 0.5, ["first"])
+    assert design.label == "+ α·first" and "first" in possible_designs().values()
+    lengths = [c.score.length for c in group]
+    assert design.tokens == tuple((2.0,) + (0.0,) * (n - 1) for n in lengths)
+    right = [float(bool(c.correct)) for c in group]
+    means = [r + 0.5 * 2.0 / n for r, n in zip(right, lengths, strict=True)]
+    assert design.rewards == pytest.approx(means)
+    score = group[0].score
+    view = bonus_view(score, design.tokens[0])
+    assert view.tints[0] == "rgba(0, 114, 178, 0.50)" and view.tints[1].endswith(" 0.00)")
+    assert sum(step.total_nats for step in view.steps) == 2.0 and view.quantity == "Σ bonus"
+    assert view.cards[0][2][0] == "bonus = +2.000"
+    assert answer_view(score).quantity == "Σ Δ log p, nats"
+
+
+def test_the_designs_shown_are_chosen(bench) -> None:
+    panel = bench.designs
+    assert panel.designs.value == tuple(design_names())
+    assert "laser" not in dict(panel.designs.options).values()  # needs a budget
+    panel.designs.value = ("pmi", "sar")
+    assert "+ α·pmi" in panel.table.value and "O1-pruner" not in panel.table.value
+    panel.designs.value = ()
+    assert "No design is chosen" in panel.message.value and not panel.table.value
+
+
+def test_another_trainers_answers_come_with_their_reward(bench, tmp_path) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [
+        {"prompt": f"What is {n} + 1?", "completion": f"Answer: {k}", "reward": float(k), "step": 3}
+        for n in (1, 2)
+        for k in (2, 2, 5)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    box = bench.source.rollouts
+    box.open_button.click()
+    assert "The path is empty" in box.note.value
+    box.path.value = str(path)
+    box.open_button.click()
+    while not box.questions.options:
+        bench.wait()
+    assert box.steps.value == "3"
+    assert [text for text, _ in box.questions.options] == [
+        f"What is {n} + 1? (3 answers, mean reward +3.00)" for n in (1, 2)
+    ]
+    box.questions.index = 1
+    box.take_button.click()
+    bench.wait()
+    assert bench.question == "What is 2 + 1?"
+    assert [c.label for c in bench.answers] == [f"step 3, reward +{k}.00" for k in (2, 2, 5)]
+    assert "scored by tiny, not by the model that wrote them" in box.note.value
 
 
 def test_the_next_wider_thresholds_by_hand() -> None:
@@ -328,11 +402,41 @@ def test_colours_of_sar_fit_the_answers_shown() -> None:
 
 def test_a_logged_answer_goes_to_the_workbench(frozen_tiny) -> None:
     made = Workbench(frozen_tiny, runs=STUDY)
+    browser = made.run_browser
+    browser.table.opened = 2
+    for _ in range(2):  # the group comes once
+        browser.to_bench.click()
+        made.wait()
+    row, shown = browser.opened, browser.shown
+    assert made.question == row.question and made.opened.answer == row.answer
+    assert [c.score.answer for c in made.answers] == [r.answer for r in shown] and len(shown) == 4
+    assert [c.correct for c in made.answers] == [r.correct for r in shown]
+    assert made.tabs.selected_index == 0
+    browser.steps.value = 60
+    assert len({r.answer for r in browser.shown}) < 4  # equal answers are a group's answers too
+    browser.to_bench.click()
+    made.wait()
+    at_60 = [c for c in made.answers if c.label.endswith("step 60")]
+    assert [c.score.answer for c in at_60] == [r.answer for r in browser.shown]
+
+
+def test_the_runs_own_model_scores_its_answers(tiny, tmp_path) -> None:
+    runs = tmp_path / "runs"
+    folder = make_run(runs / "one", tiny, [Question("What is 1 + 1?", "2")], steps=1)
+    made = Workbench(tiny, runs=runs)
     made.run_browser.to_bench.click()
     made.wait()
-    row = made.run_browser.shown[0]
-    assert made.question == row.question and made.opened.answer == row.answer
-    assert made.answers[0].correct is row.correct and made.tabs.selected_index == 0
+    assert made.run_browser.with_model.layout.display == "none"  # nothing to load there
+    assert "tiny scores them" in made.source.message.value
+    export_policy(add_lora(load_policy("tiny"), rank=2), folder / "adapter")
+    made.run_browser.refresh()
+    assert made.run_browser.with_model.layout.display is None
+    made.run_browser.with_model.click()
+    while len(made.answers) < 4 or made.policy is tiny:  # loads first, then scores
+        made.wait()
+        time.sleep(0.01)
+    assert made.policy.reference == str(folder) and len(made.answers) == 4
+    assert "final model scores them here" in made.source.message.value
 
 
 def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) -> None:
@@ -346,10 +450,11 @@ def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) ->
     made.run_browser.to_bench.click()
     made.wait()
     assert emptied == ["", row.answer] or emptied == [row.answer]
+    assert len(made.answers) == 5  # four of the group
     assert made.answers[made.answer].label == f"{run}, step {row.step}"
     assert made.opened.answer == row.answer  # not the answer that the question had before
     said = made.source.message.value
-    assert run in said and f"step {row.step}" in said and "tiny scores it" in said
+    assert run in said and f"step {row.step}" in said and "tiny scores them" in said
 
 
 def test_an_answer_that_waits_for_its_score_leaves_the_box_empty(bench) -> None:

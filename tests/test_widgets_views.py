@@ -57,10 +57,10 @@ def six(question: str, shift: float = 0.0) -> list[Candidate]:
     kinds = {
         "concise": ([1.0 + shift] * 4, True),
         "redundant": ([0.5] * 12, True),
-        "partly_right": ([0.9] * 4, False),
+        "partly right": ([0.9] * 4, False),
         "wrong": ([0.7] * 4, False),
-        "no_thought": ([-2.0] * 2, True),
-        "off_topic": ([-1.0] * 4, False),
+        "no thought": ([-2.0] * 2, True),
+        "off topic": ([-1.0] * 4, False),
     }
     return [
         candidate(answer(values, question=question), correct, "1", kind)
@@ -113,10 +113,10 @@ def test_a_card_says_what_the_score_says() -> None:
 def test_ranking_puts_the_highest_sar_first() -> None:
     group = six("q")
     assert [group[i].label for i in ranked(group)] == [
-        *("concise", "partly_right", "wrong", "redundant", "no_thought", "off_topic"),  # a tie
+        *("concise", "partly right", "wrong", "redundant", "no thought", "off topic"),  # a tie
     ]
     html = records_html(RANKING, [group[i] for i in ranked(group)])
-    assert html.index("concise") < html.index("partly_right") < html.index("off_topic")
+    assert html.index("concise") < html.index("partly right") < html.index("off topic")
     assert html.count("✓ right") == 3 and html.count("✗ wrong") == 3
 
 
@@ -185,11 +185,11 @@ def test_kind_table_and_orderings_count_questions() -> None:
     rows = {row.label: row for row in label_rows(both)}
     assert rows["redundant"].below_concise == "1 of 2"
     assert rows["concise"].below_concise == ""
-    assert rows["no_thought"].mean_length == 2
+    assert rows["no thought"].mean_length == 2
     assert rows["wrong"].share_correct == 0.0
     counts = {(o.better, o.worse): (o.holds, o.questions) for o in orderings(both)}
     assert counts["concise", "redundant"] == (1, 2)
-    assert counts["redundant", "no_thought"] == (2, 2)
+    assert counts["redundant", "no thought"] == (2, 2)
     assert ">1 of 2<" in records_html(ORDERINGS, orderings(both))
     assert "1 of 2" in records_html(LABELS, label_rows(both))
 

@@ -44,7 +44,7 @@ from sarlab.audit.scoring import (
 )
 from sarlab.display.figures import show
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
-from sarlab.display.text import plain
+from sarlab.display.text import plain, signed
 from sarlab.display.token_view import answer_view
 from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
@@ -158,22 +158,18 @@ def show_labels(validity: Validity) -> Any:
     """What was scored: one row per label."""
     main = validity.main
     scores = score_columns(main, **validity.settings.options)
-    caption = (
-        f"{main['question_id'].nunique()} questions, {len(main)} answers, "
-        f"scored by {main['model'].iloc[0]}"
-    )
+    questions, model = main["question_id"].nunique(), main["model"].iloc[0]
+    caption = f"{questions} questions, {len(main)} answers, scored by {model}"
     return html_view(html_table(labels_text(label_table(main, scores)), caption))
 
 
 def show_claims(validity: Validity) -> Any:
     """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
     measured, tolerance = validity.measured, validity.settings.length_tolerance
+    near = f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer"
     return html_view(
         html_table(claims_text(measured), "all pairs"),
-        html_table(
-            claims_text(measured, equal_length=True),
-            f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer",
-        ),
+        html_table(claims_text(measured, equal_length=True), near),
         folded(
             "the same for SAR's log form, log ppl(a) − log ppl(a|q)",
             html_table(claims_text(measured, "log_sar")),
@@ -223,17 +219,14 @@ def show_failures(validity: Validity) -> Any:
     scores = score_columns(failures, **validity.settings.options)[["sar", "tokens"]]
     measured = claim_table(failures, list(claims), scores)
     tokens = failures.groupby("label")["length"].mean()
-    rates = pd.DataFrame(
-        {
-            "mode": claims.values(),
-            "bad": [c.worse.replace("_", " ") for c in claims],
-            "good": [c.better.replace("_", " ") for c in claims],
-            "rate": 1 - measured["share"],
-            "rate_low": 1 - measured["share_high"],
-            "rate_high": 1 - measured["share_low"],
-            "questions": measured["questions"],
-            "tokens": [f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in claims],
-        }
+    rates = measured.assign(
+        mode=list(claims.values()),
+        bad=[c.worse.replace("_", " ") for c in claims],
+        good=[c.better.replace("_", " ") for c in claims],
+        rate=1 - measured["share"],
+        rate_low=1 - measured["share_high"],
+        rate_high=1 - measured["share_low"],
+        tokens=[f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in claims],
     )
     columns = (
         Column("mode", "mode"),
@@ -250,12 +243,16 @@ def show_gallery(validity: Validity) -> Any:
     """For each mode the pair in which SAR prefers the bad answer most, token by token."""
     parts = []
     values = score_columns(validity.failures, **validity.settings.options)
-    scored = validity.failures.assign(sar=values["sar"])
+    scored = validity.failures.assign(sar=values["sar"]).drop_duplicates(["label", "group"])
+    sides = {label: rows.set_index("group") for label, rows in scored.groupby("label")}
     for mode in MODES:
-        pair = _worst_pair(scored, mode.claims[0])
         body = f"<p>{plain(mode.about)}</p><p><b>What to do:</b> {plain(mode.advice)}</p>"
-        if pair is not None:
-            body += _token_views(validity, *pair)
+        claim = mode.claims[0]
+        if {claim.better, claim.worse} <= sides.keys():
+            good, bad = sides[claim.better], sides[claim.worse]
+            margin = (bad["sar"] - good["sar"]).dropna()
+            if not margin.empty:
+                body += _token_views(validity, good.loc[margin.idxmax()], bad.loc[margin.idxmax()])
         parts.append(f"<h4>{plain(mode.name)}</h4>{body}")
     return html_view(*parts)
 
@@ -265,34 +262,20 @@ def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAns
     questions: list[Question] = []
     chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
     for group in groups:
-        text, gold = group[0].question, group[0].gold
-        if gold is None:
+        if group[0].gold is None:
             continue
-        questions.append(Question(text, gold))
-        for verdict, labels in _PREFERRED.items():
+        questions.append(Question(group[0].question, group[0].gold))
+        for verdict, labels in _PREFERRED.items():  # else the first in the file
             fitting = [a for a in group if judged(a) is verdict]
-            if fitting:  # else the first in the file
-                chosen[verdict][text] = min(fitting, key=lambda a: a.label not in labels).answer
+            fitting.sort(key=lambda a: a.label not in labels)
+            chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
     return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
-
-
-def _worst_pair(scored: pd.DataFrame, claim: Claim) -> tuple[Any, Any] | None:
-    """The good and the bad row of the question where SAR prefers the bad one most."""
-    sides = [
-        scored[scored["label"] == name].drop_duplicates("group").set_index("group")
-        for name in (claim.better, claim.worse)
-    ]
-    margin = (sides[1]["sar"] - sides[0]["sar"]).dropna()
-    if margin.empty:
-        return None
-    worst = margin.idxmax()
-    return sides[0].loc[worst], sides[1].loc[worst]
 
 
 def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     if "question" not in good or validity.policy is None:
         return "<p><i>Token views need the texts and the model: name a file of answers.</i></p>"
-    question = str(good["question"])
+    question, label = str(good["question"]), str(bad["label"]).replace("_", " ")
     score = score_answers(
         validity.policy,
         question,
@@ -300,14 +283,9 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
         standalone=StandaloneContext(validity.settings.standalone),
         append_eos=validity.settings.end_token,
     )[0]
-    view = answer_html(
-        answer_view(score),
-        heading=str(bad["label"]).replace("_", " "),
-        legend=False,
-        full=False,
-    )
+    view = answer_html(answer_view(score), heading=label, legend=False, full=False)
     # The other answer as text: a second coloured view would double what a saved notebook weighs.
-    other = f"against {str(good['label']).replace('_', ' ')}, SAR {good['sar']:+.2f}"
+    other = f"against {str(good['label']).replace('_', ' ')}, SAR {signed(good['sar'], 2)}"
     text = f'<p style="white-space: pre-wrap">{plain(str(good["answer"]))}</p>'
     return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
 

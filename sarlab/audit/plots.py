@@ -18,7 +18,6 @@ _LOOKS = {
     "ppl_standalone": ("#00825f", "diamond-open"),
     "correct": (GREY, "x-thin-open"),
 }
-_ROW = 46  # pixels per claim
 
 
 def shares_figure(table: pd.DataFrame) -> go.Figure:
@@ -27,25 +26,17 @@ def shares_figure(table: pd.DataFrame) -> go.Figure:
     ``table``: of :func:`sarlab.audit.claims.claim_table`, a row per claim, or of ``group_table``, a
     row per policy. Bars are 95% intervals; the line at one half is a score that knows nothing.
     """
-    if "claim" in table:
-        column, whole = "claim", "all pairs"
-        axis = "share of pairs in the claimed order"
-    else:
-        column, whole = "model", "all pairs of a group"
-        axis = "AUC of right against wrong within groups"
+    column = "claim" if "claim" in table else "model"
+    groups = "" if column == "claim" else " of a group"
     rows = list(dict.fromkeys(table[column]))
     names = [str(row).replace("_", " ") for row in rows]
-    figure = make_subplots(
-        1,
-        2,
-        subplot_titles=(whole, "pairs of equal length"),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-    )
+    titles = (f"all pairs{groups}", "pairs of equal length")
+    figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
     scores = [s for s in _LOOKS if s in set(table["score"])]
     for panel, name in enumerate(("share", "equal_share"), start=1):
         for place, score in enumerate(scores):
             colour, symbol = _LOOKS[score]
+            line = {"color": colour, "width": 2}
             known = table[(table["score"] == score) & table[name].notna()].set_index(column)
             # Side by side within a row, SAR at its top.
             shift = 0.64 * (place / max(1, len(scores) - 1) - 0.5)
@@ -54,12 +45,7 @@ def shares_figure(table: pd.DataFrame) -> go.Figure:
                 y=[rows.index(row) + shift for row in known.index],
                 error_x=interval_bars(known, name, colour),
                 mode="markers",
-                marker={
-                    "color": colour,
-                    "symbol": symbol,
-                    "size": 9 if score == "sar" else 8,
-                    "line": {"width": 2, "color": colour},
-                },
+                marker={"color": colour, "symbol": symbol, "size": 8, "line": line},
                 name=SCORES[score],
                 legendgroup=score,
                 showlegend=panel == 1,
@@ -71,14 +57,9 @@ def shares_figure(table: pd.DataFrame) -> go.Figure:
     figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
     for border in range(1, len(rows)):
         figure.add_hline(y=border - 0.5, line={"color": GRID, "width": 1})
-    style(figure, width=960, height=130 + _ROW * len(rows))
+    axis = "AUC, right over wrong" if groups else "share of pairs in the claimed order"
     figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title_text=axis, nticks=6)
-    figure.update_yaxes(
-        tickvals=list(range(len(rows))),
-        ticktext=names,
-        range=[len(rows) - 0.4, -0.6],
-        showgrid=False,
-    )
-    figure.update_annotations(font_size=13)
-    top = 1 + 44 / (_ROW * len(rows))  # above the panels' titles, whatever their height
-    return figure.update_layout(legend={"orientation": "h", "x": 0, "y": top, "yanchor": "bottom"})
+    ends = [len(rows) - 0.4, -0.6]
+    figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=names, range=ends, showgrid=False)
+    style(figure, height=110 + 46 * len(rows))
+    return figure.update_annotations(font_size=13)

@@ -27,6 +27,14 @@ from sarlab.rewards import REWARDS
 from sarlab.runs.parameters import Settings, project_path
 
 _SHIPPED = tuple(DATA / "validity" / name for name in ("answers.parquet", "groups-tiny.parquet"))
+_READS = {  # the first of a design's needs, in words
+    "copied": "which tokens repeat the question",
+    "line_ids": "what lines take from each other",
+    "entropy": "entropy per token",
+    "self_certainty": "self-certainty per token",
+    "gold_logps": "log-probs of the reference answer",
+    "answer_keys": "the results that answers give",
+}
 _TRICKS = {str(claim): mode.name for mode in MODES for claim in mode.claims}
 
 
@@ -92,7 +100,23 @@ def show_groups(zoo: Zoo) -> Any:
             ("Length in disguise", zoo.groups[zoo.groups["length_share_low"] > 0.9]["design"]),
         )
     ]
-    return html_view(*lines, html_table(groups_text(zoo.groups)))
+    return html_view(*lines, html_table(groups_text(zoo.groups)), _left_out(zoo))
+
+
+def _left_out(zoo: Zoo) -> str:
+    """Which designs of the table the source cannot serve, by what it lacks."""
+    lacking: dict[str, list[str]] = {}
+    for name, reward in REWARDS.items():
+        if reward.needs and name not in set(zoo.groups["design"]):
+            first = reward.needs[0]
+            lacking.setdefault(_READS.get(first, first), []).append(name)
+    parts = [f"{', '.join(names)} ({what})" for what, names in lacking.items()]
+    if not parts:
+        return ""
+    return (
+        f"<p><b>Left out</b>, since the source does not hold what they read: {'; '.join(parts)}. "
+        "A file of texts serves them all.</p>"
+    )
 
 
 def show_cards(zoo: Zoo) -> Any:
@@ -132,11 +156,12 @@ def _heat_map(table: pd.DataFrame, title: str, ends: tuple[int, int], text: str 
             zmax=ends[1],
             colorscale=[[0, ORANGE], [0.5, "#ffffff"], [1, BLUE]],
             texttemplate=text,
+            textfont={"color": "#111111"},
             colorbar={"thickness": 12},
-            hovertemplate="%{y}, %{x}: %{z}<extra></extra>",
+            customdata=[[f"{row}, {column}" for column in table] for row in table.index],
+            hovertemplate="%{customdata}: %{z}<extra></extra>",
         )
     )
-    style(figure, width=860, height=300 + 20 * len(table))
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(tickangle=-50, showgrid=False)
-    show(figure.update_layout(title={"text": title, "font": {"size": 14}}))
+    show(style(figure, height=300 + 20 * len(table), title=title))

@@ -1,15 +1,13 @@
 """Pictures of training and evaluation: pure functions to plotly figures, and how to show them.
 
-Every figure has a light ground of its own: no single grey has 4.5:1 on white and on JupyterLab's
-dark page. There a style turns light into dark and keeps the hues. Blue and orange are those of the
-token views, apart for colour-blind readers. A figure is shown as plotly JSON (live in JupyterLab)
-together with a PNG of itself, which is what remains on a page without JupyterLab.
+In JupyterLab plotly draws a figure from its JSON, with or without a kernel: on the page's own
+ground, texts in the page's colour, as wide as the page. Elsewhere an SVG on a light ground shows.
+Blue and orange are those of the token views, apart for colour-blind readers.
 """
 
 from __future__ import annotations
 
 import atexit
-import base64
 import functools
 import json
 import sys
@@ -24,10 +22,10 @@ from sarlab.display.text import BLUE_HEX, ORANGE_HEX
 
 BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, "#767676"
 GROUND, INK, GRID = "#fafafa", "#444444", "rgba(128,128,128,0.22)"
-DARK = """<style class="sarlab-dark">
-body[data-jp-theme-light="false"] .jp-RenderedPlotly { filter: invert(0.88) hue-rotate(180deg) }
-.jp-OutputArea-child:has(> * > .sarlab-dark) { position: absolute }
-</style>"""  # the output that holds the style takes no room
+_CLEAR = "rgba(0,0,0,0)"
+# No single grey has 4.5:1 on white and on JupyterLab's dark page, and plotly takes no CSS variable
+# as a colour, but it passes the style of a span on. Elsewhere: a grey with 4:1 on both.
+_PAGE_TEXT = '<span style="color:var(--jp-content-font-color1,#7a7a7a)">'
 PICTURE_SECONDS = 40  # a browser that takes longer than this to draw is given up
 PICTURE_SCALE = 1.5  # PNG pixels per figure pixel, in files
 
@@ -62,22 +60,25 @@ def training_figure(
     steps with a warning.
     """
     rows = -(-len(_PANELS) // _COLUMNS)
-    figure = make_subplots(
-        rows=rows,
-        cols=_COLUMNS,
-        subplot_titles=[title for title, _, _ in _PANELS],
-        vertical_spacing=0.19,
-        horizontal_spacing=0.075,
-        shared_xaxes=False,
-    )
+    titles = [title for title, _, _ in _PANELS]
+    gaps = {"vertical_spacing": 0.19, "horizontal_spacing": 0.09}
+    figure = make_subplots(rows, _COLUMNS, subplot_titles=titles, **gaps)
     named: set[str] = set()
     for index, (_, column, form) in enumerate(_PANELS):
         place = {"row": index // _COLUMNS + 1, "col": index % _COLUMNS + 1}
-        for kind, trace in _panel_traces(metrics, column, baseline).items():
-            trace.update(showlegend=kind not in named, legendgroup=kind)
-            named.add(kind)
-            figure.add_trace(trace, **place)
-        figure.update_yaxes(tickformat=form, nticks=5, rangemode="tozero", **place)
+        for name, (points, looks) in _series(metrics, column, baseline).items():
+            figure.add_scatter(
+                x=list(points),
+                y=list(points.values()),
+                name=name,
+                legendgroup=name,
+                showlegend=name not in named,
+                hovertemplate=f"{name}, step %{{x:d}}: %{{y:.4~g}}<extra></extra>",
+                **looks,
+                **place,
+            )
+            named.add(name)
+        figure.update_yaxes(tickformat=form, nticks=4, rangemode="tozero", **place)
         if form == ".0%":
             figure.update_yaxes(range=[-0.02, 1.04], **place)
         if place["row"] == rows:
@@ -94,33 +95,31 @@ def training_figure(
     ticks = {"dtick": 1} if end - start < 6 else {"nticks": 6}  # steps are whole numbers
     figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], tickformat="d", **ticks)
     figure.update_annotations(font_size=13)
-    return style(figure, width=800, height=430)  # what a window of 1000 pixels leaves
+    return style(figure, height=430)
 
 
-def _panel_traces(
+def _series(
     metrics: Sequence[Mapping[str, Any]], column: str, baseline: Mapping[str, Any] | None
-) -> dict[str, go.Scatter]:
-    x, y = [m["step"] for m in metrics], [m.get(column) for m in metrics]
-    long = len(x) >= _SMOOTH_FROM
-    line = {"color": BLUE, "width": 1 if long else 2}
-    mode = "lines" if long else "lines+markers"
-    traces = {"step": go.Scatter(x=x, y=y, name="each step", mode=mode, line=line)}
+) -> dict[str, Any]:
+    """Name, values by step and looks of the lines in a panel."""
+    each = {m["step"]: m.get(column) for m in metrics}
+    long = len(each) >= _SMOOTH_FROM
+    thin = {"mode": "lines" if long else "lines+markers", "line_width": 1 if long else 2}
+    series: dict[str, Any] = {"each step": (each, {**thin, "line_color": BLUE})}
     if long:
-        trend = go.Scatter(x=x, y=running_mean(y, 5), name="mean of 5 steps", hoverinfo="skip")
-        traces["trend"] = trend.update(mode="lines", line={"color": BLUE, "width": 3})
+        trend = dict(zip(each, running_mean([*each.values()], 5), strict=True))
+        series["mean of 5 steps"] = trend, {"mode": "lines", "line": {"color": BLUE, "width": 3}}
     heldout = _HELDOUT.get(column, f"heldout_{column}")
     points = {m["step"]: m[heldout] for m in metrics if m.get(heldout) is not None}
     before = (baseline or {}).get("mean_reward" if column == "reward" else column)
     if before is not None:
         points = {0: before, **points}
     if points:
-        marks = go.Scatter(x=list(points), y=list(points.values()), name="validation questions")
-        traces["heldout"] = marks.update(
-            mode="lines+markers",
-            line={"color": ORANGE, "width": 1.5, "dash": "dot"},
-            marker={"color": ORANGE, "size": 8, "symbol": "diamond"},
-        )
-    return traces
+        dotted = {"color": ORANGE, "width": 1.5, "dash": "dot"}
+        diamonds = {"color": ORANGE, "size": 8, "symbol": "diamond"}
+        looks = {"mode": "lines+markers", "line": dotted, "marker": diamonds}
+        series["validation questions"] = points, looks
+    return series
 
 
 def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:
@@ -130,18 +129,26 @@ def running_mean(values: Sequence[float | None], width: int) -> list[float | Non
     return [None if mean != mean else mean for mean in means]
 
 
-def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
-    """The looks that all figures share; changes the figure and returns it. Sizes in pixels."""
+def style(figure: go.Figure, *, height: int, width: int = 800, title: str = "") -> go.Figure:
+    """The looks that all figures share; changes the figure and returns it. Sizes in pixels.
+
+    ``width`` is that of pictures; ``height`` grows by the rows of the legend, which stands below.
+    """
+    names = [t.name for t in figure.data if t.name and t.showlegend is not False]
+    per_row = max(1, width // (50 + 7 * max(map(len, names), default=0)))
+    rows = -(-len(names) // per_row) if len(names) > 1 else 0
     figure.update_layout(
         template="none",
         width=width,
-        height=height,
+        height=height + 20 * rows,
         paper_bgcolor=GROUND,
         plot_bgcolor=GROUND,
         font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
-        margin={"l": 52, "r": 14, "t": 56, "b": 60},
-        legend={"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"},
+        margin={"l": 10, "r": 14, "t": 40 if title or figure.layout.annotations else 14, "b": 16},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         hoverlabel={"bgcolor": "#333333", "font": {"color": "#ffffff"}},
+        title={"text": title, "font": {"size": 14}, "x": 0.5, "y": 1, "yref": "container"}
+        | {"yanchor": "top", "pad": {"t": 10}},
     )
     axis = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
     axis["exponentformat"] = "power"  # 3×10⁻⁶, where plotly's own choice is 3μ
@@ -150,10 +157,8 @@ def style(figure: go.Figure, *, width: int, height: int) -> go.Figure:
     return figure
 
 
-def draw_png(figure: go.Figure, scale: float = PICTURE_SCALE) -> bytes | None:
-    """The figure as a PNG; None where there is no browser to draw it, or it fails to.
-
-    ``scale``: PNG pixels per figure pixel.
+def draw(figure: go.Figure, form: str = "png") -> bytes | None:
+    """The figure as a PNG or SVG; None where there is no browser to draw it, or it fails to.
 
     Kaleido draws with an installed Chrome or Chromium, which is looked for first, since kaleido
     without one can wait for minutes. BROWSER_PATH names one that is not found by itself.
@@ -163,57 +168,68 @@ def draw_png(figure: go.Figure, scale: float = PICTURE_SCALE) -> bytes | None:
     if not _browser_is_ready():
         return None
     size = {"width": figure.layout.width or 700, "height": figure.layout.height or 450}
+    options = {"format": form, "scale": PICTURE_SCALE if form == "png" else 1, **size}
     try:
-        png = kaleido.calc_fig_sync(
-            json.loads(figure.to_json()), opts={"format": "png", "scale": scale, **size}
-        )
+        return bytes(kaleido.calc_fig_sync(json.loads(figure.to_json()), opts=options))
     except (RuntimeError, OSError, TimeoutError, ValueError) as error:
         _say_once(f"No picture could be drawn ({type(error).__name__}: {error}).")
         return None
-    return bytes(png)
 
 
-def mimebundle(figure: go.Figure, *, png: bool = True) -> dict[str, Any]:
-    """What a notebook stores of a figure: plotly JSON, text, and a PNG where one can be drawn."""
-    plot = {**json.loads(figure.to_json()), "config": {"displayModeBar": False}}
-    bundle: dict[str, Any] = {
-        "application/vnd.plotly.v1+json": plot,
-        "text/plain": _caption(figure),
-    }
-    # JupyterLab shows the PNG in its own pixels until the pointer comes: so many as the figure's.
-    drawn = draw_png(figure, 1) if png else None
-    if drawn is not None:
-        bundle["image/png"] = base64.b64encode(drawn).decode("ascii")
-    return bundle
+def mimebundle(figure: go.Figure, *, picture: bool = True) -> dict[str, Any]:
+    """What a notebook stores of a figure: plotly JSON, text, and an SVG where one can be drawn."""
+    plot = _on_page(json.loads(figure.to_json()))
+    plot["layout"] |= {"paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "autosize": True}
+    plot["layout"].pop("width", None)
+    plot["config"] = {"displayModeBar": False}
+    bundle = {"application/vnd.plotly.v1+json": plot, "text/plain": _caption(figure)}
+    # Not a PNG: JupyterLab would show that until the pointer comes.
+    drawn = draw(figure, "svg") if picture else None
+    return bundle if drawn is None else {**bundle, "image/svg+xml": drawn.decode()}
 
 
-def show(figure: go.Figure, *, png: bool = True, handle: Any = None) -> Any:
+def _on_page(node: Any, key: str = "") -> Any:
+    """A part of a figure's JSON, its texts in the colour of the page's."""
+    if isinstance(node, list):
+        return [_on_page(part, key if key == "ticktext" else "") for part in node]
+    if not isinstance(node, dict):
+        is_text = node and key in ("text", "name", "ticktext")
+        return f"{_PAGE_TEXT}{node}</span>" if is_text else node
+    part = {name: _on_page(value, name) for name, value in node.items()}
+    if key.startswith(("xaxis", "yaxis", "colorbar")):
+        part |= {"tickprefix": _PAGE_TEXT, "ticksuffix": "</span>"}
+    if part.get("mode") == "text":
+        part["texttemplate"] = f"{_PAGE_TEXT}%{{text}}</span>"
+    return part
+
+
+def show(figure: go.Figure, *, picture: bool = True, handle: Any = None) -> Any:
     """Display a figure in the notebook; returns a handle, given back to replace the picture.
 
-    A live chart passes ``png=False`` between steps and ``png=True`` at the end, so that
-    the PNG is drawn once. Outside IPython nothing is displayed and None is returned.
+    A live chart passes ``picture=False`` between steps and ``picture=True`` at the end, so that
+    the SVG is drawn once. Outside IPython nothing is displayed and None is returned.
     """
     from IPython import get_ipython
+    from IPython.display import display
 
     if get_ipython() is None:
         return None
-    bundle = mimebundle(figure, png=png)
-    if handle is not None:
-        # JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another
-        # type of output in between, of the same height, makes JupyterLab draw it anew.
-        room = f'<div style="height:{figure.layout.height or 450}px"></div>'
-        handle.update({"text/html": room, "text/plain": ""}, raw=True)
-        handle.update(bundle, raw=True)
-        return handle
-    return show_bundle(bundle)
+    bundle = mimebundle(figure, picture=picture)
+    if handle is None:
+        return display(bundle, raw=True, display_id=True)
+    handle.update(blank(figure), raw=True)
+    handle.update(bundle, raw=True)
+    return handle
 
 
-def show_bundle(bundle: dict[str, Any]) -> Any:
-    """Display a figure's bundle with the style of dark pages; returns its handle."""
-    from IPython.display import HTML, display
+def blank(figure: go.Figure) -> dict[str, str]:
+    """What stands in a figure's place before it is drawn again.
 
-    display(HTML(DARK))
-    return display(bundle, raw=True, display_id=True)
+    JupyterLab's plotly renderer ignores every update of a figure that it has drawn. Another type of
+    output in between, of the same height, makes JupyterLab draw it anew.
+    """
+    room = f'<div style="height:{figure.layout.height or 450}px"></div>'
+    return {"text/html": room, "text/plain": ""}
 
 
 def _caption(figure: go.Figure) -> str:

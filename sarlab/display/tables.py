@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from sarlab.display.text import BLUE_HEX, ORANGE_HEX
+from sarlab.display.text import BLUE_HEX, ORANGE_HEX, signed
 
 MISSING = "–"
 """What a cell shows that has no value."""
@@ -119,7 +119,7 @@ def views(name: str = "views.html") -> Any:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
-    environment.globals.update(blue=BLUE_HEX, orange=ORANGE_HEX)
+    environment.globals.update(blue=BLUE_HEX, orange=ORANGE_HEX, signed=signed)
     return environment.get_template(name).module
 
 

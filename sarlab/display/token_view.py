@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sarlab.answers import AnswerScore, TokenAlternatives
@@ -52,8 +52,9 @@ class Step:
 class AnswerView:
     """An answer with all that is shown of it; each list has one entry per token.
 
-    ``runs``: its text (see ``segments``). ``cards``: title, facts as [what, with the question,
-    without it], notes, and the likeliest tokens with and without the question.
+    ``quantity``: what the steps' sums are. ``runs``: its text (see ``segments``). ``cards``:
+    title, facts as [what, with the question, without it], notes, and the likeliest tokens with
+    and without the question.
     """
 
     numbers: list[list[str]]
@@ -63,6 +64,7 @@ class AnswerView:
     lines: list[int]
     cards: list[list[Any]]
     steps: tuple[Step, ...]
+    quantity: str = "Σ Δ log p, nats"
 
 
 def out_of_depth(score: AnswerScore) -> bool:
@@ -103,6 +105,31 @@ def answer_view(
         tints=[tint(v) for v in values],
         lines=[line_of(v) for v in values],
         cards=cards,
+        steps=split_steps(score.tokens, values),
+    )
+
+
+def bonus_view(score: AnswerScore, values: Sequence[float]) -> AnswerView:
+    """The answer with the colours and sums of a dense reward's bonus, one value per token.
+
+    Bonuses have no common unit, so the colour is full at the largest of this answer.
+    """
+    view = answer_view(score)
+    full = max(map(abs, values)) or 1.0
+    scaled = [V_FULL_NATS * value / full for value in values]
+    return replace(
+        view,
+        quantity="Σ bonus",
+        numbers=[
+            ["mean bonus", signed(math.fsum(values) / len(values))],
+            ["colour is full at", f"±{number(full, 3)}"],
+        ],
+        tints=[tint(value) for value in scaled],
+        lines=[line_of(value) for value in scaled],
+        cards=[
+            [title, facts, [f"bonus = {signed(value)}", *notes], *tops]
+            for (title, facts, notes, *tops), value in zip(view.cards, values, strict=True)
+        ],
         steps=split_steps(score.tokens, values),
     )
 

@@ -1,4 +1,4 @@
-"""Tables that compare policies with a baseline, on the same held-out questions.
+"""Tables that compare policies with a baseline, on the same test questions.
 
 :func:`run_table` has one row per policy, :func:`arm_table` one per *arm*: the runs that differ in
 nothing but the seed, pooled. Both hold paired differences to a baseline of your choice.
@@ -70,7 +70,7 @@ def _table(policies: Sequence[Evaluated], baseline: str, name_of: Name) -> pd.Da
             labels = ", ".join(e.label for e in entries)
             raise ValueError(
                 f"{labels} are seeds of one arm but answered different questions. Train or "
-                "evaluate them with the same held-out questions, or compare them in separate "
+                "evaluate them with the same test questions, or compare them in separate "
                 "folders."
             )
         first = entries[0]

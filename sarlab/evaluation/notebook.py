@@ -67,7 +67,7 @@ class EvaluationSettings(Settings):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.tasks and not self.fresh:
             raise ValueError(
-                f"tasks is {self.tasks!r}, but recorded answers are to the runs' own held-out "
+                f"tasks is {self.tasks!r}, but recorded answers are to the runs' own test "
                 "questions. Set fresh=True to ask other tasks, or leave tasks empty."
             )
 
@@ -99,31 +99,27 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
             return EvaluatedRuns()
         print(f"{lack}. Meanwhile, these are the runs that ship with the project.")
         folder = SHIPPED
-    with tqdm(total=3, desc="answers and intervals", unit="step", leave=False) as bar:
-        policies = _ask(folder, settings) if settings.fresh else recorded(folder)
-        bar.update()
-        arms = arm_table(policies, settings.baseline)
-        bar.update()
-        single = run_table(policies, settings.baseline)
-        bar.update()  # a bar short of its end would stay on the page
-        return EvaluatedRuns(policies, arms, single)
+    policies = _ask(folder, settings) if settings.fresh else recorded(folder)
+    tables = tqdm((arm_table, run_table), desc="intervals", unit="table", leave=False)
+    return EvaluatedRuns(policies, *(make(policies, settings.baseline) for make in tables))
 
 
 def show_values(study: EvaluatedRuns) -> Any:
     """What each arm scores; then each single run, folded away."""
-    return _tables(study, values_table, head_of(study.arms)) if study.policies else _nothing()
+    return _tables(study, values_table, "")
 
 
 def show_differences(study: EvaluatedRuns) -> Any:
     """Paired differences to the baseline, seeds pooled; then each single run, folded away."""
+    return _tables(study, differences_table, "against ")
+
+
+def _tables(study: EvaluatedRuns, make: Callable[[pd.DataFrame], pd.DataFrame], to: str) -> Any:
+    """A table of arms, below it that of runs; ``to`` stands before the baseline's name."""
     if not study.policies:
         return _nothing()
     names = " / ".join(dict.fromkeys(study.arms.loc[study.arms["is_baseline"], "label"]))
-    head = "; ".join(filter(None, [f"against {names}", head_of(study.arms)]))
-    return _tables(study, differences_table, head)
-
-
-def _tables(study: EvaluatedRuns, make: Callable[[pd.DataFrame], pd.DataFrame], head: str) -> Any:
+    head = "; ".join(filter(None, [to and to + names, head_of(study.arms)]))
     single = folded("every single run", html_table(make(study.runs), ONE_SEED))
     return html_view(html_table(make(study.arms), head), single)
 
@@ -151,13 +147,9 @@ def show_behaviours(study: EvaluatedRuns) -> Any:
     if not changes:
         return _nothing()
     show(token_figure(changes))
-    parts = [
-        folded(f"{label}: {what_was_lost(change)}", html_table(behaviour_text(change)))
-        for label, change in changes.items()
-    ]
-    return html_view(
-        *parts, folded("how behaviours are found", html_table(definitions().reset_index()))
-    )
+    tables = {f"{k}: {what_was_lost(c)}": behaviour_text(c) for k, c in changes.items()}
+    tables["how behaviours are found"] = definitions().reset_index()
+    return html_view(*(folded(title, html_table(table)) for title, table in tables.items()))
 
 
 def show_answers(study: EvaluatedRuns, run: str = "") -> Any:
@@ -193,9 +185,8 @@ def _ask(folder: Path, settings: EvaluationSettings) -> list[Evaluated]:
     with tqdm(total=1, unit="answer", mininterval=2, leave=False) as bar:
 
         def report(label: str, done: int, total: int) -> None:
-            bar.set_description(label, refresh=False)
             bar.total, bar.n = total, done
-            bar.refresh()
+            bar.set_description(label)
 
         return fresh(
             folder,
@@ -214,8 +205,7 @@ def _changes(policies: Sequence[Evaluated]) -> dict[str, pd.DataFrame]:
     bases, several = _bases(policies), len({e.task for e in policies}) > 1
     for entry in policies:
         if not entry.is_base and entry.held_out in bases:
-            name = f"{entry.arm} on {entry.task}" if several else entry.arm
-            arms.setdefault(name, []).append(entry)
+            arms.setdefault(entry.arm + several * f" on {entry.task}", []).append(entry)
     changes = {}
     for label, entries in tqdm(arms.items(), desc="behaviours", unit="arm", leave=False):
         base, texts = bases[entries[0].held_out], token_texts(entries[0])

@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, style
+from sarlab.display.figures import BLUE, GREY, ORANGE, style
 from sarlab.evaluation.behaviours import what_was_lost
 from sarlab.evaluation.compare import pareto_front
 from sarlab.evaluation.judge import Rows
 
-# At least 3:1 on the ground of figures; each also has a symbol of its own.
-_COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#37475a", "#c8334f", "#8254b4")
+# At least 3:1 on light and dark pages; each also has a symbol of its own.
+_COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#5c6b7a", "#c8334f", "#8254b4")
 _SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x")
 
 
@@ -37,30 +37,29 @@ def plane_figure(
     intervals. ``accuracy_from``: the lower end of the axis (a fraction), for a look at the
     crowd; policies below it are named in the corner.
     """
-    chosen, task = _one_task(table, task)
-    below = chosen[chosen["accuracy"] < (accuracy_from or 0.0)]
-    shown = chosen.drop(below.index)
+    chosen, task = _one_task(table, task)  # with looks: the same in both of two stacked planes
+    is_below = chosen["accuracy"] < (accuracy_from or 0.0)
+    below, shown = chosen[is_below], chosen[~is_below]
     best = pareto_front(shown["mean_length"].tolist(), shown["accuracy"].tolist())
     front = shown[best].sort_values("mean_length")
+    points = {"x": front["mean_length"].tolist(), "y": front["accuracy"].tolist()}
     line = {"color": GREY, "width": 1.5, "dash": "dash"}
     figure = go.Figure()
-    points = {"x": front["mean_length"].tolist(), "y": front["accuracy"].tolist()}
     figure.add_scatter(**points, mode="lines", line=line, name="Pareto front", hoverinfo="skip")
-    for row, look in _looks(chosen):  # of all: one looks the same in both of two stacked planes
-        if row["label"] in set(below["label"]):
-            continue
-        if runs is not None and row["seeds"] > 1:
-            single = runs[(runs["arm"] == row["label"]) & (runs["task"] == task)]
-            figure.add_scatter(
-                x=single["mean_length"].tolist(),
-                y=single["accuracy"].tolist(),
-                mode="markers",
-                marker={"color": look["color"], "symbol": f"{look['symbol']}-open", "size": 6},
-                showlegend=False,
-                text=single["label"].tolist(),
-                hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
-            )
-        figure.add_trace(_cross(row, look, "mean_length", "accuracy", "%{y:.1%}, %{x:.1f} tokens"))
+    if runs is not None:
+        arms = shown[shown["seeds"] > 1].set_index("label")
+        single = runs[(runs["task"] == task) & runs["arm"].isin(arms.index)]
+        looks = arms.loc[single["arm"]]
+        figure.add_scatter(
+            x=single["mean_length"].tolist(),
+            y=single["accuracy"].tolist(),
+            mode="markers",
+            marker={"color": looks["colour"], "symbol": looks["symbol"] + "-open", "size": 6},
+            showlegend=False,
+            text=single["label"].tolist(),
+            hovertemplate="%{text}: %{y:.1%}, %{x:.1f} tokens<extra></extra>",
+        )
+    _add_crosses(figure, shown, "mean_length", "accuracy", "%{y:.1%}, %{x:.1f} tokens")
     figure.update_xaxes(title_text="mean length of an answer (tokens)")
     frame = None if accuracy_from is None else [accuracy_from, 1.01]
     figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=frame)
@@ -68,7 +67,7 @@ def plane_figure(
         gone = below.apply(lambda r: f"{r.label} ({r.accuracy:.0%}, {r.mean_length:.0f} tokens)", 1)
         _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
     # The parameters of a task would run out of the picture.
-    return _finish(figure, f"Accuracy and length on {task.partition('?')[0]}", len(shown) + 1)
+    return style(figure, height=420, title=f"Accuracy and length on {task.partition('?')[0]}")
 
 
 def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:
@@ -99,18 +98,17 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
         )
     figure = go.Figure()
     hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
-    for row, look in _looks(chosen):
-        if row["label"] in set(compared["label"]):
-            figure.add_trace(_cross(row, look, "gain_length", "gain_accuracy", hover))
+    _add_crosses(figure, compared, "gain_length", "gain_accuracy", hover)
     figure.add_hline(y=0, line={"color": GREY, "width": 1})
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     names = " / ".join(dict.fromkeys(compared["baseline"]))
     figure.update_xaxes(title_text=f"length against {names}", tickformat="+.0%")
     figure.update_yaxes(title_text=f"accuracy against {names}", tickformat="+.0%")
     look = {"color": GREY, "symbol": "diamond", "size": 11}
-    figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hoverinfo="name")
+    hover = f"{names}<extra></extra>"
+    figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hovertemplate=hover)
     _remark(figure, "shorter, more often right", y=0.99)
-    return _finish(figure, f"Gains on {task}", len(compared) + 1)
+    return style(figure, height=420, title=f"Gains on {task}")
 
 
 def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
@@ -124,10 +122,8 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     table = pd.DataFrame({name: change["other"] for name, change in changes.items()})
     table.insert(0, "base", next(iter(changes.values()))["base"])
     figure = go.Figure()
-    for row, name, colour in (
-        ("other_tokens", "about the question", BLUE),
-        ("filler_tokens", "filler", ORANGE),
-    ):
+    parts = {"other_tokens": ("about the question", BLUE), "filler_tokens": ("filler", ORANGE)}
+    for row, (name, colour) in parts.items():
         figure.add_bar(
             y=list(table),
             x=table.loc[row].tolist(),
@@ -139,98 +135,72 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
             insidetextanchor="middle",
             insidetextfont={"color": "#111111"},
             hovertext=["", *(what_was_lost(c) for c in changes.values())],
+            hovertemplate=f"{name}: %{{x:.1f}} tokens<br>%{{hovertext}}<extra></extra>",
         )
-    style(figure, width=760, height=130 + 34 * table.shape[1])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="tokens per answer")
-    return figure.update_layout(
-        barmode="stack",
-        bargap=0.35,
-        title={"text": "Where the tokens went", "font": {"size": 14}},
-        legend={"y": 1.0, "x": 1.0, "xanchor": "right", "traceorder": "normal"},
-    )
+    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
+    height = 110 + 34 * table.shape[1]
+    return style(figure, height=height, title="Where the tokens went")
 
 
 def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Figure:
     """Distribution of answer lengths of two policies; the dotted line is the length limit."""
-    figure = go.Figure()
-    top = max(int(row["length"]) for rows in (base, other) for row in rows)
+    lengths = {"base": [r["length"] for r in base], "trained": [r["length"] for r in other]}
+    top = max(map(max, lengths.values()))
     size = max(1, round(top / 40))
-    for rows, name, colour in ((base, "base", GREY), (other, "trained", BLUE)):
-        figure.add_histogram(
-            x=[int(row["length"]) for row in rows],
-            xbins={"start": 0, "end": top + size, "size": size},
-            name=name,
-            marker={"color": colour},
-            opacity=0.65,
-        )
+    bins = {"start": 0, "end": top + size, "size": size}
+    figure = go.Figure()
+    for (name, values), colour in zip(lengths.items(), (GREY, BLUE), strict=True):
+        figure.add_histogram(x=values, xbins=bins, name=name, marker_color=colour, opacity=0.65)
     if limit is not None and limit <= 1.3 * top:
         line = {"color": ORANGE, "dash": "dot", "width": 1.5}
         figure.add_vline(limit, line=line, annotation_text="limit", annotation_position="top left")
-    style(figure, width=700, height=280)
-    figure.update_layout(barmode="overlay", bargap=0.04, legend={"y": 1.02}, margin={"t": 36})
-    return figure.update_layout(xaxis_title="length (tokens)", yaxis_title="answers")
+    figure.update_layout(barmode="overlay", bargap=0.04)
+    figure.update_layout(xaxis_title="length (tokens)", yaxis_title="answers")
+    return style(figure, height=280, width=700)
 
 
 def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]:
+    """The rows of one task, each with a colour and a symbol; bases are grey diamonds."""
     tasks = list(dict.fromkeys(table["task"]))
     task = tasks[0] if task is None else task
     if task not in tasks:
         raise ValueError(f"No policy was evaluated on {task!r}. Choose one of {', '.join(tasks)}.")
-    return table[table["task"] == task], task
-
-
-def _looks(table: pd.DataFrame) -> list[tuple[dict[Any, Any], dict[str, Any]]]:
-    """Row, and colour and symbol, of each policy; bases are grey diamonds."""
+    chosen = table[table["task"] == task]
     looks, index = [], 0
-    for row in table.to_dict("records"):
-        look = {"color": GREY, "symbol": "diamond"}
-        if not row["is_base"]:
-            turn, place = divmod(index, len(_COLOURS))  # after eight policies, pairs are shifted
-            symbol = _SYMBOLS[(place + 3 * turn) % len(_SYMBOLS)]
-            look, index = {"color": _COLOURS[place], "symbol": symbol}, index + 1
-        looks.append((row, look))
-    return looks
+    for is_base in chosen["is_base"]:
+        turn, place = divmod(index, len(_COLOURS))  # after eight policies, pairs are shifted
+        look = _COLOURS[place], _SYMBOLS[(place + 3 * turn) % len(_SYMBOLS)]
+        looks.append((GREY, "diamond") if is_base else look)
+        index += not is_base
+    colours, symbols = zip(*looks, strict=True)
+    return chosen.assign(colour=colours, symbol=symbols, seeds=chosen.get("seeds", 1)), task
 
 
-def _cross(row: Mapping[Any, Any], look: Mapping[str, Any], x: str, y: str, hover: str) -> Any:
-    """A point with its interval in both directions."""
-    frame, seeds = pd.DataFrame([row]), row.get("seeds", 1)
-    return go.Scatter(
-        x=[row[x]],
-        y=[row[y]],
-        error_x=interval_bars(frame, x, look["color"]),
-        error_y=interval_bars(frame, y, look["color"]),
-        mode="markers",
-        marker={**look, "size": 11},
-        name=str(row["label"]) + (f" ({seeds} seeds)" if seeds > 1 else ""),
-        hovertemplate=f"{row['label']}: {hover}<extra></extra>",
-    )
+def _add_crosses(figure: go.Figure, table: pd.DataFrame, x: str, y: str, hover: str) -> None:
+    """A point per row with its interval in both directions."""
+    for label, row in table.groupby("label", sort=False):
+        colour, symbol, seeds = row[["colour", "symbol", "seeds"]].iloc[0]
+        figure.add_scatter(
+            x=row[x].tolist(),
+            y=row[y].tolist(),
+            error_x=interval_bars(row, x, colour),
+            error_y=interval_bars(row, y, colour),
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 11},
+            name=f"{label} ({seeds} seeds)" if seeds > 1 else str(label),
+            hovertemplate=f"{label}: {hover}<extra></extra>",
+        )
 
 
 def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]:
     """Error bars of a column: its 95% interval in every row."""
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": (table[f"{name}_high"] - table[name]).tolist(),
-        "arrayminus": (table[name] - table[f"{name}_low"]).tolist(),
-        "color": colour,
-        "thickness": 1.3,
-        "width": 4,
-    }
+    looks = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.3, "width": 4}
+    above, below = table[f"{name}_high"] - table[name], table[name] - table[f"{name}_low"]
+    return {**looks, "array": above.tolist(), "arrayminus": below.tolist()}
 
 
 def _remark(figure: go.Figure, text: str, y: float) -> None:
     place = {"x": 0.01, "y": y, "xref": "paper", "yref": "paper"}
     figure.add_annotation(text=text, showarrow=False, font_size=11, **place)
-
-
-def _finish(figure: go.Figure, title: str, entries: int) -> go.Figure:
-    style(figure, width=800, height=max(420, 150 + 22 * entries))
-    figure.update_layout(
-        title={"text": title, "font": {"size": 14}},
-        legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"},
-    )
-    axis = {"showline": True, "linecolor": GRID}
-    return figure.update_xaxes(**axis).update_yaxes(**axis)

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from sarlab.display.figures import draw_png, training_figure
+from sarlab.display.figures import draw, training_figure
 from sarlab.display.tables import html_table, markdown_table, views
 from sarlab.evaluation.behaviours import behaviour_change, definitions, what_was_lost
 from sarlab.evaluation.formatting import (
@@ -118,7 +118,7 @@ def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
 
 def _picture(figure: go.Figure) -> dict[str, Any]:
     """Data and width of a picture; no data where no browser draws it."""
-    data = base64.b64encode(draw_png(figure) or b"").decode("ascii")
+    data = base64.b64encode(draw(figure) or b"").decode("ascii")
     return {"data": data, "width": figure.layout.width}
 
 

@@ -9,7 +9,7 @@ import inspect
 import itertools
 import math
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,12 @@ class Logbook:
                 self.view.evaluation(step, summary)
         if base := validations.get(0):
             self.tracker.log(0, {f"heldout_{name}": base[name] for name in VALIDATION_COLUMNS})
+
+    def left_out(self, step: int, notes: Sequence[str]) -> None:
+        """Record and say which rows of a user's file the task leaves out."""
+        for note in notes:
+            self.run.event(step, "questions", note)
+            self.view.message(f"questions: {note}")
 
     def memory(self, step: int) -> None:
         """Record where memory ran out and work went on in smaller batches."""

@@ -95,6 +95,7 @@ def run_training(
                 state.load(checkpoint[1], checkpoint[0])
         run.update(**facts)
         log = Logbook(run, config, view, tracker)
+        log.left_out(state.step, task.notes)
         return _train_and_judge(log, state, task, heldout)
 
 

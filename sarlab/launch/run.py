@@ -113,6 +113,8 @@ def train_distributed(
     with recording(run, lambda: job.step):
         checkpoint = run.last_good_checkpoint() if resume else None
         run.rewind(checkpoint[0] if checkpoint else 0)
+        if job.log is not None:
+            job.log.left_out(checkpoint[0] if checkpoint else 0, task.notes)
         return job.train(policy, questions, args, checkpoint)
 
 

@@ -21,10 +21,10 @@ from sarlab.tasks.rows import read_rows, text_field
 EXAMPLES = DATA / "examples" / "answers.jsonl"
 EXPECTED_ORDER = (
     ("concise", "redundant"),
-    ("concise", "no_thought"),
-    ("concise", "off_topic"),
-    ("redundant", "no_thought"),
-    ("redundant", "off_topic"),
+    ("concise", "no thought"),
+    ("concise", "off topic"),
+    ("redundant", "no thought"),
+    ("redundant", "off topic"),
 )
 
 
@@ -93,7 +93,7 @@ def read_examples(questions: int | None = None, path: Path = EXAMPLES) -> list[D
     if not 1 <= questions <= len(groups):
         raise ValueError(f"questions is {questions}; the file has 1 to {len(groups)}.")
     chosen = [groups[i * len(groups) // questions] for i in range(questions)]
-    return [draft for group in chosen for draft in group]
+    return [replace(d, label=d.label.replace("_", " ")) for group in chosen for d in group]
 
 
 def pasted_answers(text: str) -> list[str]:

@@ -30,12 +30,16 @@ DESIGNS = tuple(_LABELS)
 
 
 class Design(NamedTuple):
-    """One reward design on a set of answers, one number per answer in their order."""
+    """One reward design on a set of answers, one number per answer in their order.
+
+    ``tokens``: the bonus per token of each answer where the design is dense, else empty.
+    """
 
     name: str
     label: str
     rewards: tuple[float, ...]
     advantages: tuple[float, ...]
+    tokens: tuple[tuple[float, ...], ...] = ()
 
     def numbers(self, measure: Measure) -> tuple[float, ...]:
         """The rewards or the advantages."""
@@ -50,6 +54,17 @@ def design_names() -> list[str]:
         if not reward.needs and not reward.bonus.__module__.startswith("sarlab.")
     )
     return [*DESIGNS, *added]
+
+
+def possible_designs() -> dict[str, str]:
+    """Label to name of all designs that need no more than both log-probs."""
+    others = (name for name, reward in REWARDS.items() if not reward.needs)
+    return {_label(name): name for name in dict.fromkeys([*DESIGNS, *others])}
+
+
+def _label(name: str) -> str:
+    alone = not REWARDS[name].verifiable
+    return _LABELS.get(name) or (f"{name} alone" if alone else f"+ α·{name}")
 
 
 def reward_inputs(candidates: Sequence[Candidate]) -> RewardInputs:
@@ -92,8 +107,13 @@ def compare_designs(
     for name in names or design_names():
         rewards = total_reward(inputs, name, alpha)
         advantages = group_advantages(rewards, inputs.group_ids)
-        label = _LABELS.get(name, f"+ α·{name}")
-        designs.append(Design(name, label, tuple(rewards.tolist()), tuple(advantages.tolist())))
+        bonus = REWARDS[name].bonus(inputs)
+        tokens: tuple[tuple[float, ...], ...] = ()
+        if bonus.dim() == 2:
+            pairs = zip(bonus, inputs.answer_mask, strict=True)
+            tokens = tuple(tuple(row[mask].tolist()) for row, mask in pairs)
+        numbers = tuple(rewards.tolist()), tuple(advantages.tolist())
+        designs.append(Design(name, _label(name), *numbers, tokens))
     return designs
 
 

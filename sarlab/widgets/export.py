@@ -14,8 +14,9 @@ import plotly.graph_objects as go
 from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from IPython.display import HTML, Image, display
 
-from sarlab.display.figures import mimebundle, show_bundle
+from sarlab.display.figures import show
 from sarlab.display.ledger import ledger_html
+from sarlab.display.tables import folded
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
 from sarlab.runs.atomic import write_text
@@ -68,15 +69,22 @@ def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
     return f"<div>{''.join(parts)}</div>"
 
 
-def show_snapshot(bench: Bench, *, png: bool = True) -> None:
-    """Display the workbench's present state as static HTML and as a picture.
+def show_snapshot(bench: Bench, *, width: int = 900) -> None:
+    """Display the workbench's present state as a picture, which pages without styles show too.
 
+    Behind a line to click stands the static HTML; without a browser to draw the picture it is open.
     The picture goes without the pinned pair, to keep a notebook light.
     """
     bench.wait()
-    display(HTML(workbench_html(bench)))
-    if png:
-        _show_picture(workbench_html(bench, with_pair=False))
+    twin = workbench_html(bench)
+    try:
+        drawn = picture("sarlab", workbench_html(bench, with_pair=False), width=width, scale=1)
+    except RuntimeError as error:
+        print(f"No picture of this view: {error}")
+        display(HTML(twin))
+    else:
+        display(Image(drawn, width=width))
+        display(HTML(folded("The same as text, with the numbers of each token", twin)))
 
 
 def run_html(browser: RunBrowser) -> str:
@@ -96,17 +104,14 @@ def run_html(browser: RunBrowser) -> str:
     return f"<div>{''.join(parts)}</div>"
 
 
-def show_run(browser: RunBrowser, *, png: bool = True) -> None:
-    """Display what a run browser shows as static HTML and as a picture."""
+def show_run(browser: RunBrowser) -> None:
+    """Display what a run browser shows as static HTML."""
     display(HTML(run_html(browser)))
-    if png and browser.shown:
-        _show_picture(run_html(browser))
 
 
 def show_figure(figure: go.Figure, *, width: int = 900) -> None:
-    """Display a figure: interactive in JupyterLab, with a PNG ``width`` pixels wide elsewhere."""
-    wide = go.Figure(figure).update_layout(width=width)
-    show_bundle({**mimebundle(wide), **mimebundle(figure, png=False)})
+    """Display a figure: interactive in JupyterLab, a picture ``width`` pixels wide elsewhere."""
+    show(go.Figure(figure).update_layout(width=width))
 
 
 def write_html(path: str | Path, title: str, body: str) -> Path:
@@ -130,14 +135,6 @@ def _new_place(path: str | Path, suffix: str) -> Path:
         raise ValueError(f"{path} should end in {suffix}. Name the file accordingly.")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_suffix(suffix)
-
-
-def _show_picture(body: str, width: int = 900) -> None:
-    """A picture for readers whose page drops styles; without a browser a line says so."""
-    try:
-        display(Image(picture("sarlab", body, width=width, scale=1), width=width))
-    except RuntimeError as error:
-        print(f"No picture of this view: {error}")
 
 
 def picture(title: str, body: str, *, width: int = 1080, scale: float = 2) -> bytes:

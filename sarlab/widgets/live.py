@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from sarlab.answers import AnswerScore
-from sarlab.display.figures import mimebundle
+from sarlab.display.figures import blank, mimebundle
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view, legend, payload
 
@@ -159,8 +159,11 @@ def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:
 
     Its ``outputs`` are assigned, not captured: capturing is unsafe off the main thread.
     """
-    shown = {"output_type": "display_data", "metadata": {}}
-    output.outputs = () if figure is None else ({**shown, "data": mimebundle(figure, png=False)},)
+    if figure is None:
+        output.outputs = ()
+        return
+    for data in (blank(figure), mimebundle(figure, picture=False)):
+        output.outputs = ({"output_type": "display_data", "metadata": {}, "data": data},)
 
 
 Report = Callable[[int, int, str], None]
@@ -183,15 +186,15 @@ class JobBar(widgets.HBox):
     def __init__(self) -> None:
         self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
         self.words = status()
-        self.stop_button = button("Stop", "stop", self.stop)
         self._stop = threading.Event()
+        self.stop_button = button("Stop", "stop", self.stop)
         self._thread: threading.Thread | None = None
         self._title = ""
         self.closing = ""  # what the last work ended with: "", "Stopped." or an error
         self.error: Exception | None = None
         super().__init__([self.bar, self.stop_button, self.words])
         self.add_class("sarlab-job")
-        self._idle()
+        self._idle("")
 
     def start(
         self,
@@ -211,12 +214,10 @@ class JobBar(widgets.HBox):
                 f"Other work is running ({self._title!r}). Stop it, or wait for its end."
             )
         self._stop.clear()
-        self._title = words
-        self.error = None
-        self.bar.value, self.bar.max = 0, 1
-        self.words.value = plain(words)
+        self._title, self.error = words, None
         for part in (self, self.bar, self.stop_button):
             show(part, True)
+        self._report(0, 1, words)
         self.busy = True
         self._thread = in_thread(self._run, work, then)
         if wait:
@@ -229,13 +230,11 @@ class JobBar(widgets.HBox):
     def wait(self) -> None:
         """Wait for the end of the work; an interrupt of the kernel stops it."""
         thread = self._thread
-        try:
-            while thread is not None and thread.is_alive():
+        while thread is not None and thread.is_alive():
+            try:
                 thread.join(0.05)
-        except KeyboardInterrupt:
-            self.stop()
-            if thread is not None:
-                thread.join()
+            except KeyboardInterrupt:
+                self.stop()
         if self.error is not None:
             raise self.error
 
@@ -253,18 +252,16 @@ class JobBar(widgets.HBox):
             then()
 
     def _report(self, done: int, total: int, words: str) -> None:
-        self.bar.max = max(1, total)
-        self.bar.value = done
+        self.bar.max, self.bar.value = max(1, total), done
         self.words.value = plain(words)
         if self._stop.is_set():
             raise Stopped
 
-    def _idle(self, words: str = "") -> None:
+    def _idle(self, words: str) -> None:
         for part in (self.bar, self.stop_button):
             show(part, False)
         show(self, bool(words))  # an empty bar would leave a gap
-        self.closing = words
-        self.words.value = plain(words)
+        self.closing, self.words.value = words, plain(words)
         self.busy = False
 
 

@@ -52,10 +52,8 @@ class InspectionSettings(Settings):
 def show_example() -> None:
     """Display one scored example answer, without loading a model."""
     candidate = stored_example(read_examples(1)[0])
-    score = candidate.score
-    question = f'<div style="margin-top: 4px">{plain(score.question)}</div>'
-    view = answer_view(score, candidate.correct)
-    display(HTML(question + answer_html(view, heading="")))
+    question = f'<div style="margin-top: 4px">{plain(candidate.score.question)}</div>'
+    display(HTML(question + answer_html(answer_view(candidate.score, candidate.correct))))
 
 
 def score_with_progress(
@@ -91,18 +89,17 @@ def score_with_progress(
         pass  # what is scored is shown, and the line says how much that is
     table.update(HTML(_tables(scored)))
     questions = len({c.question for c in scored})
-    source = f", {stored} of them stored" if stored else ""
-    rest = (
-        f" {left} more questions are scored when they open in the workbench, or all at once under "
-        "Designs; a larger <code>patience</code> scores them here."
+    text = (
+        f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
+        f"{plain(policy.reference)}{f', {stored} of them stored' if stored else ''}: "
+        f"{time.monotonic() - began:.1f} s."
     )
-    line.update(
-        HTML(
-            f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
-            f"{plain(policy.reference)}{source}: {time.monotonic() - began:.1f} s."
-            + (rest if left else "")
+    if left:
+        text += (
+            f" {left} more questions are scored when they open in the workbench, or all at once "
+            "under Designs; a larger <code>patience</code> scores them here."
         )
-    )
+    line.update(HTML(text))
     return scored
 
 

@@ -18,17 +18,19 @@ from sarlab.widgets.figures import history_figure
 from sarlab.widgets.html import LOGGED, table_of
 
 _AUDIT_ROWS = 50
+_AUDIT_LIMITS = (30, 0.0)  # tokens and SAR that the audit begins with
 _ALL = "all"
 
-OnOpen = Callable[[Any, str], None]
-"""Called with the opened answer (a row of :func:`read_audit`) and the name of its run."""
+OnOpen = Callable[[list[Any], Any, Path, str], None]
+"""Called with the answers to a question at a step and the opened one of them (rows of
+:func:`read_audit`), the folder of their run, and the model that is to score them ("": any)."""
 
 
 class RunBrowser(widgets.VBox):
     """Opens a run folder's rollouts; nothing is scored again, the logged numbers are shown.
 
-    ``rows`` are the run's answers, ``shown`` those in the table. With ``on_open`` a button hands
-    the opened answer on.
+    ``rows`` are the run's answers, ``shown`` those in the table. With ``on_open`` two buttons hand
+    the opened answer on, with its group.
     """
 
     def __init__(
@@ -61,9 +63,14 @@ class RunBrowser(widgets.VBox):
         self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
         self.sar = widgets.FloatSlider(0, min=-1, max=1, step=0.05, description="SAR ≤", **late)
+        self._set_limits = _AUDIT_LIMITS  # by the run, not by the reader
         self.wider = ui.button("Widen", "arrows-h", self._widen)
         self.to_bench = ui.button("Open in the workbench", "external-link", self._hand_on)
-        self.to_bench.tooltip = "The workbench's model scores it, which may not be the run's"
+        self.to_bench.tooltip = "All answers of this step; the workbench's model scores them"
+        self.with_model = ui.button(
+            "Open with the run's model", "external-link", lambda: self._hand_on(self.run)
+        )
+        self.with_model.tooltip = "The same; the model that this run trained scores them"
         self.message, self.note = ui.status(), ui.status()
         self.question_text, self.figure = widgets.HTML(), widgets.Output()
         self.table = ui.ChoiceTable(name="Logged answers")
@@ -72,7 +79,8 @@ class RunBrowser(widgets.VBox):
         self._follow = widgets.VBox([chosen, ui.row(self.questions), self.figure, self.steps])
         self._audit = ui.row(self.length, self.sar, self.wider)
         parts = [ui.row(self.arm, self.seed, self.runs), self.mode, self._follow, self._audit]
-        parts += [self.message, self.table, self.question_text, self.note, self.to_bench]
+        self._hand = ui.row(self.to_bench, self.with_model)
+        parts += [self.message, self.table, self.question_text, self.note, self._hand]
         super().__init__([*parts, self.tokens, ui.Access()])
         self.add_class("sarlab-runs")
         for boxes, handler in (
@@ -139,10 +147,18 @@ class RunBrowser(widgets.VBox):
     def _load(self, _: Any = None) -> None:
         self.rows = pd.DataFrame()
         if self.run:
-            ui.attempt(self.message, lambda: setattr(self, "rows", audit.read_audit(self.run)))
-        if len(self.rows):
-            self.length.max = self.rows["length"].max()
+            ui.attempt(self.message, self._read)
         self._list_questions()
+
+    def _read(self) -> None:
+        rows = audit.read_audit(self.run)
+        self.length.max = int(rows["length"].max())
+        if self.limits == self._set_limits:  # the narrowest that list an answer of this run
+            found = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
+            wider = None if found else audit.next_wider(rows, *_AUDIT_LIMITS)
+            self.length.value, self.sar.value = wider or _AUDIT_LIMITS
+            self._set_limits = self.limits
+        self.rows = rows
 
     def _list_questions(self, _: Any = None) -> None:
         """The questions that search and filter leave; the open one stays open where it can."""
@@ -205,6 +221,9 @@ class RunBrowser(widgets.VBox):
                 f" The shortest has {candidates['length'].min()} tokens, the lowest SAR is "
                 f"{signed(candidates['sar'].min(), 2)}."
             )
+        if self.limits == self._set_limits != _AUDIT_LIMITS:
+            length, sar = _AUDIT_LIMITS
+            text += f" None has ≤ {length} tokens and SAR ≤ {sar:.0f}, so the search begins here."
         self.message.value = text
         wider = audit.next_wider(self.rows, *self.limits)
         ui.show(self.wider, wider is not None)
@@ -219,14 +238,17 @@ class RunBrowser(widgets.VBox):
         if wider:
             self.length.value, self.sar.value = wider
 
-    def _hand_on(self) -> None:
-        on_open, opened = self._on_open, self.opened
+    def _hand_on(self, model: str = "") -> None:
+        on_open, opened, rows = self._on_open, self.opened, self.rows
         if on_open is not None and opened is not None:
-            ui.attempt(self.note, lambda: on_open(opened, Path(self.run).name))
+            same = rows["question_id"].eq(opened.question_id) & rows["step"].eq(opened.step)
+            group = [*rows[same].itertuples()]
+            ui.attempt(self.note, lambda: on_open(group, opened, Path(self.run), model))
 
     def _open(self, _: Any = None) -> None:
         opened = self.opened
-        ui.show(self.to_bench, opened is not None and self._on_open is not None)
+        ui.show(self._hand, opened is not None and self._on_open is not None)
+        ui.show(self.with_model, (Path(self.run) / "adapter").is_dir())
         self.note.value = self.question_text.value = ""
         self.tokens.show(None)
         if opened is None:

@@ -82,21 +82,27 @@ class Bench(widgets.VBox):
 
     # What there is to look at
 
-    def add(self, answers: Sequence[Draft]) -> str:
+    def add(self, answers: Sequence[Draft], *, repeats: bool = False) -> str:
         """Add answers to any number of questions and return what came of it, in one sentence.
 
         Drafts with a stored score take it; others are scored when their question opens. An answer
-        that its question has already is left out. An answer without a right answer takes the one
-        that is known for its question.
+        that its question has already is left out; with ``repeats``, for a sampled group, only
+        where it has the same label and was there before. An answer without a right answer takes
+        the one that is known for its question.
         """
-        added = []
+
+        def key(a: Draft) -> tuple[Any, ...]:
+            return (a.question, a.answer, a.label if repeats else "")
+
+        added: list[Draft] = []
+        seen = {key(a) for group in self.groups.values() for a in group}
         for new in stored_scores(self.policy, answers):
             if new.gold and not self.golds.get(new.question):
                 self.golds[new.question] = new.gold
-            group = self.groups.setdefault(new.question, [])
-            if all(old.answer != new.answer for old in group):
-                _insert(group, new)
+            if key(new) not in seen:
+                _insert(self.groups.setdefault(new.question, []), new)
                 added.append(new)
+                seen |= set() if repeats else {key(new)}
         self.questions = tuple(dict.fromkeys([*self.questions, *(a.question for a in added)]))
         for question in {a.question for a in added}:
             self._update(question)
@@ -156,7 +162,7 @@ class Bench(widgets.VBox):
                 else:
                     self._put(draft, score)
             if errors:
-                left_out = _count(len(errors), "answer")
+                left_out = counted(len(errors), "answer")
                 raise ValueError(f"{left_out} left out, since not scored: {errors[0]}")
 
         if drafts:
@@ -171,9 +177,18 @@ class Bench(widgets.VBox):
         return summary
 
     def sample(
-        self, count: int, max_tokens: int = 200, seed: int = 0, *, wait: bool = False
+        self,
+        count: int,
+        max_tokens: int = 200,
+        seed: int = 0,
+        *,
+        wait: bool = False,
+        then: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Sample answers from the policy at temperature 1 and add them as they come."""
+        """Sample answers from the policy at temperature 1 and add them as they come.
+
+        ``then()`` is called at the end, or when it was stopped.
+        """
         question, gold = self.question, self.gold or None
         if not question.strip():
             raise ValueError("There is no question to answer. Choose or type one above.")
@@ -213,7 +228,11 @@ class Bench(widgets.VBox):
                     draft = Draft(question, tuple(ids[:n].tolist()), gold, "sampled", bool(cut))
                     self._put(draft, self.score(question, draft.answer))
 
-        self.job.start("Sampling …", work, wait=wait, then=lambda: setattr(self, "growing", ()))
+        def ended() -> None:
+            self.growing = ()
+            then()
+
+        self.job.start("Sampling …", work, wait=wait, then=ended)
 
     # The opened answer
 
@@ -422,12 +441,12 @@ class Bench(widgets.VBox):
         """What was added: counts of answers, questions and labels, and what needs attention."""
         labels = Counter(a.label for a in added)
         counts = ", ".join(f"{label} {count}" for label, count in labels.most_common(8))
-        questions = _count(len({a.question for a in added}), "question")
-        parts = [f"{_count(len(added), 'answer')} to {questions} ({counts})"]
+        questions = counted(len({a.question for a in added}), "question")
+        parts = [f"{counted(len(added), 'answer')} to {questions} ({counts})"]
         if not added:
             parts = ["No new answer"]
         if duplicates:
-            parts.append(f"{_count(duplicates, 'duplicate')} left out")
+            parts.append(f"{counted(duplicates, 'duplicate')} left out")
         unknown = [a.question for a in added if not self.golds.get(a.question)]
         if unknown:
             places = [self.questions.index(question) + 1 for question in dict.fromkeys(unknown)]
@@ -443,5 +462,6 @@ def _insert(group: list[Draft], answer: Draft) -> None:
     group.insert(scored if isinstance(answer, Candidate) else len(group), answer)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, in the plural where it is not 1."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

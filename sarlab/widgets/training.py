@@ -18,38 +18,31 @@ import pandas as pd
 from IPython.display import HTML, DisplayHandle, display
 
 from sarlab.config import TrainConfig
-from sarlab.display.figures import BLUE, show, training_figure
-from sarlab.display.tables import folded, html_table
+from sarlab.display.figures import show, training_figure
+from sarlab.display.tables import folded, html_table, views
 from sarlab.display.text import signed
-from sarlab.evaluation.formatting import ONE_SEED, pair_table, run_summary
+from sarlab.evaluation.formatting import (
+    ONE_SEED,
+    pair_table,
+    run_summary,
+    tint_legend,
+    tinted_answer,
+)
 from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
 from sarlab.runs.atomic import read_json
-from sarlab.runs.parameters import training_request
 from sarlab.types import StepRecord
-from sarlab.widgets.candidates import verdict_text
 from sarlab.widgets.live import Access, button, row, status
 
-__all__ = [
-    "TrainingView",
-    "show_examples",
-    "show_request",
-    "show_summary",
-    "training_request",
-    "watch_training",
-]
-
-_CHART_SECONDS = 3.0  # the chart is drawn at most this often; a step may take less
+_CHART_SECONDS = 2.0  # the chart is drawn at most this often; a step may take less
 _LINE_SECONDS = 0.5
 _STOP = "Ends the run: an unfinished step or evaluation is dropped. It can be resumed."
 _STOP_AND_TEST = "Ends training after this step, then judges the test. It can be resumed."
-_TRACK = "rgba(128,128,128,0.1)"  # the bar has 3:1 on it
 _AES = (
-    "<div>AES, accuracy-efficiency score: the relative saving of tokens, plus 3 times the relative "
-    "gain in accuracy or minus 5 times its loss. 0 is the base, higher is better.</div>"
+    "AES, accuracy-efficiency score: the relative saving of tokens, plus 3 times the relative "
+    "gain in accuracy or minus 5 times its loss. 0 is the base, higher is better."
 )
-_TEXT = "white-space:pre-wrap;font-family:monospace;font-size:12px"
 
 
 async def watch_training(
@@ -98,11 +91,13 @@ class TrainingView(View):
         self._base: dict[str, Any] | None = None
         self._new_points = False
         self._messages: list[str] = []
-        self.button = button("Stop", action=self.stop, tooltip=_STOP).add_class("sarlab-stop")
-        self.button_test = button(
-            "Stop and test", action=self.stop_and_test, tooltip=_STOP_AND_TEST
+        self.button, self.button_test = (
+            button(name, action=action, tooltip=tooltip).add_class("sarlab-stop")
+            for name, action, tooltip in (
+                ("Stop", self.stop, _STOP),
+                ("Stop and test", self.stop_and_test, _STOP_AND_TEST),
+            )
         )
-        self.button_test.add_class("sarlab-stop")
         self.news = status("Starting: the model is loaded, then tested before training.")
         self.news.add_class("sarlab-news")
         box = row(self.button, self.button_test, self.news, Access()).add_class("sarlab-controls")
@@ -152,9 +147,7 @@ class TrainingView(View):
             self._doing, self._writing = text, done < total
         written = f"{done} of {total} answers written"
         self._phase = f"{text}: {written if self._writing else 'answers written, now scored'}"
-        if time.monotonic() - self._drawn > _LINE_SECONDS or not self._writing:
-            self._refresh()
-        self._draw_when_due()
+        self._refresh(now=not self._writing)
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -162,13 +155,11 @@ class TrainingView(View):
             self._done, self._doing, self._writing = record.step, f"step {record.step}", False
             self.button_test.disabled |= record.step == self._total
         self._phase = ""
-        now = time.monotonic()
-        self._seconds.append(now - self._began)
-        self._began = now
+        began, self._began = self._began, time.monotonic()
+        self._seconds.append(self._began - began)
         self._metrics.append(dict(record.metrics))
         self._new_points = True
         self._refresh()
-        self._draw_when_due()
 
     def evaluation(self, step: int, summary: dict[str, Any]) -> None:
         """Validation questions were answered and judged."""
@@ -193,54 +184,35 @@ class TrainingView(View):
             self._phase = "finished" if self._done == self._total else "stopped, then tested"
             if self._stop:  # pressed after the last moment at which the test could be dropped
                 self._phase += "; the test was done when Stop was pressed"
-            base, trained = _scores(summary["base"]), _scores(summary["trained"])
-            self._held = (
-                f"test questions: {base} before training, {trained} after step {self._done}"
-            )
+            start, end = _scores(summary["base"]), _scores(summary["trained"])
+            self._held = f"test questions: {start} before training, {end} after step {self._done}"
         else:
             self._phase = f"stopped, {self._ending}; no test followed; resume = True goes on"
         self.news.value = html.escape(self._progress_text())
-        self._refresh()
-        if self._metrics:
-            self._draw(last=True)
+        self._refresh(last=True)
 
     async def close(self) -> None:
         """Take the buttons away: without a kernel a notebook could only show an error there."""
         await asyncio.sleep(0.5)  # the last news is spoken
         self._controls.update(HTML(""))
 
-    def _draw_when_due(self) -> None:
-        waited = time.monotonic() - self._drawn_chart
-        if self._new_points and (waited > _CHART_SECONDS or self._chart is None):
-            self._draw()
-
-    def _draw(self, last: bool = False) -> None:
-        self._new_points, self._drawn_chart = False, time.monotonic()
-        figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
-        self._chart = show(figure, handle=self._chart, png=last)
-
-    def _refresh(self) -> None:
-        self._drawn = time.monotonic()
-        self._line.update(HTML(self._html()))
+    def _refresh(self, *, now: bool = True, last: bool = False) -> None:
+        """Draw the line, at once or in its turn; the chart in its turn, if it has new points."""
+        time_s = time.monotonic()
+        if now or time_s - self._drawn > _LINE_SECONDS:
+            self._drawn = time_s
+            self._line.update(HTML(self._html()))
+        due = self._chart is None or time_s - self._drawn_chart > _CHART_SECONDS
+        if (self._new_points and due) or (last and self._metrics):
+            self._new_points, self._drawn_chart = False, time_s
+            figure = training_figure(self._metrics, baseline=self._base, steps=self._total)
+            self._chart = show(figure, handle=self._chart, picture=last)
 
     def _html(self) -> str:
         """How far the run is: lines of text, a bar, and warnings below it."""
-        lines = [self._progress_text()]
-        if self._metrics:
-            last = self._metrics[-1]
-            sar = "" if last["sar"] is None else f", SAR {signed(last['sar'], 2)}"
-            lines.append(f"step {last['step']}: {_scores(last)}{sar}")
-        text = "".join(f"<div>{html.escape(line)}</div>" for line in [*lines, self._held] if line)
-        below = "".join(f"<div><b>!</b> {html.escape(m)}</div>" for m in self._messages)
-        bar = "height:6px;border-radius:3px"
-        return (
-            f'<div class="sarlab-training" style="line-height:1.6">{text}'
-            f'<div role="progressbar" aria-label="training steps" aria-valuemin="0" '
-            f'aria-valuemax="{self._total}" aria-valuenow="{self._done}" style="{bar};'
-            f'background:{_TRACK};max-width:640px;margin:2px 0 4px"><div style="{bar};'
-            f'background:{BLUE};width:{self._done / (self._total or 1):.1%}"></div></div>{below}'
-            "</div>"
-        )
+        last = [f"step {m['step']}: {_scores(m)}{_sar(m)}" for m in self._metrics[-1:]]
+        lines = [self._progress_text(), *last, self._held]
+        return str(views().progress(lines, self._messages, self._done, self._total))
 
     def _progress_text(self) -> str:
         if not self._total:
@@ -253,6 +225,14 @@ class TrainingView(View):
             left = f", about {f'{minutes} min ' if minutes else ''}{rest} s left"
         phase = f" · {self._phase}" if self._phase else ""
         return f"{self._done} of {self._total} steps{left}{phase}"
+
+
+def _lines(*lines: str) -> str:
+    return "".join(f"<div>{html.escape(line)}</div>" for line in lines if line)
+
+
+def _sar(record: Mapping[str, Any]) -> str:
+    return "" if record["sar"] is None else f", SAR {signed(record['sar'], 2)}"
 
 
 def _scores(summary: Mapping[str, Any]) -> str:
@@ -270,8 +250,9 @@ def show_request(config: TrainConfig, folder: Path) -> HTML:
         f"the run is kept in {folder.parent.name}/{folder.name}",
     )
     frame = pd.DataFrame([(k, str(v)) for k, v in values.items()], columns=["parameter", "value"])
-    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-    return HTML(text + folded(f"all {len(values)} parameters", html_table(frame, align="ll")))
+    return HTML(
+        _lines(*lines) + folded(f"all {len(values)} parameters", html_table(frame, align="ll"))
+    )
 
 
 def show_summary(folder: str | Path) -> HTML:
@@ -280,8 +261,8 @@ def show_summary(folder: str | Path) -> HTML:
     if (folder / "summary.json").exists():
         table = run_summary(folder)
         questions = f"{table.iloc[1]['questions']} test questions, 95% intervals"
-        facts = f"<div>{html.escape(run_facts(folder))}</div>"
-        return HTML(html_table(pair_table(table), f"{questions}; {ONE_SEED}") + facts + _AES)
+        text = _lines(run_facts(folder), _AES)
+        return HTML(html_table(pair_table(table), f"{questions}; {ONE_SEED}") + text)
     steps = read_json(folder / "run.json")["steps_done"]
     return HTML(
         f"<div>The run was stopped after {steps} steps, before its test. To go on, set "
@@ -300,15 +281,7 @@ def show_examples(folder: str | Path, count: int = 3) -> HTML:
     pairs.sort(key=lambda pair: pair[0]["correct"] == pair[1]["correct"])
     after = f"after step {read_json(Path(folder) / 'summary.json')['steps']}"
     frame = pd.DataFrame(
-        {"question": b["question"], "before training": _answer(b), after: _answer(t)}
+        {"question": b["question"], "before training": tinted_answer(b), after: tinted_answer(t)}
         for b, t in pairs[:count]
     )
-    return HTML(html_table(frame, markup=frame.columns[1:]))
-
-
-def _answer(r: Mapping[str, Any]) -> str:
-    sar = "" if r["sar"] is None else f", SAR {signed(r['sar'], 2)}"
-    return (
-        f"<b>{verdict_text(r['correct'], r['truncated'])}</b>, {r['length']} tokens{sar}"
-        f'<div style="{_TEXT}">{html.escape(r["answer"])}</div>'
-    )
+    return HTML(tint_legend() + html_table(frame, markup=frame.columns[1:]))

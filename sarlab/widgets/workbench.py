@@ -11,11 +11,11 @@ import ipywidgets as widgets
 from traitlets import dlink, link
 
 from sarlab.display.text import plain, signed
-from sarlab.display.token_view import out_of_depth
+from sarlab.display.token_view import bonus_view, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
-from sarlab.widgets.designs import compare_designs
+from sarlab.widgets.designs import compare_designs, design_names, possible_designs
 from sarlab.widgets.export import workbench_html, write_html, write_png
 from sarlab.widgets.figures import designs_figure
 from sarlab.widgets.html import (
@@ -29,7 +29,7 @@ from sarlab.widgets.html import (
 from sarlab.widgets.ledger import LedgerTab, QuestionTab
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, load_in_job, model_box
-from sarlab.widgets.state import Bench
+from sarlab.widgets.state import Bench, counted
 
 _PROGRESS_FROM = 150  # tokens of an edit from which its progress is shown
 
@@ -193,13 +193,24 @@ class DesignsPanel(widgets.VBox):
             *("Reward minus the group's mean", "Correctness plus α times the bonus"),
         )
         self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
+        self.designs = widgets.SelectMultiple(
+            options=list(possible_designs().items()),
+            value=design_names(),
+            description="Designs",
+            rows=4,
+            tooltip="Those shown; Ctrl or Shift with a click chooses several",
+        )
         self.message = ui.status()
-        self.table = widgets.HTML()
+        self.table, self.dense_title = widgets.HTML(), widgets.HTML()
+        self.dense = ui.TokenPanel(compact=True)
         self.figure = widgets.Output()
-        top = ui.row(self.alpha, self.measure, self.scope)
-        super().__init__([top, self.message, self.figure, self.table])
+        top = ui.row(self.alpha, self.measure, self.scope, self.designs)
+        parts = [top, self.message, self.figure, self.table, self.dense_title, self.dense]
+        super().__init__(parts)
         self.add_class("sarlab-designs")
         link((bench, "alpha"), (self.alpha, "value"))
+        self.designs.observe(self._draw, "value")
+        bench.observe(self._draw_dense, "answer")
         self.measure.observe(self._draw, "value")
         self.scope.observe(self._choose_scope, "value")
         bench.observe(self._draw, ["answers", "alpha"])
@@ -231,19 +242,41 @@ class DesignsPanel(widgets.VBox):
                 f"{unjudged} answers are left out: no right answer is known for their question. "
                 "Type it above, beside the question."
             )
-        if not chosen:
+        if not self.designs.value:
+            notes.append("No design is chosen.")
+            chosen = []
+        elif not chosen:
             notes.append("An advantage compares answers: a question needs two or more.")
         self.message.value = " ".join(notes)
+        self._dense: dict[int, tuple[str, tuple[float, ...]]] = {}  # by the score's id
         if not chosen:
             self.table.value = ""
             ui.put_figure(self.figure, None)
+            self._draw_dense()
             return
         if not everything:
             chosen = [chosen[i] for i in ranked(chosen)]
-        designs = compare_designs(chosen, bench.alpha)
+        designs = compare_designs(chosen, bench.alpha, self.designs.value)
+        for name, tokens in ((d.name, d.tokens) for d in designs if d.tokens and not everything):
+            pairs = zip(chosen, tokens, strict=True)
+            self._dense = {id(c.score): (name, values) for c, values in pairs}
+        self._draw_dense()
         # The table first: it is drawn at once, the figure takes the browser a moment.
         self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
         ui.put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
+
+    def _draw_dense(self, _: Any = None) -> None:
+        """The opened answer with the colours of a dense design, where one is chosen."""
+        bench, view = self.bench, {}
+        if 0 <= bench.answer < len(bench.answers):
+            score = bench.answers[bench.answer].score
+            name, values = self._dense.get(id(score), ("", ()))
+            if values:
+                view = payload(bonus_view(score, values))
+                self.dense_title.value = f"<b>{plain(name)}</b>, per token of the opened answer"
+        self.dense.view = view
+        for part in (self.dense_title, self.dense):
+            ui.show(part, bool(view))
 
 
 class SamplePanel(widgets.VBox):
@@ -255,6 +288,7 @@ class SamplePanel(widgets.VBox):
         self.count = widgets.BoundedIntText(4, 1, 64, description="Answers", layout=narrow)
         self.limit = widgets.BoundedIntText(200, 1, 8192, description="Max tokens", layout=narrow)
         self.seed = widgets.IntText(0, description="Seed", layout=narrow)
+        self.seed.tooltip = "The same seed draws the same answers; it counts up when a draw ends"
         self.button = ui.button("Sample", "play", self._sample, button_style="primary")
         self.message = ui.status()
         about = widgets.HTML(
@@ -269,8 +303,12 @@ class SamplePanel(widgets.VBox):
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
-        if ui.attempt(self.message, lambda: self.bench.sample(*settings)):
-            self.seed.value += 1  # the next click draws other answers
+
+        def count_up() -> None:  # so that the next click draws other answers
+            if self.seed.value == settings[2]:
+                self.seed.value += 1
+
+        ui.attempt(self.message, lambda: self.bench.sample(*settings, then=count_up))
 
 
 class ExportPanel(widgets.VBox):
@@ -350,13 +388,32 @@ class Workbench(Bench):
         for tab in (self.ledger, self.parts):
             tab.set_shown(self.tabs.children[change["new"]] is tab)
 
-    def open_logged(self, row: Any, run: str) -> None:
-        """Open an answer of a run: scored by the workbench's policy, alternatives included."""
-        self.add([Draft(row.question, row.answer, row.gold, f"{run}, step {row.step}")])
-        self.open_question(row.question, show=row.answer)
-        self.tabs.selected_index = 0
-        self.ranking.table.send({"scroll": True})
-        self.source.message.value = plain(
-            f"This answer was logged by {run} at step {row.step}. Here {self.policy.reference} "
-            "scores it, so its numbers differ from the logged ones unless that is the same model."
-        )
+    def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
+        """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""
+        step = opened.step
+        label = f"{run.name}, step {step}"
+        drafts = [Draft(r.question, r.answer, r.gold, label, bool(r.truncated)) for r in rows]
+        self.add(drafts, repeats=True)
+
+        def work(policy: Policy | None) -> None:
+            if policy is None:
+                return  # the job says why
+            self.policy = policy
+            self.open_question(opened.question, show=opened.answer)
+            self.tabs.selected_index = 0
+            self.ranking.table.send({"scroll": True})
+            about = (
+                f"The run's final model scores them here; the logged numbers are of step {step}."
+                if policy.reference == str(run)
+                else f"Here {policy.reference} scores them, so the numbers differ from the logged "
+                "ones unless it wrote them."
+            )
+            self.source.message.value = plain(
+                f"What {run.name} logged at step {step} for this question: "
+                f"{counted(len(rows), 'answer')}. {about}"
+            )
+
+        if model in ("", self.policy.reference):
+            work(self.policy)
+        else:
+            load_in_job(self, model, work)

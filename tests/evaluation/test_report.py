@@ -62,7 +62,7 @@ def test_the_page_needs_no_network_and_no_script_and_is_well_formed(run):
 
 
 def test_the_page_is_whole_without_a_browser(run, monkeypatch):
-    monkeypatch.setattr(sarlab.evaluation.report, "draw_png", lambda figure: None)
+    monkeypatch.setattr(sarlab.evaluation.report, "draw", lambda figure: None)
     page = Page(write_report(run).read_text("utf-8"))
     assert "img" not in page.tags
     assert page.tags.count("table") > 3
@@ -179,15 +179,30 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_text_and_marks_stand_out_on_the_ground_of_figures(study):
+def test_text_and_marks_stand_out_on_the_ground_of_figures_and_on_light_and_dark_pages(study):
     from sarlab.audit.plots import _LOOKS
     from sarlab.evaluation.plots import _COLOURS
 
-    ground = plane_figure(arm_table(recorded(study))).layout.paper_bgcolor
-    text = plane_figure(arm_table(recorded(study))).layout.font.color
-    assert contrast(text, ground) >= 4.5
+    layout = plane_figure(arm_table(recorded(study))).layout
+    assert contrast(layout.font.color, layout.paper_bgcolor) >= 4.5
     marks = {*_COLOURS, GREY, BLUE, ORANGE, *(colour for colour, _ in _LOOKS.values())}
-    assert min(contrast(colour, ground) for colour in marks) >= 3.0
+    for ground in (layout.paper_bgcolor, "#ffffff", "#111111"):  # the last two are JupyterLab's
+        assert min(contrast(colour, ground) for colour in marks) >= 3.0
+
+
+def test_on_a_page_every_text_of_a_figure_has_the_pages_colour(study):
+    figure = plane_figure(arm_table(recorded(study)), accuracy_from=0.76)
+    plot = mimebundle(figure, picture=False)["application/vnd.plotly.v1+json"]
+    layout = plot["layout"]
+    texts = [t["name"] for t in plot["data"] if "name" in t]
+    texts += [a["text"] for a in layout["annotations"]] + [layout["title"]["text"]]
+    for axis in (layout["xaxis"], layout["yaxis"]):
+        texts += [axis["title"]["text"], axis["tickprefix"]]
+        assert axis["ticksuffix"] == "</span>"
+    assert len(texts) > 6
+    assert all(t.startswith('<span style="color:var(--jp-content-font-color1') for t in texts)
+    assert "width" not in layout  # as wide as the page
+    assert figure.layout.title.text == "Accuracy and length on word_problems"  # the original stays
 
 
 def test_a_policy_looks_the_same_in_both_of_two_stacked_planes(study):
@@ -230,22 +245,23 @@ def test_gains_are_the_tables_gains(study):
 
 def test_a_figure_goes_out_as_json_and_as_a_picture_only_where_it_can_be_drawn(monkeypatch):
     figure = go.Figure(go.Scatter(y=[1, 2]), {"title": {"text": "Two points"}})
-    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure, scale: b"\x89PNG")
+    monkeypatch.setattr(sarlab.display.figures, "draw", lambda figure, form: b"<svg/>")
     bundle = mimebundle(figure)
-    assert bundle["image/png"] == "iVBORw=="
+    assert bundle["image/svg+xml"] == "<svg/>"
+    assert "image/png" not in bundle  # JupyterLab would show that instead of the figure
     assert list(bundle["application/vnd.plotly.v1+json"]["data"][0]["y"]) == [1, 2]
     assert bundle["text/plain"] == "Figure: Two points"
-    assert "image/png" not in mimebundle(figure, png=False)
-    monkeypatch.setattr(sarlab.display.figures, "draw_png", lambda figure, scale: None)
-    assert "image/png" not in mimebundle(figure)
+    assert "image/svg+xml" not in mimebundle(figure, picture=False)
+    monkeypatch.setattr(sarlab.display.figures, "draw", lambda figure, form: None)
+    assert "image/svg+xml" not in mimebundle(figure)
 
 
 def test_without_a_browser_a_picture_is_given_up_at_once_and_said_once():
     code = (
         "import time; from choreographer.browsers.chromium import Chromium\n"
         "Chromium.find_browser = classmethod(lambda cls, **k: None)\n"
-        "from sarlab.display.figures import draw_png; import plotly.graph_objects as go\n"
-        "began = time.perf_counter(); print([draw_png(go.Figure()) for _ in range(3)])\n"
+        "from sarlab.display.figures import draw; import plotly.graph_objects as go\n"
+        "began = time.perf_counter(); print([draw(go.Figure()) for _ in range(3)])\n"
         "assert time.perf_counter() - began < 20"
     )
     done = subprocess.run(

@@ -7,6 +7,7 @@ const LINES = ["sarlab-token", "sarlab-token sarlab-solid", "sarlab-token sarlab
 const LAZY_ABOVE = 400; // tokens; longer answers are folded by step and drawn when opened
 const OPEN_STEPS = 3;
 const PAUSE_MS = 90; // after the last key, before the draft goes to the kernel
+const FOLD_HINT = " The answer is folded by step: Enter opens a step, arrow keys walk through the steps.";
 const HINT = "Point at a token, or walk through them with Tab and the arrow keys. Drag over tokens to select a span; S selects the step.";
 
 function node(tag, className, text) {
@@ -37,6 +38,7 @@ export function drawTokens(element, payload, options = {}) {
   const warning = node("div", "sarlab-warning");
   const body = node("div", "sarlab-body");
   const left = node("div", "sarlab-left");
+  const head = node("div", "sarlab-head");
   const steps = node("div", "sarlab-steps");
   steps.setAttribute("role", "group");
   steps.setAttribute("aria-label", "Tokens of the answer. Arrow keys move, Shift selects, S selects the step, Escape clears.");
@@ -45,7 +47,7 @@ export function drawTokens(element, payload, options = {}) {
   const card = node("div", "sarlab-card");
   card.setAttribute("aria-live", "polite");
   const legend = node("div", "sarlab-legend");
-  left.append(steps, cue, below, legend);
+  left.append(head, steps, cue, below, legend);
   body.append(left, card);
   root.append(numbers, warning, body);
   element.append(root);
@@ -56,6 +58,7 @@ export function drawTokens(element, payload, options = {}) {
 
   let compact = Boolean(options.compact), marked = [-1, -1];
   const view = () => payload;
+  const quantity = () => view().quantity; // of the steps' sums
   const count = () => (view().runs || []).length;
   const select = (start, stop) => {
     marked = stop > start ? [start, stop] : [-1, -1];
@@ -100,7 +103,7 @@ export function drawTokens(element, payload, options = {}) {
     if (!folded) {
       const row = node("div", "sarlab-step");
       const sum = node("button", "sarlab-sum", total);
-      sum.title = `step ${k + 1}: Σ Δ log p = ${total} nats; of the whole sum: ${share}. Click selects it.`;
+      sum.title = `step ${k + 1}: ${quantity()} = ${total}; of the whole sum: ${share}. Click selects it.`;
       sum.tabIndex = -1; // S on one of its tokens does the same: one stop for the whole answer
       sum.addEventListener("click", () => select(start, stop));
       row.append(sum, line);
@@ -110,13 +113,28 @@ export function drawTokens(element, payload, options = {}) {
     const fold = node("details", "sarlab-fold");
     const summary = node("summary");
     summary.append(
-      node("span", "sarlab-label", `step ${k + 1} `), node("b", "", total),
-      node("span", "sarlab-label", ` nats; of all: ${share} · ${stop - start} tokens · ${opening}`),
+      node("span", "sarlab-label", `step ${k + 1}: ${quantity()} `), node("b", "", total),
+      node("span", "sarlab-label", `; of all: ${share} · ${stop - start} tokens · ${opening}`),
     );
     fold.append(summary, line);
     fold.addEventListener("toggle", () => {
       opened.set(k, fold.open);
       if (fold.open) { fillStep(line, start, stop); paintSelection(); }
+    });
+    summary.tabIndex = k ? -1 : 0; // one stop for all folds, arrow keys inside
+    summary.addEventListener("keydown", (event) => {
+      const to = {
+        ArrowDown: fold.nextElementSibling, ArrowUp: fold.previousElementSibling,
+        Home: steps.firstElementChild, End: steps.lastElementChild,
+      }[event.key];
+      if (to) {
+        summary.tabIndex = -1;
+        to.firstElementChild.tabIndex = 0;
+        to.firstElementChild.focus();
+      } else if (event.key === "ArrowRight") moveTo(start);
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
     });
     fold.open = opened.get(k) ?? k < OPEN_STEPS;
     if (fold.open) fillStep(line, start, stop);
@@ -143,6 +161,9 @@ export function drawTokens(element, payload, options = {}) {
     }
     if (focus >= v.runs.length) focus = -1;
     const folded = v.runs.length > LAZY_ABOVE;
+    head.hidden = folded; // a fold says what its number is
+    head.replaceChildren(node("span", "", quantity().split(",")[0]), node("span", "", "tokens, by step"));
+    head.title = `Left ${quantity()}: the sum over the tokens of a step`;
     steps.append(...v.steps.map((step, k) => makeStep(step, k, folded)));
     if (hadFocus && spans.has(focus)) spans.get(focus).focus();
     showCard(focus);
@@ -164,7 +185,7 @@ export function drawTokens(element, payload, options = {}) {
     card.replaceChildren();
     const data = i >= 0 && view().cards ? view().cards[i] : null;
     if (!data) {
-      if (!compact) card.append(node("div", "sarlab-label", HINT));
+      if (!compact) card.append(node("div", "sarlab-label", HINT + (count() > LAZY_ABOVE ? FOLD_HINT : "")));
       return;
     }
     const [title, facts, notes, withQuestion, without] = data;

@@ -959,6 +959,7 @@ def test_contrast_of_text_and_marks(page, dark) -> None:
     least: dict[str, float] = {}
     for name in ("Tokens", "A/B", "Designs", "Sample", "Runs", "Export"):
         tab(page, name)
+        fold(page, open_it=name == "Tokens")
         page.wait_for_timeout(500)
         found = page.evaluate(CONTRAST, f"{BENCH}, .sarlab-static")
         least = {k: min(v, least.get(k, 99)) for k, v in {**least, **found}.items()}

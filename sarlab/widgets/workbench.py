@@ -243,8 +243,7 @@ class DesignsPanel(widgets.VBox):
                 "Type it above, beside the question."
             )
         if not self.designs.value:
-            notes.append("No design is chosen.")
-            chosen = []
+            notes, chosen = ["No design is chosen."], []
         elif not chosen:
             notes.append("An advantage compares answers: a question needs two or more.")
         self.message.value = " ".join(notes)

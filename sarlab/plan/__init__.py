@@ -20,7 +20,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sarlab.config import TrainConfig
 from sarlab.scoring import default_token_budget
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -95,15 +94,10 @@ class Shape:
     tied: bool = True  # embedding and language-model head are one matrix
 
     @property
-    def layer_parameters(self) -> int:
-        """Weights of one layer: query, key, value, output; gate, up, down."""
-        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
-
-    @property
     def trunk_parameters(self) -> int:
-        """Weights that every token passes through."""
-        return self.layers * self.layer_parameters
+        """Weights that every token passes through: query, key, value, output; gate, up, down."""
+        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def head_parameters(self) -> int:
@@ -229,18 +223,6 @@ class Workload:
         """Tokens of the longest answer."""
         return max(self.longest_answer, self.answer_tokens)
 
-    @classmethod
-    def of(
-        cls, config: TrainConfig, prompt_tokens: int, answer_tokens: int, **more: Any
-    ) -> Workload:
-        """A configuration's step with answers of this mean length; ``more`` fields on top."""
-        same = ("questions", "group_size", "lora_rank", "algorithm", "mini_batches", "epochs")
-        fields: dict[str, Any] = {name: getattr(config, name) for name in (*same, "token_budget")}
-        fields["dtype"] = "bfloat16" if config.dtype == "bfloat16" else "float32"
-        fields["reference"] = config.beta > 0
-        lengths = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
-        return cls(**{**fields, **lengths, **more})
-
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -303,26 +285,9 @@ def plan_step(model: Any, work: Workload, machine: Machine) -> StepPlan:
     each, share gradients and optimiser states (ZeRO stage 2), and exchange gradients once an
     update. The library itself runs on one device.
     """
-    shape = shape_of(model)
     share = replace(work, questions=math.ceil(work.questions / machine.devices))
-    measures = (shape, share, machine)
-    return StepPlan(shape, work, machine, _seconds(*measures), _memory(*measures))
-
-
-def fitting_budget(model: Any, work: Workload, machine: Machine) -> int:
-    """The largest power of two as token budget with which the step fits, at most 2^17.
-
-    Raises ValueError where even one row at a time does not fit.
-    """
-    for exponent in range(17, 7, -1):
-        tried = replace(work, token_budget=2**exponent)
-        if plan_step(model, tried, machine).fits:
-            return 2**exponent
-    smallest = plan_step(model, replace(work, token_budget=1), machine)
-    raise ValueError(
-        f"{smallest.shape.name} needs {smallest.peak_bytes / 2**30:.0f} GiB on {machine.name} for "
-        "one row at a time. Shorten the answers, lower sampling_slots, or take a larger device."
-    )
+    measures = (shape_of(model), share, machine)
+    return StepPlan(measures[0], work, machine, _seconds(*measures), _memory(*measures))
 
 
 def pass_seconds(

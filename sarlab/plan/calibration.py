@@ -13,6 +13,7 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.rollout import sample
 from sarlab.sar import self_aligned_reward
-from sarlab.scoring import Prefix, answer_block, answer_logps, prefix_of
+from sarlab.scoring import answer_block, answer_logps, prefix_of
 from sarlab.types import Question
 
 LIMIT = 0.01  # a SAR that moves further than this is warned about
@@ -89,10 +90,8 @@ def check_calibration(
         )
     prefixes, alone = [prefix_of(policy, t) for t in texts], prefix_of(policy, None, standalone)
     if answers is None:
-        length = max_answer_tokens
-        drawn = sample(
-            policy, prefixes, group_size=samples, max_answer_tokens=length, seed="calibration"
-        )
+        sizes: dict[str, Any] = {"group_size": samples, "max_answer_tokens": max_answer_tokens}
+        drawn = sample(policy, prefixes, **sizes, seed="calibration")
         prefixes = [prefixes[group] for group in drawn.group_ids.tolist()]
         both = zip(drawn.answer_ids, drawn.answer_mask, strict=True)
         answers = [ids[mask].tolist() for ids, mask in both]
@@ -100,20 +99,32 @@ def check_calibration(
         encode_answer(policy.tokenizer, a, policy.end_id) if isinstance(a, str) else list(a)
         for a in answers
     ]
-    scored = list(zip(prefixes, ids, strict=True))
-    single = [_scores(policy, alone, [one])[0] for one in scored]
-    by_size = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+
+    def scores(policy: Policy, rows: Sequence[int]) -> list[tuple[float, Tensor]]:
+        """SAR and both contexts' log-probs [2, n] of these answers, as one batch."""
+        block, mask = answer_block([ids[row] for row in rows])
+        index, on = torch.arange(len(rows)), [prefixes[row] for row in rows]
+        logps = [
+            answer_logps(policy, on, block, mask, prefix_index=index, token_budget=_ALL_AT_ONCE),
+            answer_logps(policy, alone, block, mask, token_budget=_ALL_AT_ONCE),
+        ]
+        conditioned, without = (x.cpu() for x in logps)
+        sar = self_aligned_reward(conditioned, without, mask).tolist()
+        both = torch.stack([conditioned, without], dim=1)
+        return [(sar[n], both[n, :, : len(ids[row])]) for n, row in enumerate(rows)]
+
+    everything = range(len(ids))
+    single = [scores(policy, [row])[0] for row in everything]
+    by_size = sorted(everything, key=lambda row: len(ids[row]))
     unlike = [[a, b] for a, b in zip(by_size, reversed(by_size), strict=True) if a != b]
     sar_moves, logp_moves, weights = [], [], []
-    for rows in [list(range(len(ids))), *unlike]:
-        batch = _scores(policy, alone, [scored[row] for row in rows])
-        for row, (sar, logps) in zip(rows, batch, strict=True):
+    for rows in [everything, *unlike]:
+        for row, (sar, logps) in zip(rows, scores(policy, rows), strict=True):
             sar_moves.append(abs(sar - single[row][0]))
             logp_moves.append((logps - single[row][1]).abs().max().item())
     if compare_weights:
         other = _in_other_type(policy)
-        for one, (sar, _) in zip(scored, single, strict=True):
-            weights.append(abs(_scores(other, alone, [one])[0][0] - sar))
+        weights = [abs(scores(other, [row])[0][0] - single[row][0]) for row in everything]
     result = Calibration(
         dtype=str(policy.dtype).removeprefix("torch."),
         device=str(policy.device),
@@ -124,35 +135,21 @@ def check_calibration(
         weights_largest=max(weights) if weights else None,
         weights_mean=statistics.fmean(weights) if weights else None,
     )
-    if result.batch_largest > limit:
-        warnings.warn(
-            f"The batch moves SAR by up to {result.batch_largest:.2g}, more than {limit:g}. "
+    for largest, text in (
+        (
+            result.batch_largest,
+            "The batch moves SAR by up to {:.2g}, more than {:g}. "
             'Load the policy with dtype="float32" where its reward matters to the second digit.',
-            stacklevel=2,
-        )
-    if max(weights, default=0.0) > limit:
-        warnings.warn(
-            f"SAR under bfloat16 weights lies up to {result.weights_largest:.2g} from that under "
-            f"float32 weights, more than {limit:g}. Compare runs of one type only.",
-            stacklevel=2,
-        )
+        ),
+        (
+            result.weights_largest or 0.0,
+            "SAR under bfloat16 weights lies up to {:.2g} from that under float32 weights, more "
+            "than {:g}. Compare runs of one type only.",
+        ),
+    ):
+        if largest > limit:
+            warnings.warn(text.format(largest, limit), stacklevel=2)
     return result
-
-
-def _scores(
-    policy: Policy, alone: Prefix, answers: Sequence[tuple[Prefix, list[int]]]
-) -> list[tuple[float, Tensor]]:
-    """SAR and both contexts' log-probs [2, n] of answers on their prefixes, as one batch."""
-    prefixes, ids = zip(*answers, strict=True)
-    block, mask = answer_block(ids)
-    index, budget = torch.arange(len(ids)), _ALL_AT_ONCE
-    conditioned = answer_logps(
-        policy, prefixes, block, mask, prefix_index=index, token_budget=budget
-    )
-    standalone = answer_logps(policy, alone, block, mask, token_budget=budget)
-    both = torch.stack([conditioned, standalone], dim=1).cpu()
-    sar = self_aligned_reward(both[:, 0], both[:, 1], mask).tolist()
-    return [(sar[row], both[row, :, : len(answer)]) for row, answer in enumerate(ids)]
 
 
 def _in_other_type(policy: Policy) -> Policy:

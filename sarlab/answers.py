@@ -1,7 +1,5 @@
 """Scores of typed or sampled answers to one question, token by token, also while one is edited."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

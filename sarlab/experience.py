@@ -1,7 +1,5 @@
 """One step's experience: sample answers, judge them, score them; their metrics and table rows."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ with a PEFT adapter, or a run folder of this project (its base with its trained 
 Only safetensors and GGUF are read, and no code that comes with a model is ever run.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import warnings

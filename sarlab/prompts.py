@@ -10,8 +10,6 @@ question, and the reward then pays for obeying it: on smollm2-135m the bare line
 +0.9 there, above every worked answer, and −0.7 with the default.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from enum import StrEnum

@@ -5,8 +5,6 @@ answers leave the batch, and the log-probs are those of scoring (float32, temper
 vocabulary), so an on-policy step need not compute them again.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 

@@ -5,11 +5,9 @@ question, so each prefix is run through the model once and its keys and values a
 answer on it. The language-model head runs on answer positions only, with log-softmax in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, Unpack
+from typing import NamedTuple, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -42,12 +40,12 @@ class ComputedPrefix(Prefix):
     hidden: Tensor
     version: int
 
-    def cut(self, length: int) -> ComputedPrefix:
+    def cut(self, length: int) -> Self:
         """The first ``length`` tokens of the prefix, without running anything."""
         if not 1 <= length <= len(self.ids):
             raise ValueError(f"A prefix of {len(self.ids)} tokens cannot be cut to {length}.")
         cache = cache_of_row(self.cache, 0, length)
-        return ComputedPrefix(self.ids[:length], cache, self.hidden[:length], self.version)
+        return type(self)(self.ids[:length], cache, self.hidden[:length], self.version)
 
 
 class TokenReport(NamedTuple):

@@ -8,8 +8,6 @@ question, the reward on its last token, GAE with γ = λ = 1, whitened advantage
 and no KL unless β is set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from sarlab.config import TrainConfig

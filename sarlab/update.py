@@ -7,8 +7,6 @@ after 12 batches, 2 MB beside the policy against 11); a head alone explains 0.07
 (`benchmarks/critic.py`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -179,6 +177,36 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(1.0, step / (config.warmup_steps + 1))
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """The answers ``rows`` [b] of a step's batch, without padding beyond the longest of them.
+
+    ``totals``: answers and tokens of the whole mini-batch, as :func:`reduce_tokens` takes them.
+    """
+
+    batch: Batch
+    rows: Tensor
+    device: torch.device
+    totals: dict[str, int]
+
+    def of(self, block: Tensor) -> Tensor:
+        """Their rows of a block [B] or [B, T], on the policy's device."""
+        width = int(self.batch.rollouts.lengths[self.rows].max())
+        rows = block[self.rows].to(self.device)
+        return rows[:, :width] if rows.dim() > 1 else rows
+
+    @property
+    def mask(self) -> Tensor:
+        """True on answer tokens [b, t]."""
+        return self.of(self.batch.rollouts.answer_mask)
+
+    def run(self, score: Callable[..., Tensor], policy: Policy) -> Tensor:
+        """``answer_logps`` or ``answer_states`` of these answers, with gradients."""
+        rollouts, prefixes = self.batch.rollouts, self.batch.prefixes
+        ids, index = self.of(rollouts.answer_ids), rollouts.group_ids[self.rows]
+        return score(policy, prefixes, ids, self.mask, prefix_index=index, grad=True)
+
+
 def update_policy(
     state: TrainState,
     rate: float,
@@ -291,36 +319,6 @@ def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
             token_budget=config.token_budget,
         )
         return critic.values(hidden).cpu() * rollouts.answer_mask
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """The answers ``rows`` [b] of a step's batch, without padding beyond the longest of them.
-
-    ``totals``: answers and tokens of the whole mini-batch, as :func:`reduce_tokens` takes them.
-    """
-
-    batch: Batch
-    rows: Tensor
-    device: torch.device
-    totals: dict[str, int]
-
-    def of(self, block: Tensor) -> Tensor:
-        """Their rows of a block [B] or [B, T], on the policy's device."""
-        width = int(self.batch.rollouts.lengths[self.rows].max())
-        rows = block[self.rows].to(self.device)
-        return rows[:, :width] if rows.dim() > 1 else rows
-
-    @property
-    def mask(self) -> Tensor:
-        """True on answer tokens [b, t]."""
-        return self.of(self.batch.rollouts.answer_mask)
-
-    def run(self, score: Callable[..., Tensor], policy: Policy) -> Tensor:
-        """``answer_logps`` or ``answer_states`` of these answers, with gradients."""
-        rollouts, prefixes = self.batch.rollouts, self.batch.prefixes
-        ids, index = self.of(rollouts.answer_ids), rollouts.group_ids[self.rows]
-        return score(policy, prefixes, ids, self.mask, prefix_index=index, grad=True)
 
 
 def _gradients(

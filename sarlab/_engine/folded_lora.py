@@ -10,8 +10,6 @@ gradients each layer computes it in its forward and again in its backward pass: 
 as r more tokens, and a second copy of all weights is never held beside the activations.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Callable, Iterator

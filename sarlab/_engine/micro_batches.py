@@ -4,8 +4,6 @@ Where memory runs out, the work goes on in smaller batches. The smaller budget i
 device and kind of work, and one warning says so.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 

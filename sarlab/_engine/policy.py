@@ -1,7 +1,5 @@
 """A causal language model with its tokenizer, and the facts that sampling and scoring need."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Runs and copied notebooks go to the current folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What every engine of training writes into the run folder, and when the run speaks up."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

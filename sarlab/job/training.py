@@ -3,8 +3,6 @@
 What notebook 02 calls in one line, and what the command line calls without a notebook.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

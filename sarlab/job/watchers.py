@@ -5,8 +5,6 @@ Weights & Biases writes there too and stays offline unless WANDB_MODE says other
 uploads); trackio keeps its own local database.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import time

@@ -8,8 +8,6 @@ further field of TRL's GRPOConfig (``-p trl_use_vllm True``). The first process 
 the run folder, which all machines must see.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

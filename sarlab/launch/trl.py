@@ -11,8 +11,6 @@ sarlab's own loop has for free from sampling. docs/SCALE.md has what they cost.
 Needs the extra: ``pip install sarlab[trl]``.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -13,12 +13,10 @@ is to compute. All of it is pure. `make bench` compares it with measurements on 
 rests on data sheets and nobody has checked it.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from sarlab.scoring import default_token_budget
 
@@ -49,7 +47,7 @@ class Machine:
     devices: int = 1
     gpu: bool = True
 
-    def times(self, devices: int) -> Machine:
+    def times(self, devices: int) -> Self:
         """As many of these devices, the questions of a step shared among them."""
         if devices < 1 or (devices > 1 and self.link <= 0):
             raise ValueError(

@@ -5,8 +5,6 @@ answer's score hardly depends on the answers beside it; with bfloat16 weights it
 order of the sums in a matrix product depends on its shape.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import statistics

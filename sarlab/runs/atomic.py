@@ -3,8 +3,6 @@
 Write to a temporary file or folder, fsync, then rename into place.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -14,8 +14,6 @@ or absent whenever the process is killed or the power fails. ``config.json`` is 
 run is made: a folder without it holds no run yet.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -29,7 +27,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,7 +81,7 @@ class Run:
             ) from None
 
     @classmethod
-    def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Run:
+    def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Self:
         """A new run folder. Raises ValueError where something is there already."""
         folder = Path(folder)
         refuse_existing(folder)
@@ -104,7 +102,7 @@ class Run:
         return run
 
     @classmethod
-    def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Run:
+    def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
         """An existing run folder, to go on with; ``config`` replaces the one that it has.
 
         Raises ValueError where there is no run.
@@ -125,7 +123,7 @@ class Run:
         return run
 
     @contextlib.contextmanager
-    def _begin(self) -> Iterator[Run]:
+    def _begin(self) -> Iterator[Self]:
         """Clear away what a killed process left half-written, and keep room for a last word.
 
         Gives the lock back where what follows fails.

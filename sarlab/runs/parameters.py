@@ -4,8 +4,6 @@ Papermill only warns about a parameter that the notebook does not know, and a ru
 name would train with defaults. So the second cell reads back the assignments that were made.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import contextlib

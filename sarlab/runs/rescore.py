@@ -1,7 +1,5 @@
 """What rewards would have paid in anybody's run: score its answers, then replay the rewards."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

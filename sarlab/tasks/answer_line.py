@@ -4,8 +4,6 @@ The text is written by a policy that is paid to please the verifier, so everythi
 in the length of the text, bounded, and never executed.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import accumulate

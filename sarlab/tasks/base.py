@@ -5,8 +5,6 @@ runs with different seeds and rewards are judged on the same questions and can b
 cannot leak: a question's own text decides on which side it falls.
 """
 
-from __future__ import annotations
-
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence

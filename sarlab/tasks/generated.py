@@ -1,7 +1,5 @@
 """Generators: the embedded stories and four data sets of reasoning-gym."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import random

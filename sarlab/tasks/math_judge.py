@@ -8,8 +8,6 @@ The importing process gets no signal handler and no alarm: it works in a Jupyter
 main thread.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json

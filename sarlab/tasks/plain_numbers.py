@@ -12,8 +12,6 @@ Refused: ``1,00,0``, ``18,5``, ``1 000``, ``3 or 4``, ``3-4``, ``2+3``, ``2^5``,
 but ASCII, superscripts and full-width ones included: folding them would read 10² as 102.
 """
 
-from __future__ import annotations
-
 import re
 from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction

@@ -63,10 +63,7 @@ class Logbook:
             self.view.message(f"step {step}: {text}")
 
     def step(
-        self,
-        record: StepRecord,
-        validation: dict[str, Any] | None,
-        save: Callable[[Path], Any],
+        self, record: StepRecord, validation: dict[str, Any] | None, save: Callable[[Path], Any]
     ) -> StepRecord:
         """Log a step with its validation (if there was one), and return what was logged.
 

@@ -29,7 +29,7 @@ from sarlab.prompts import conditioned_ids
 from sarlab.rewards import total_reward
 from sarlab.runs.atomic import replace_folder
 from sarlab.runs.folder import Run, holds_nothing, read_metrics, refuse_existing
-from sarlab.tasks import FiniteTask, GeneratedTask, Task, load_task
+from sarlab.tasks import Task, load_task
 from sarlab.train import grpo_steps, ppo_steps
 from sarlab.types import Question, StepRecord
 from sarlab.update import TrainState, add_critic, start
@@ -129,9 +129,8 @@ def check_questions_fit(
         size = len(question.text.encode("utf-8", "surrogatepass"))
         return size <= room_bytes or tokens(question.text) <= room
 
-    if isinstance(task, GeneratedTask):
-        task.fits = fits
-    for question in [*evaluated, *(task.train if isinstance(task, FiniteTask) else ())]:
+    task.fits = fits
+    for question in [*evaluated, *task.train]:
         if not fits(question):
             raise ValueError(
                 f"The question {question.text[:60]!r}… has {tokens(question.text)} tokens; with "

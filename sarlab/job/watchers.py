@@ -131,12 +131,8 @@ class TrackerLog:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Hand on what a tracker can draw: numbers, neither texts nor gaps."""
         if self.tracker is not None:
-            numbers = {
-                k: v
-                for k, v in metrics.items()
-                if isinstance(v, int | float) and not isinstance(v, bool) and k != "step"
-            }
-            self.tracker.log(numbers, step=step)
+            drawn = {k: v for k, v in metrics.items() if k != "step" and type(v) in (int, float)}
+            self.tracker.log(drawn, step=step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Base against trained on the test, if it was made; the tracker is closed."""
@@ -156,7 +152,7 @@ def _tracker(name: Tracker, folder: Path) -> Any:
 
     if name == "tensorboard":
         return tracking.TensorBoardTracker("tensorboard", folder)
-    if name == "wandb":
-        mode = os.environ.get("WANDB_MODE", "offline")
-        return tracking.WandBTracker("sarlab", name=folder.name, dir=str(folder), mode=mode)
-    return tracking.TrackioTracker("sarlab", name=folder.name)
+    if name == "trackio":
+        return tracking.TrackioTracker("sarlab", name=folder.name)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    return tracking.WandBTracker("sarlab", name=folder.name, dir=str(folder), mode=mode)

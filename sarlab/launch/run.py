@@ -38,12 +38,7 @@ from sarlab.job.logbook import (
     save_adapter,
     seconds_so_far,
 )
-from sarlab.job.training import (
-    SEED_OF_SPLIT,
-    HeldOut,
-    prepare,
-    probe,
-)
+from sarlab.job.training import SEED_OF_SPLIT, HeldOut, prepare, probe
 from sarlab.job.watchers import QUIET_SECONDS, LineView, TrackerLog, View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.losses import group_advantages, share_without_signal

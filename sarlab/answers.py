@@ -125,9 +125,8 @@ def question_prefixes(
 class Rescorer:
     """Scores answers to one question, each as an edit of the one before it.
 
-    It holds the key-value caches of both contexts with the last answer on top. An answer that
-    shares its first k tokens with the last one costs a forward pass of the others only. Scores
-    equal those of :func:`score_answers` up to float32 rounding.
+    Tokens that an answer shares with the beginning of the last one are not run again. Scores equal
+    those of :func:`score_answers` up to float32 rounding.
     """
 
     def __init__(

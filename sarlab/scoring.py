@@ -107,8 +107,7 @@ def answer_logps(
 ) -> Tensor:
     """Log-probs of answers under the policy, each on its prefix [B, T], nats; 0 on padding.
 
-    See :class:`Options`. Raises ValueError for a stale prefix, or a sequence longer than the
-    model's context.
+    See :class:`Options`. ValueError for a stale prefix, or a sequence beyond the model's context.
     """
     answers = (prefixes, answer_ids, answer_mask)
     return _measured(policy, *answers, options, lambda *x: (logps_of_states(policy, *x),))[0]
@@ -192,10 +191,7 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
 def extend_prefixes(
     policy: Policy, prefixes: Sequence[Prefix], ids: Sequence[int]
 ) -> list[ComputedPrefix]:
-    """The prefixes, each with the same tokens on top; only the new ones are run.
-
-    All in one forward, since where few tokens are new reading the weights takes the time.
-    """
+    """The prefixes, each with the same tokens on top; only the new ones are run, in one forward."""
     computed = compute_prefixes(policy, prefixes)
     if not ids:
         return computed

@@ -62,10 +62,7 @@ class View:
 
 
 class LineView(View):
-    """Prints a line per step, for a terminal or a batch system's log.
-
-    ``every_seconds`` leaves out steps that follow sooner; evaluations print one line per 30 s.
-    """
+    """Prints a line per step, or per ``every_seconds``; evaluations one line per 30 s."""
 
     def __init__(self, every_seconds: float = 0.0) -> None:
         self.every_seconds = every_seconds
@@ -105,8 +102,7 @@ class LineView(View):
 class TrackerLog:
     """The numbers of metrics.jsonl for one of accelerate's trackers; "none" writes nothing.
 
-    ``folder`` is the run's; it need not exist yet. Raises ValueError where the tracker's package
-    is not installed.
+    ValueError where the tracker's package is not installed.
     """
 
     def __init__(self, name: Tracker, folder: Path) -> None:

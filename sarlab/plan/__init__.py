@@ -60,11 +60,7 @@ class Machine:
 def data_sheet(
     name: str, flops: float, flops_bf16: float, bandwidth: float, memory: float, link: float
 ) -> Machine:
-    """A GPU from its data sheet's peaks (dense).
-
-    Assumed: 40% of the operations and 70% of the bandwidths are reached, and a layer costs 0.4 ms
-    (some twenty kernels started from Python).
-    """
+    """A GPU of which 40% of the peak operations and 70% of the bandwidths are reached (assumed)."""
     return Machine(name, 0.4 * flops, 0.4 * flops_bf16, 0.7 * bandwidth, memory, 4e-4, 0.7 * link)
 
 
@@ -116,8 +112,8 @@ class Shape:
     def activation_floats(self) -> int:
         """Numbers that a token leaves for the backward pass through frozen weights.
 
-        A layer keeps the input and output of both norms, query, key, value and output of
-        attention (keys and values repeated for every head), and four tensors of its MLP.
+        Per layer: in and out of both norms, query, key, value and output of attention (keys and
+        values repeated for every head), and four tensors of the MLP.
         """
         layer = 4 * self.hidden + 6 * self.heads * self.head_dim + 4 * self.intermediate
         return self.layers * layer
@@ -180,9 +176,8 @@ def shape_of(model: Any) -> Shape:
 class Workload:
     """One training step. Lengths in tokens are means; ``longest_answer`` 0 is the mean again.
 
-    ``token_budget`` 0 is the library's own for the device; ``sampling_slots`` is the cache slots of
-    one batch of sampling, rows × (prompt + longest answer). ``sar`` False leaves the standalone
-    pass out, ``reference`` False the pass of the KL term (as in PPO's presets, whose β is 0).
+    ``token_budget`` 0 is the library's own for the device; ``sampling_slots``: rows × (prompt +
+    longest answer) of one batch of sampling; ``reference``: whether the KL term needs a pass.
     """
 
     questions: int = 16
@@ -226,8 +221,7 @@ class Workload:
 class StepPlan:
     """What one step needs: ``seconds`` by phase; ``memory`` in bytes by part, on one device.
 
-    Parts with a name that starts with "while" are there in that phase only; of these the largest
-    counts for the peak.
+    Of the parts whose name starts with "while" the largest counts for the peak.
     """
 
     shape: Shape
@@ -279,9 +273,8 @@ class StepPlan:
 def plan_step(model: Any, work: Workload, machine: Machine) -> StepPlan:
     """Memory and seconds of one step; ``model`` as :func:`shape_of` takes it.
 
-    Several devices share the questions evenly (the fullest one is planned), hold all weights
-    each, share gradients and optimiser states (ZeRO stage 2), and exchange gradients once an
-    update. The library itself runs on one device.
+    Several devices share questions, gradients and optimiser states (ZeRO stage 2), hold all weights
+    each, and exchange gradients once per update. The fullest one is planned.
     """
     share = replace(work, questions=math.ceil(work.questions / machine.devices))
     measures = (shape_of(model), share, machine)

@@ -73,11 +73,9 @@ def check_calibration(
 ) -> Calibration:
     """Measure on this policy how much SAR moves with the batch and with the type of the weights.
 
-    ``answers``: one for each question, texts or ids; without them the policy samples ``samples``
-    to each question (seeded). ``compare_weights`` also scores with a copy of the model in the
-    other type (bfloat16 for float32 weights, float32 for all others), which needs its memory once
-    more. A UserWarning says what moves SAR by more than ``limit``. Raises ValueError without
-    questions, or where answers and questions do not match.
+    ``answers``: one per question, texts or ids; without them ``samples`` are drawn per question.
+    ``compare_weights`` also scores with a copy of the model in the other type. A UserWarning says
+    what moves SAR by more than ``limit``. ValueError where answers and questions do not match.
     """
     texts = [q.text if isinstance(q, Question) else q for q in questions]
     if not texts or (answers is not None and len(answers) != len(texts)):

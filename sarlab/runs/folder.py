@@ -65,10 +65,7 @@ _PACKAGES = ("sarlab", "torch", "transformers", "peft", "tokenizers", "math-veri
 
 
 class Run:
-    """One run folder, open for writing by one process.
-
-    Make it with :meth:`create` or :meth:`reopen`; both take the lock, :meth:`close` gives it back.
-    """
+    """One run folder, locked by :meth:`create` or :meth:`reopen` until :meth:`close`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -103,10 +100,7 @@ class Run:
 
     @classmethod
     def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
-        """An existing run folder, to go on with; ``config`` replaces the one that it has.
-
-        Raises ValueError where there is no run.
-        """
+        """An existing run, to go on with; ``config`` replaces its own. ValueError without one."""
         folder = Path(folder)
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} is not a run folder (no config.json in it).")
@@ -124,10 +118,7 @@ class Run:
 
     @contextlib.contextmanager
     def _begin(self) -> Iterator[Self]:
-        """Clear away what a killed process left half-written, and keep room for a last word.
-
-        Gives the lock back where what follows fails.
-        """
+        """Clear away what a kill left half-written, keep room for a last word; unlock on error."""
         try:
             for place in (".", "checkpoints", "rollouts.parquet"):
                 for scratch in (self.folder / place).glob(f"{SCRATCH}*"):
@@ -189,10 +180,7 @@ class Run:
         return self.folder / "rollouts.parquet" / f"{split}-{step:06d}.parquet"
 
     def save_checkpoint(self, step: int, write: Callable[[Path], Any]) -> Path:
-        """Write a checkpoint through ``write(folder)``, with checksums, moved into place whole.
-
-        It carries ``best/`` along, so that a rewind finds the best of that time.
-        """
+        """Write a checkpoint through ``write(folder)``, with checksums and a copy of ``best/``."""
         target = self.folder / "checkpoints" / f"step-{step:06d}"
         target.parent.mkdir(exist_ok=True)
 
@@ -215,10 +203,9 @@ class Run:
         return None
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged after ``step``, so that going on leaves no row twice.
+        """Forget what was logged after ``step``, and the summary and evaluation of a stopped run.
 
-        ``best/`` becomes what it was at that checkpoint. The summary and the last evaluation of a
-        stopped run go too: they are none of the run that goes on.
+        ``best/`` becomes what it was at that checkpoint.
         """
         (self.folder / "summary.json").unlink(missing_ok=True)
         path = self.folder / "metrics.jsonl"

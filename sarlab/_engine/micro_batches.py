@@ -74,7 +74,7 @@ def batch_attempts(
     """
     pending = torch.arange(len(lengths))
     while len(pending):
-        budget = _budget(device, kind, token_budget)
+        budget = min(token_budget, _budgets.get((str(device), kind), token_budget))
         part = None if groups is None else groups[pending]
         plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
         pending = pending[:0]
@@ -99,10 +99,6 @@ def memory_notes() -> list[str]:
     notes = list(_notes)
     _notes.clear()
     return notes
-
-
-def _budget(device: torch.device, kind: str, token_budget: int) -> int:
-    return min(token_budget, _budgets.get((str(device), kind), token_budget))
 
 
 def _halve(device: torch.device, kind: str, failed_tokens: int) -> None:

@@ -194,16 +194,17 @@ def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tup
                 run.save_checkpoint(step, state.save)
                 break
     except RunStopped:
+
+        def save_midway(folder: Path) -> None:
+            state.save(folder)
+            if unlogged is not None:
+                text = json.dumps(asdict(unlogged))
+                (folder / _UNLOGGED).write_text(text, encoding="utf-8")
+
         if state.step:
-            run.save_checkpoint(state.step, lambda folder: _save_midway(state, unlogged, folder))
+            run.save_checkpoint(state.step, save_midway)
         raise
     return before + time.perf_counter() - began, stopped
-
-
-def _save_midway(state: TrainState, unlogged: StepRecord | None, folder: Path) -> None:
-    state.save(folder)
-    if unlogged is not None:
-        (folder / _UNLOGGED).write_text(json.dumps(asdict(unlogged)), encoding="utf-8")
 
 
 def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:

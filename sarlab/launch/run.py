@@ -78,7 +78,13 @@ def train_distributed(
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if args.bf16 else "no"
     if resume:
         config = resumed_config(folder, config)
-        _check_processes(folder, state.num_processes)
+        had = read_json(folder / "run.json").get("processes")
+        if had != state.num_processes:
+            raise ValueError(
+                f"{folder} was made with {had or 'sarlab’s own loop, not by'} process(es) of this "
+                f"engine, and {state.num_processes} were launched. Resume it with what it was "
+                "started with."
+            )
     tracker = TrackerLog(config.tracker if main else "none", folder)
     with state.main_process_first():  # one download of a hub's files
         task, heldout, policy = prepare(config)
@@ -292,15 +298,6 @@ def _move_all(source: Path, target: Path) -> None:
 def _shared(value: Any) -> Any:
     """The first process's value, on every process."""
     return broadcast_object_list([value])[0]
-
-
-def _check_processes(folder: Path, processes: int) -> None:
-    had = read_json(folder / "run.json").get("processes")
-    if had != processes:
-        raise ValueError(
-            f"{folder} was made with {had or 'sarlab’s own loop, not by'} process(es) of this "
-            f"engine, and {processes} were launched. Resume it with what it was started with."
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

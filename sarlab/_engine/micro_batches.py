@@ -17,11 +17,10 @@ _notes: list[str] = []  # warnings since the last memory_notes()
 def plan_batches(
     lengths: Tensor, token_budget: int, groups: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Row indices of micro-batches: longest first, rows × longest row ≤ ``token_budget``.
+    """Row indices of micro-batches: rows × longest row ≤ ``token_budget``, or a single row.
 
     ``lengths`` [B] is tokens per row. The longest come first, so that too little memory shows at
-    once. Rows of different ``groups`` never share a batch. A single row longer than the budget
-    gets a batch of its own.
+    once. Rows of different ``groups`` never share a batch.
     """
     order = sorted(
         range(len(lengths)),
@@ -40,10 +39,7 @@ def plan_batches(
 
 
 class Attempt:
-    """``with attempt as batches:`` runs one piece of work; running out of memory only marks it.
-
-    Any other error passes through, and so does out of memory where no batch can be divided.
-    """
+    """``with attempt as batches:`` marks running out of memory where a batch can be divided."""
 
     def __init__(self, batches: list[Tensor]) -> None:
         self.batches = batches

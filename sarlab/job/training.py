@@ -54,11 +54,10 @@ def run_training(
 ) -> dict[str, Any]:
     """Train as configured, leave a run folder, return its summary.
 
-    Everything that can be wrong is looked at before the folder is made. With ``resume`` an
-    existing run goes on from its last good checkpoint. ``view.wants_stop()`` is asked between
-    steps; a run that is stopped so is evaluated. Where ``view.phase`` raises :class:`RunStopped`
-    the run ends at once: its summary has no ``trained`` and is not written. Both can be resumed.
-    Without a view a line is printed every 30 seconds.
+    What can be wrong is looked at before the folder is made. With ``resume`` a run goes on from its
+    last good checkpoint. Where ``view.wants_stop()`` the run ends after the step and is evaluated;
+    where ``view.phase`` raises :class:`RunStopped` it ends at once, without ``trained`` in its
+    summary. Without a view a line is printed every 30 seconds.
     """
     folder = Path(folder)
     view = view or LineView(every_seconds=QUIET_SECONDS)

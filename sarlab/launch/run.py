@@ -65,10 +65,8 @@ def train_distributed(
 ) -> dict[str, Any]:
     """Train as configured on every process that was launched; the run's summary.
 
-    To be called by all processes alike. Everything that can be wrong is looked at before the
-    folder is made. ``changes`` are further fields of TRL's GRPOConfig. With ``resume`` a run goes
-    on from its last whole checkpoint, with as many processes as it had: each draws random numbers
-    of its own.
+    To be called by all processes alike. ``changes`` are further fields of TRL's GRPOConfig. With
+    ``resume`` a run goes on from its last whole checkpoint, with as many processes as it had.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
     main = state.is_main_process
@@ -259,11 +257,7 @@ def engine_record(
     seconds: float,
     config: TrainConfig,
 ) -> StepRecord:
-    """One step in the columns of sarlab's own loop, from its answers and TRL's logs of updates.
-
-    ``seconds`` is the whole step's; what is not scoring or verifying is TRL's (sampling, reference,
-    update). The largest ratio of probabilities is not among TRL's numbers.
-    """
+    """One step of ``seconds`` in sarlab's columns, from its answers and TRL's logs of updates."""
     groups = batch.inputs.group_ids
     advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
     metrics: dict[str, float] = {

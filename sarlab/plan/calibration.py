@@ -11,7 +11,6 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,13 +66,11 @@ def check_calibration(
     *,
     standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     compare_weights: bool = True,
-    samples: int = 2,
-    max_answer_tokens: int = 128,
     limit: float = LIMIT,
 ) -> Calibration:
     """Measure on this policy how much SAR moves with the batch and with the type of the weights.
 
-    ``answers``: one per question, texts or ids; without them ``samples`` are drawn per question.
+    ``answers``: one per question, texts or ids; without them two are drawn per question.
     ``compare_weights`` also scores with a copy of the model in the other type. A UserWarning says
     what moves SAR by more than ``limit``. ValueError where answers and questions do not match.
     """
@@ -86,8 +83,7 @@ def check_calibration(
         )
     prefixes, alone = [prefix_of(policy, t) for t in texts], prefix_of(policy, None, standalone)
     if answers is None:
-        sizes: dict[str, Any] = {"group_size": samples, "max_answer_tokens": max_answer_tokens}
-        drawn = sample(policy, prefixes, **sizes, seed="calibration")
+        drawn = sample(policy, prefixes, group_size=2, max_answer_tokens=128, seed="calibration")
         prefixes = [prefixes[group] for group in drawn.group_ids.tolist()]
         both = zip(drawn.answer_ids, drawn.answer_mask, strict=True)
         answers = [ids[mask].tolist() for ids, mask in both]

@@ -163,11 +163,7 @@ def _permutation(size: int, seed: str) -> list[int]:
 
 
 class GeneratedTask(Task):
-    """Questions drawn by a function of a random generator, without end.
-
-    Training rejects the held-out side of :func:`split_of`, and the questions of ``heldout``, which
-    come from elsewhere.
-    """
+    """Questions drawn without end; training rejects the held-out side and those of ``heldout``."""
 
     def __init__(
         self,

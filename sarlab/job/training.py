@@ -185,12 +185,11 @@ def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tup
                 probe(log, policy, heldout.probes, step)
             written = log.step(record, validation, partial(save_adapter, policy))
             unlogged = None
-            if step % config.checkpoint_every == 0 or last:
-                run.save_checkpoint(step, state.save)
             view.step(written)
             stopped = view.wants_stop() and not last
-            if stopped:
+            if step % config.checkpoint_every == 0 or last or stopped:
                 run.save_checkpoint(step, state.save)
+            if stopped:
                 break
     except RunStopped:
 

@@ -15,10 +15,9 @@ from typing import Any
 from sarlab.config import Tracker, TrainConfig
 from sarlab.types import StepRecord
 
-QUIET_SECONDS = 30.0
-"""Without a view a run prints a line at most this often."""
+QUIET_SECONDS = 30.0  # without a view a run prints a line at most this often
+# Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``.
 VALIDATION_COLUMNS = ("accuracy", "mean_length", "sar", "mean_reward")
-"""Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``."""
 _STEP_LINE = (  # metric, title, format
     ("accuracy", "accuracy", ".0%"),
     ("mean_length", "tokens", ".1f"),

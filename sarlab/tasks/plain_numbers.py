@@ -18,10 +18,8 @@ from fractions import Fraction
 
 from sarlab.tasks.answer_line import NUMBER_WORDS, Refused, words
 
-MAX_NUMBER_CHARS = 400
-"""A longer number is refused unread."""
-MAX_EXPONENT = 100
-"""A larger power of ten in scientific notation is refused: nothing here may grow without bound."""
+MAX_NUMBER_CHARS = 400  # a longer number is refused unread
+MAX_EXPONENT = 100  # of ten; a larger one is refused: nothing here may grow without bound
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_INT}(?:\.[0-9]+)?|\.[0-9]+)"

@@ -4,8 +4,6 @@ Every view takes the :class:`Validity` of :func:`load_validity`, which reads ans
 them, or reads scores that were made before (scripts/gsm8k_validity.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 What each line reads from the question (v), and what it feeds to the rest (d).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -4,8 +4,6 @@ Styles are inline, so that a table survives an untrusted notebook; its lines are
 so that it fits light and dark pages; a table wider than the page scrolls by itself.
 """
 
-from __future__ import annotations
-
 import functools
 import html
 import re

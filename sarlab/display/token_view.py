@@ -4,8 +4,6 @@
 view and its static twin draw the same record, so they cannot differ.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

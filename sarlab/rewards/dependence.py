@@ -5,8 +5,6 @@ against the later lines without it. v says what a line reads from the question, 
 the rest. Filler does neither; a copy of the question reads and feeds nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

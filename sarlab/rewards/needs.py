@@ -4,8 +4,6 @@ A reward names fields of :class:`RewardInputs` in ``Reward.needs``; :func:`rewar
 them for sampled answers.
 """
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Static twins of the views: in a notebook, as an HTML file without scripts, as a picture."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import tempfile

@@ -1,7 +1,5 @@
 """Panels of the two-sided ledger: the lines of an answer, and the parts of its question."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from functools import partial

@@ -5,8 +5,6 @@ sends more, nor a table with rows to click; two anywidgets have (:class:`TokenPa
 :class:`ChoiceTable`, 20 kB together). They draw strings and compute nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import threading

@@ -4,8 +4,6 @@ Public traitlets hold the state; the panels observe them and draw. All numbers a
 Long work runs in a thread; edits are answered in the thread in which they arrive.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

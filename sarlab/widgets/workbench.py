@@ -1,7 +1,5 @@
 """The reward workbench: its panels, each of which watches the state and draws a part of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

@@ -16,7 +16,7 @@ from typing import Any
 
 import common
 import torch
-from machine import measure_machine
+from machine import measure_machine, workload_of
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from sarlab import plan
@@ -81,7 +81,7 @@ def measure(points: list[tuple[int, int]], rounds: int, machine: plan.Machine) -
     for (group, tokens), taken in found.items():
         policy, config, _ = runs[group, tokens]
         prompts = [conditioned_ids(policy.tokenizer, q.text, policy.prompt) for q in task.questions]  # type: ignore[attr-defined]
-        work = plan.Workload.of(
+        work = workload_of(
             config,
             round(sum(map(len, prompts)) / len(prompts)),
             tokens,

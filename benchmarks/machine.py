@@ -6,12 +6,26 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from sarlab import plan
+from sarlab.config import TrainConfig
 
 _LAYERS = 8  # of the model that tells what calling a layer costs
+
+
+def workload_of(
+    config: TrainConfig, prompt_tokens: int, answer_tokens: int, **more: Any
+) -> plan.Workload:
+    """A configuration's step with answers of this mean length; ``more`` fields on top."""
+    same = "questions group_size lora_rank algorithm mini_batches epochs token_budget"
+    fields: dict[str, Any] = {name: getattr(config, name) for name in same.split()}
+    fields["dtype"] = "bfloat16" if config.dtype == "bfloat16" else "float32"
+    fields["reference"] = config.beta > 0
+    lengths = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    return plan.Workload(**{**fields, **lengths, **more})
 
 
 def floor_of_scoring(shape: plan.Shape, work: plan.Workload) -> tuple[float, float]:

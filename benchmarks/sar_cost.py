@@ -15,7 +15,7 @@ from typing import Any
 
 import common
 import torch
-from machine import measure_machine
+from machine import measure_machine, workload_of
 
 from sarlab import plan
 from sarlab.config import TrainConfig
@@ -73,7 +73,7 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
     }
     shape = plan.shape_of(model)
     prompts = [conditioned_ids(policy.tokenizer, q.text, policy.prompt) for q in task.questions]  # type: ignore[attr-defined]
-    work = plan.Workload.of(
+    work = workload_of(
         arms["sar"],
         round(sum(map(len, prompts)) / len(prompts)),
         tokens,

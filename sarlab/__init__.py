@@ -9,7 +9,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same names, for editors and mypy
+    # ruff: noqa: F401
     from sarlab import plan
     from sarlab.answers import AnswerScore, score_answers
     from sarlab.config import TrainConfig, preset
@@ -49,36 +50,7 @@ _MODULE_OF = {
     **dict.fromkeys(("Question", "RewardInputs", "Rollouts", "StepRecord"), "types"),
 }
 
-__all__ = [
-    "REWARDS",
-    "AnswerScore",
-    "Calibration",
-    "LineView",
-    "Policy",
-    "PromptFormat",
-    "Question",
-    "Reward",
-    "RewardInputs",
-    "Rollouts",
-    "StandaloneContext",
-    "StepRecord",
-    "Task",
-    "TrainConfig",
-    "add_lora",
-    "check_calibration",
-    "evaluate_policy",
-    "export_policy",
-    "load_policy",
-    "load_task",
-    "open_rollouts",
-    "paired_difference",
-    "plan",
-    "preset",
-    "run_training",
-    "score_answers",
-    "summarise",
-    "verify",
-]
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,5 @@
 """Scores of typed or sampled answers to one question, token by token, also while one is edited."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,9 +116,7 @@ def score_answers(
 
 
 def question_prefixes(
-    policy: Policy,
-    question: str,
-    standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
+    policy: Policy, question: str, standalone: StandaloneContext = StandaloneContext.EMPTY_TURN
 ) -> tuple[Prefix, Prefix]:
     """The two prefixes of a question, conditioned and standalone, not computed yet."""
     return prefix_of(policy, question), prefix_of(policy, None, standalone)
@@ -129,9 +125,8 @@ def question_prefixes(
 class Rescorer:
     """Scores answers to one question, each as an edit of the one before it.
 
-    It holds the key-value caches of both contexts with the last answer on top. An answer that
-    shares its first k tokens with the last one costs a forward pass of the others only. Scores
-    equal those of :func:`score_answers` up to float32 rounding.
+    Tokens that an answer shares with the beginning of the last one are not run again. Scores equal
+    those of :func:`score_answers` up to float32 rounding.
     """
 
     def __init__(
@@ -154,14 +149,21 @@ class Rescorer:
         """The prefix with the question, computed, without an answer on top."""
         return self._prefixes[0].cut(self._starts[0])
 
-    def score(self, answer: str | Sequence[int], *, append_eos: bool = True) -> AnswerScore:
+    @property
+    def answered(self) -> ComputedPrefix:
+        """The prefix with the question, and the last answer on top."""
+        return self._prefixes[0]
+
+    def score(self, answer: str | Sequence[int]) -> AnswerScore:
         """Score a text (tokenised alone, end token appended) or ids, and keep it for the next."""
-        ids = tuple(_encode(self.policy, answer, append_eos))
+        ids = tuple(_encode(self.policy, answer, append_eos=True))
         if not ids:
             raise ValueError("The answer has no tokens; perplexity is undefined.")
         self._prefixes, self._report = self._extended(ids)
         self._ids = ids
-        return self._scored(answer, ids, self._report)
+        return _answer_score(
+            self.policy, self.question, answer, ids, self._report.logps, self._report
+        )
 
     def score_deleted(self, start: int, stop: int) -> AnswerScore:
         """The last answer with the tokens [start, stop) deleted and those after scored again.
@@ -171,7 +173,8 @@ class Rescorer:
         """
         _refuse_span(start, stop, len(self._ids))
         ids = (*self._ids[:start], *self._ids[stop:])
-        return self._scored(ids, ids, self._extended(ids)[1])
+        report = self._extended(ids)[1]
+        return _answer_score(self.policy, self.question, ids, ids, report.logps, report)
 
     def _extended(self, ids: tuple[int, ...]) -> tuple[list[ComputedPrefix], TokenReport]:
         """Both contexts with the answer on top; the tokens it shares with the last are reused."""
@@ -190,11 +193,6 @@ class Rescorer:
         if before is not None:
             report = TokenReport(*(torch.cat(x, dim=1) for x in zip(before, report, strict=True)))
         return extended, report
-
-    def _scored(
-        self, answer: str | Sequence[int], ids: Sequence[int], report: TokenReport
-    ) -> AnswerScore:
-        return _answer_score(self.policy, self.question, answer, ids, report.logps, report)
 
 
 def _answer_score(

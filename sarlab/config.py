@@ -1,13 +1,11 @@
 """Training configuration and presets. Values that make no sense raise ValueError."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from sarlab.losses import KLEstimator, LossForm
 from sarlab.prompts import StandaloneContext
@@ -94,7 +92,7 @@ class TrainConfig:
                     raise ValueError(f"{name} is {getattr(self, name)!r}; it {rule}.")
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> TrainConfig:
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """A configuration from notebook or file parameters; an unknown name is an error.
 
         Fields without a parameter take the algorithm's values in ``preset`` (default `lora`).

@@ -1,7 +1,5 @@
 """One step's experience: sample answers, judge them, score them; their metrics and table rows."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,8 +48,7 @@ def collect(
 ) -> Batch:
     """Sample answers, judge them, and score them with and (if ``standalone``) without the question.
 
-    The log-probs of sampling serve as the conditioned ones, since they are the same quantity.
-    With weights below float32 the two differ by rounding, so there they are scored again.
+    The log-probs of sampling serve as the conditioned ones, unless weights below float32 round.
     """
     clock = Clock()
     prefixes = [prefix_of(policy, question.text) for question in questions]
@@ -119,10 +116,7 @@ def inputs_of_texts(
     *,
     logps: bool = True,
 ) -> RewardInputs:
-    """Typed answers to one question, scored and prepared as the reward ``name`` needs them.
-
-    Without ``logps`` the policy is not run, and log-probs are NaN: for a reward of texts alone.
-    """
+    """Typed answers to one question, as the reward ``name`` needs them; NaN without ``logps``."""
     prefix = prefix_of(policy, question.text)
     ids = [encode_answer(policy.tokenizer, text, policy.end_id) for text in texts]
     block, mask = answer_block(ids)
@@ -173,10 +167,7 @@ def step_record(
     config: TrainConfig,
     **more: float | None,
 ) -> StepRecord:
-    """One training step's metrics (``more`` of the update), rows, and what its numbers warn of.
-
-    ``rewards`` and ``advantages`` [B].
-    """
+    """One step's metrics (``more`` of the update), rows, warnings; rewards, advantages [B]."""
     inputs, rollouts = batch.inputs, batch.rollouts
     lengths = rollouts.lengths.float()
     scores = {

@@ -5,8 +5,6 @@ paid for these answers. Scores are kept beside the run (``sarlab-scores``), so a
 stopped goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Losses return one value per token [B, T]; :func:`reduce_tokens` reduces them to 
 totals are those of the whole mini-batch, so that micro-batches add up to the same gradient.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

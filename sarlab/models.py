@@ -5,8 +5,6 @@ with a PEFT adapter, or a run folder of this project (its base with its trained 
 Only safetensors and GGUF are read, and no code that comes with a model is ever run.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import warnings
@@ -63,11 +61,7 @@ def load_policy(
 def wrap_policy(
     model: Any, tokenizer: Any, reference: str, prompt: PromptFormat | None = None
 ) -> Policy:
-    """A :class:`Policy` from a loaded transformers model and its tokenizer.
-
-    Raises ValueError where its scores or samples would not be those of its own plain forward
-    (:func:`check_policy`).
-    """
+    """A :class:`Policy` from a loaded transformers model and its tokenizer, checked."""
     fix_date(tokenizer)
     eos_ids = _eos_ids(model, tokenizer)
     rows = model.get_input_embeddings().weight.shape[0]
@@ -223,11 +217,7 @@ def check_policy(policy: Policy) -> None:
 
 
 def check_left_padding(policy: Policy) -> None:
-    """Raise ValueError where padding on the left, as TRL does it, changes the model's log-probs.
-
-    TRL passes a mask but no positions, so a model with learned absolute positions counts the
-    padding.
-    """
+    """Raise ValueError where padding on the left, as TRL does it, changes the model's log-probs."""
     limit, largest = rounding_limit(policy), difference_of(policy, "left padding")
     if not largest <= limit:
         raise ValueError(

@@ -10,8 +10,6 @@ question, and the reward then pays for obeying it: on smollm2-135m the bare line
 +0.9 there, above every worked answer, and −0.7 with the default.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,9 +55,7 @@ def conditioned_ids(tokenizer: Any, question: str, prompt: PromptFormat) -> list
 
 
 def standalone_ids(
-    tokenizer: Any,
-    prompt: PromptFormat,
-    context: StandaloneContext = StandaloneContext.EMPTY_TURN,
+    tokenizer: Any, prompt: PromptFormat, context: StandaloneContext = StandaloneContext.EMPTY_TURN
 ) -> list[int]:
     """Ids of the prefix without the question."""
     if context is StandaloneContext.EMPTY_TURN:
@@ -90,10 +86,7 @@ def encode_answer(tokenizer: Any, text: str, end_id: int, *, append_eos: bool = 
 def end_token_id(tokenizer: Any, eos_ids: tuple[int, ...]) -> int:
     """The token with which this model ends a turn: what its template writes after an answer."""
     if tokenizer.chat_template:
-        turns = [
-            {"role": "user", "content": "x"},
-            {"role": "assistant", "content": _SENTINEL},
-        ]
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _SENTINEL}]
         rendered = tokenizer.apply_chat_template(turns, tokenize=False)
         tail = rendered.rsplit(_SENTINEL, 1)[1]
         for token_id in tokenizer(tail, add_special_tokens=False)["input_ids"][:2]:

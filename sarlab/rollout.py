@@ -5,8 +5,6 @@ answers leave the batch, and the log-probs are those of scoring (float32, temper
 vocabulary), so an on-policy step need not compute them again.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -39,12 +37,11 @@ def sample(
 ) -> Rollouts:
     """Sample ``group_size`` answers on each prefix; rows of a group stand together.
 
-    The same ``seed`` gives the same answers on the same machine. ``greedy=True`` takes the
-    likeliest token instead. ``on_token(finished, total)`` is called after each token position, and
-    with ``finished == total`` at the end; it may raise to stop. ``on_draw(ids)`` gets the ids of a
-    batch so far, in padded rows, before each of those calls. Batches hold at most
-    ``token_budget`` cache slots; one that does not fit into memory is drawn anew in smaller ones.
-    Raises ValueError where a prompt leaves no room for an answer.
+    The same ``seed`` gives the same answers on the same machine; ``greedy`` takes the likeliest
+    token. ``on_token(finished, total)`` is called after each position and at the end; it may raise
+    to stop. ``on_draw(ids)`` gets the ids of a batch so far, in padded rows, before that. Batches
+    hold at most ``token_budget`` cache slots, fewer where memory runs out. Raises ValueError where
+    a prompt leaves no room for an answer.
     """
     if group_size < 1 or max_answer_tokens < 1:
         raise ValueError(

@@ -5,8 +5,6 @@ every answer has at least one). "Conditioned" is with the question, "standalone"
 Source: Han et al. 2025, arXiv 2509.05489, Eq. 8.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

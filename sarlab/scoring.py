@@ -5,11 +5,9 @@ question, so each prefix is run through the model once and its keys and values a
 answer on it. The language-model head runs on answer positions only, with log-softmax in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, Unpack
+from typing import NamedTuple, Self, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -42,12 +40,12 @@ class ComputedPrefix(Prefix):
     hidden: Tensor
     version: int
 
-    def cut(self, length: int) -> ComputedPrefix:
+    def cut(self, length: int) -> Self:
         """The first ``length`` tokens of the prefix, without running anything."""
         if not 1 <= length <= len(self.ids):
             raise ValueError(f"A prefix of {len(self.ids)} tokens cannot be cut to {length}.")
         cache = cache_of_row(self.cache, 0, length)
-        return ComputedPrefix(self.ids[:length], cache, self.hidden[:length], self.version)
+        return type(self)(self.ids[:length], cache, self.hidden[:length], self.version)
 
 
 class TokenReport(NamedTuple):
@@ -109,8 +107,7 @@ def answer_logps(
 ) -> Tensor:
     """Log-probs of answers under the policy, each on its prefix [B, T], nats; 0 on padding.
 
-    See :class:`Options`. Raises ValueError for a stale prefix, or a sequence longer than the
-    model's context.
+    See :class:`Options`. ValueError for a stale prefix, or a sequence beyond the model's context.
     """
     answers = (prefixes, answer_ids, answer_mask)
     return _measured(policy, *answers, options, lambda *x: (logps_of_states(policy, *x),))[0]
@@ -194,10 +191,7 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
 def extend_prefixes(
     policy: Policy, prefixes: Sequence[Prefix], ids: Sequence[int]
 ) -> list[ComputedPrefix]:
-    """The prefixes, each with the same tokens on top; only the new ones are run.
-
-    All in one forward, since where few tokens are new reading the weights takes the time.
-    """
+    """The prefixes, each with the same tokens on top; only the new ones are run, in one forward."""
     computed = compute_prefixes(policy, prefixes)
     if not ids:
         return computed

@@ -1,7 +1,5 @@
 """Base against trained in a terminal: ``python -m sarlab.summary runs/<name>``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

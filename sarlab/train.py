@@ -8,20 +8,11 @@ question, the reward on its last token, GAE with γ = λ = 1, whitened advantage
 and no KL unless β is set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
+from sarlab import losses
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock, collect, reference_logps, step_record
-from sarlab.losses import (
-    explained_variance,
-    gae,
-    group_advantages,
-    reward_on_last_token,
-    share_without_signal,
-    whiten,
-)
 from sarlab.rewards import reward_named, token_credit, total_reward
 from sarlab.rollout import OnToken
 from sarlab.tasks import Task
@@ -50,7 +41,9 @@ def grpo_steps(
         group_ids = batch.rollouts.group_ids
         reward = (config.reward, config.alpha, config.alpha_schedule)
         rewards = total_reward(batch.inputs, *reward)
-        advantages = group_advantages(rewards, group_ids, divide_by_std=config.loss == "grpo")
+        advantages = losses.group_advantages(
+            rewards, group_ids, divide_by_std=config.loss == "grpo"
+        )
         credit = token_credit(batch.inputs, *reward)
         token_advantages = advantages if credit is None else advantages[:, None] + credit
         clock = Clock(batch.seconds)
@@ -73,7 +66,7 @@ def grpo_steps(
             rewards,
             advantages,
             config,
-            no_signal_share=share_without_signal(rewards, group_ids),
+            no_signal_share=losses.share_without_signal(rewards, group_ids),
             learning_rate=rate,
             **{k: sum(u[k] for u in updates) / len(updates) for k in updates[0]},
         )
@@ -94,14 +87,14 @@ def ppo_steps(
         clock.lap("reference")
         values_old = critic_values(critic, batch, config)
         clock.lap("values")
-        token_rewards = reward_on_last_token(rewards, mask)
+        token_rewards = losses.reward_on_last_token(rewards, mask)
         credit = token_credit(batch.inputs, *reward)
         if credit is not None:
             token_rewards = token_rewards + credit / mask.sum(dim=1, keepdim=True)
-        advantages, returns = gae(
+        advantages, returns = losses.gae(
             token_rewards, values_old, mask, gamma=config.gamma, lam=config.lam
         )
-        advantages = whiten(advantages, mask)
+        advantages = losses.whiten(advantages, mask)
         rate = learning_rate(config, state.step + 1)
         critic_rate = config.critic_learning_rate * rate / config.learning_rate
         updates = []
@@ -127,7 +120,7 @@ def ppo_steps(
             config,
             no_signal_share=float(rewards.std() < 1e-8),
             learning_rate=rate,
-            explained_variance=explained_variance(values_old[mask], returns[mask]),
+            explained_variance=losses.explained_variance(values_old[mask], returns[mask]),
             **{k: sum(u[k] for u in updates) / len(updates) for k in updates[0]},
         )
 

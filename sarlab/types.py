@@ -4,8 +4,6 @@ B answers of at most T tokens form one right-padded block; ``answer_mask`` [B, T
 answer tokens and is the only mask in the project.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -7,14 +7,13 @@ after 12 batches, 2 MB beside the policy against 11); a head alone explains 0.07
 (`benchmarks/critic.py`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -179,6 +178,33 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(1.0, step / (config.warmup_steps + 1))
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """The answers ``rows`` [b] of a step's batch; ``totals`` of the mini-batch for the loss."""
+
+    batch: Batch
+    rows: Tensor
+    device: torch.device
+    totals: dict[str, int]
+
+    def of(self, block: Tensor) -> Tensor:
+        """Their rows of a block [B] or [B, T], unneeded padding cut off, on the device."""
+        width = int(self.batch.rollouts.lengths[self.rows].max())
+        rows = block[self.rows].to(self.device)
+        return rows[:, :width] if rows.dim() > 1 else rows
+
+    @property
+    def mask(self) -> Tensor:
+        """True on answer tokens [b, t]."""
+        return self.of(self.batch.rollouts.answer_mask)
+
+    def run(self, score: Callable[..., Tensor], policy: Policy, **options: Any) -> Tensor:
+        """``answer_logps`` or ``answer_states`` of these answers."""
+        rollouts, prefixes = self.batch.rollouts, self.batch.prefixes
+        ids, index = self.of(rollouts.answer_ids), rollouts.group_ids[self.rows]
+        return score(policy, prefixes, ids, self.mask, prefix_index=index, **options)
+
+
 def update_policy(
     state: TrainState,
     rate: float,
@@ -188,10 +214,10 @@ def update_policy(
     logps_reference: Tensor | None,
     config: TrainConfig,
 ) -> dict[str, float]:
-    """One optimiser step on the answers ``rows``; micro-batches add up to its exact gradient.
+    """One optimiser step on the answers ``rows``; returns its numbers.
 
-    ``advantages`` is [B] or [B, T], ``logps_reference`` [B, T] (None: no KL). Returns the numbers
-    of the step. Raises TrainingError where they would ruin the adapter, which stays as it was.
+    ``advantages`` is [B] or [B, T], ``logps_reference`` [B, T] (None: no KL). Raises TrainingError
+    where the numbers would ruin the adapter, which stays as it was.
     """
     policy, step = state.policy, state.step + 1
     changes = (advantages, logps_reference, config)
@@ -226,7 +252,7 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """A micro-batch's share of the loss, and of the numbers that are logged."""
     mask, clips = part.mask, {"clip_low": config.clip_low, "clip_high": config.clip_high}
-    logps = part.run(answer_logps, policy)
+    logps = part.run(answer_logps, policy, grad=True)
     logps_old = part.of(part.batch.inputs.logps_conditioned)
     advantages = part.of(advantages)
     per_token = surrogate_loss(logps, logps_old, advantages, dual_clip=config.dual_clip, **clips)
@@ -257,7 +283,7 @@ def update_critic(
     critic = critic_of(state)
 
     def loss_of(part: MicroBatch) -> tuple[Tensor, dict[str, float]]:
-        values = critic.values(part.run(answer_states, critic.policy))
+        values = critic.values(part.run(answer_states, critic.policy, grad=True))
         per_token = value_loss(
             values, part.of(values_old), part.of(returns), clip=config.value_clip
         )
@@ -280,47 +306,11 @@ def update_critic(
 
 def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
     """The critic's values before each answer token [B, T]; 0 on padding."""
-    rollouts = batch.rollouts
-    with critic.active(), critic.policy.folded():
-        hidden = answer_states(
-            critic.policy,
-            batch.prefixes,
-            rollouts.answer_ids,
-            rollouts.answer_mask,
-            prefix_index=rollouts.group_ids,
-            token_budget=config.token_budget,
-        )
-        return critic.values(hidden).cpu() * rollouts.answer_mask
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """The answers ``rows`` [b] of a step's batch, without padding beyond the longest of them.
-
-    ``totals``: answers and tokens of the whole mini-batch, as :func:`reduce_tokens` takes them.
-    """
-
-    batch: Batch
-    rows: Tensor
-    device: torch.device
-    totals: dict[str, int]
-
-    def of(self, block: Tensor) -> Tensor:
-        """Their rows of a block [B] or [B, T], on the policy's device."""
-        width = int(self.batch.rollouts.lengths[self.rows].max())
-        rows = block[self.rows].to(self.device)
-        return rows[:, :width] if rows.dim() > 1 else rows
-
-    @property
-    def mask(self) -> Tensor:
-        """True on answer tokens [b, t]."""
-        return self.of(self.batch.rollouts.answer_mask)
-
-    def run(self, score: Callable[..., Tensor], policy: Policy) -> Tensor:
-        """``answer_logps`` or ``answer_states`` of these answers, with gradients."""
-        rollouts, prefixes = self.batch.rollouts, self.batch.prefixes
-        ids, index = self.of(rollouts.answer_ids), rollouts.group_ids[self.rows]
-        return score(policy, prefixes, ids, self.mask, prefix_index=index, grad=True)
+    policy, mask = critic.policy, batch.rollouts.answer_mask
+    everything = MicroBatch(batch, torch.arange(len(mask)), policy.device, {})
+    with critic.active(), policy.folded():
+        hidden = everything.run(answer_states, policy, token_budget=config.token_budget)
+        return critic.values(hidden).cpu() * mask
 
 
 def _gradients(

@@ -432,6 +432,76 @@ def line_kinds() -> Iterator[dict[str, Any]]:
             }
 
 
+LINE_SETS = {  # set of data/rewards/ledger-lines.parquet: what needed lines are told from
+    "tiny": ("filler",),
+    "tiny-facts": ("filler", "unneeded"),
+    "gsm8k": ("filler",),
+    "copied": ("copied",),
+    "redundant": ("filler", "repeated", "copied"),
+}
+READ_GRID = (0.5, 1, 2, 3, 5, 8)  # nats
+FEED_GRID = (0.5, 1, 2, 5, 10, 20)
+
+
+def ledger_lines() -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Needed lines with each kind that they are told from, and the first cells of the table."""
+    path = DATA / "rewards/ledger-lines.parquet"
+    if not path.exists():
+        return
+    frame = pd.read_parquet(path).assign(
+        feed_rate=lambda f: f.feed_nats / f.rest_tokens,
+        is_needed=lambda f: f.kind == "needed",
+        both=lambda f: np.maximum(f.read_nats / 2, f.feed_nats / 5),
+    )
+    for name, kinds in LINE_SETS.items():
+        for kind in kinds:
+            part = frame[(frame.set == name) & (frame.is_needed | (frame.kind == kind))]
+            if part.is_needed.nunique() < 2:
+                continue
+            needed = int(part.is_needed.sum())
+            row = {"set": name, "needed against": kind, "answers": part.group.nunique()}
+            yield {**row, "lines": f"{needed}, {len(part) - needed}"}, part
+
+
+def ledger() -> Iterator[dict[str, Any]]:
+    """AUC of needed lines against others by v, d, g, and by the larger of v/2 and d/5."""
+    columns = {
+        "v": "read_nats",
+        "d": "feed_nats",
+        "d per token": "feed_rate",
+        "g": "gold_nats",
+        "v or d": "both",
+    }
+    for row, part in ledger_lines():
+        for title, column in columns.items():
+            row[title] = interval(answer_auc(part.dropna(subset=[column]), column), 2)
+        yield row
+
+
+def ledger_thresholds() -> Iterator[dict[str, Any]]:
+    """Thresholds chosen on answers with an even number, and what they do on the odd ones."""
+    for row, part in ledger_lines():
+        even, odd = part[part.group % 2 == 0], part[part.group % 2 == 1]
+        pairs = [(float(v), float(d)) for v in READ_GRID for d in FEED_GRID]
+        best = max(pairs, key=lambda pair: told_apart(even, *pair))
+        for title, (read, feed) in (("default", (2.0, 5.0)), ("chosen", best)):
+            low = (odd.read_nats < read) & (odd.feed_nats < feed)
+            cells = {**row, "thresholds v, d": f"{read:g}, {feed:g} ({title})"}
+            for name, rows in (
+                ("others found, %", ~odd.is_needed),
+                ("needed lost, %", odd.is_needed),
+            ):
+                counts = low[rows].groupby(odd.group[rows]).agg(["sum", "size"]).to_numpy(float)
+                cells[name] = interval(bootstrap(counts, lambda s: s[:, 0] / s[:, 1]), 0, 100)
+            yield cells
+
+
+def told_apart(frame: pd.DataFrame, read: float, feed: float) -> float:
+    """Share of other lines below both thresholds, minus that of needed lines."""
+    low = (frame.read_nats < read) & (frame.feed_nats < feed)
+    return float(low[~frame.is_needed].mean() - low[frame.is_needed].mean())
+
+
 def quantiles(values: pd.Series) -> tuple[float, float, float]:
     """Median, 5% and 95%."""
     return tuple(float(x) for x in values.quantile([0.5, 0.05, 0.95]))  # type: ignore[return-value]
@@ -584,6 +654,8 @@ TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "lambda_groups": lam_groups,
     "line_kinds": line_kinds,
     "lines": lines,
+    "ledger": ledger,
+    "ledger_thresholds": ledger_thresholds,
     "first_order": first_order,
     "plan_b": plan_b,
     "plan_f": plan_f,

@@ -4,24 +4,27 @@
 
 Each row pads the same right solutions of `tiny` in another way. "Padding" is the share of tokens
 that nobody needs, by construction; "found" the share that filler_share takes off. A trick works
-where the second is far below the first. A second table, on `tiny-facts`: what SAR does when a right
-solution also mentions the number of the story that is not needed.
+where the second is far below the first. Further tables: what SAR pays where a story holds a number
+that is not needed, and a right solution mentions it, or a wrong one adds it.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import re
 from collections.abc import Callable
 
 import torch
 from build_tiny import FILLER, column_sum
 from story_account import solution_lines
 
+from sarlab.answers import score_answers
+from sarlab.display.ledger import question_parts
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
-from sarlab.rewards import filler_share, sar
-from sarlab.rewards.dependence import line_dependence
+from sarlab.rewards import filler_share
+from sarlab.rewards.dependence import line_dependence, question_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks.stories import draw_problem, draw_story
 from sarlab.types import Question, RewardInputs
@@ -119,26 +122,49 @@ def tricks(questions: int) -> None:
         print(f"| {title} | {padding:.0%} | {found:.0%} | {lost:.0%} |", flush=True)
 
 
-def spare_number(questions: int) -> None:
-    """SAR of right solutions with the spare number mentioned, or with filler, against the bare."""
-    policy, rng = load_policy("tiny-facts"), random.Random("spare")
-    changes: dict[str, list[float]] = {"the spare number": [], "one sentence of filler": []}
-    while len(changes["the spare number"]) < questions:
+def spare_number(questions: int, model: str) -> None:
+    """What SAR pays a right solution that mentions the spare number, or a wrong one that adds it.
+
+    And what the sentence with the spare number gives to the answer, with that sentence left out.
+    """
+    policy, rng = load_policy(model), random.Random("spare")
+    changes: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(questions):
         story = draw_story(rng)
-        unneeded = story.metadata["unneeded"]
-        if unneeded is None:
-            continue
-        lines = [*solution_lines(story.metadata["terms"]), f"Answer: {story.gold}"]
+        while story.metadata["unneeded"] in (None, *story.metadata["terms"]):
+            story = draw_story(rng)
+        terms, unneeded = list(story.metadata["terms"]), story.metadata["unneeded"]
+        lines = [*solution_lines(terms), f"Answer: {story.gold}"]
         place = rng.randrange(len(lines))
-        more = (f"{unneeded} is not needed.", rng.choice(FILLER))
-        texts = ["\n".join(lines), *("\n".join([*lines[:place], x, *lines[place:]]) for x in more)]
-        values = sar(scored(policy, story.text, texts)).tolist()
-        for name, value in zip(changes, values[1:], strict=True):
-            changes[name].append(value - values[0])
-    print("| a right solution and … | SAR rises in | mean change of SAR |\n| --- | --- | --- |")
-    for name, found in changes.items():
-        rises = sum(x > 0 for x in found) / len(found)
-        print(f"| {name} | {rises:.0%} | {sum(found) / len(found):+.3f} |")
+        texts = {"bare": lines, "the spare number mentioned": list(lines), "filler": list(lines)}
+        texts["the spare number mentioned"].insert(place, f"{unneeded} is not needed.")
+        texts["filler"].insert(place, rng.choice(FILLER))
+        added = [*terms, unneeded]
+        texts["the spare number added (wrong)"] = [
+            *solution_lines(added),
+            f"Answer: {sum(added)}",
+        ]
+        scores = score_answers(policy, story.text, ["\n".join(x) for x in texts.values()])
+        (span,) = [
+            span
+            for span in question_parts(story.text, "sentence")
+            if re.search(rf"\b{unneeded}\b", story.text[slice(*span)])
+        ]
+        for name, score in zip(texts, scores, strict=True):
+            logps = torch.tensor(score.logps_conditioned)
+            spare = question_dependence(policy, story.text, [span], score.token_ids, logps)
+            pair = (score.sar - scores[0].sar, float(spare.sum()))
+            changes.setdefault(name, []).append(pair)
+    print(
+        f"{model}, {questions} stories\n\n| solution | SAR above the bare one's in | mean change | "
+        "the spare sentence gives |\n| --- | --- | --- | --- |"
+    )
+    for name, pairs in changes.items():
+        sars, nats = zip(*pairs, strict=True)
+        rises = f"{sum(x > 0 for x in sars)} of {len(sars)}" if name != "bare" else ""
+        mean = f"{sum(sars) / len(sars):+.3f}" if name != "bare" else ""
+        given = f"{sum(nats) / len(nats):+.1f} nats"
+        print(f"| {name} | {rises} | {mean} | {given} |", flush=True)
 
 
 def main() -> None:
@@ -146,8 +172,9 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=20)
     args = parser.parse_args()
     tricks(args.questions)
-    print()
-    spare_number(5 * args.questions)
+    for model, stories in (("tiny-facts", 5 * args.questions), ("smollm2-135m", 24)):
+        print()
+        spare_number(stories, model)
 
 
 if __name__ == "__main__":

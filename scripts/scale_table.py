@@ -25,12 +25,27 @@ LENGTHS = {
 }
 
 
+def fitting_budget(model: str, work: plan.Workload, machine: plan.Machine) -> int:
+    """The largest power of two as token budget with which the step fits, at most 2^17.
+
+    Raises ValueError where even one row at a time does not fit.
+    """
+    for exponent in range(17, 7, -1):
+        if plan.plan_step(model, replace(work, token_budget=2**exponent), machine).fits:
+            return 2**exponent
+    smallest = plan.plan_step(model, replace(work, token_budget=1), machine)
+    raise ValueError(
+        f"{smallest.shape.name} needs {smallest.peak_bytes / 2**30:.0f} GiB on {machine.name} for "
+        "one row at a time. Shorten the answers, lower sampling_slots, or take a larger device."
+    )
+
+
 def fitting(model: str, work: plan.Workload, machine: plan.Machine) -> plan.Workload:
     """The workload with the most cache slots, and then the largest token budget, that fit."""
     for exponent in range(20, 12, -1):
         tried = replace(work, sampling_slots=2**exponent, token_budget=2_048)
         if plan.plan_step(model, tried, machine).fits:
-            return replace(tried, token_budget=plan.fitting_budget(model, tried, machine))
+            return replace(tried, token_budget=fitting_budget(model, tried, machine))
     raise ValueError(f"{model} does not fit on {machine.name}: take shorter answers.")
 
 

@@ -180,7 +180,7 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "between evaluation and summary": {
-        "function": "sarlab.job.training:summarise_run",
+        "function": "sarlab.job.logbook:summarise_run",
         "when": "before",
     },
     "summary written, status not": {
@@ -284,7 +284,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     harm: str, lab: Lab, whole: dict, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    trap = {"function": "sarlab.job.training:summarise_run", "when": "before"}
+    trap = {"function": "sarlab.job.logbook:summarise_run", "when": "before"}
     assert lab.run(folder, **trap) == KILLED
     file = folder / "checkpoints" / "step-000004" / "adapter_model.safetensors"
     content = bytearray(file.read_bytes())

@@ -14,7 +14,7 @@ from sarlab.config import TrainConfig
 from sarlab.experience import collect
 from sarlab.job import watchers
 from sarlab.job.logbook import Guard
-from sarlab.job.training import check_training_questions_fit, run_training
+from sarlab.job.training import check_questions_fit, run_training
 from sarlab.job.watchers import LineView, RunStopped, View
 from sarlab.models import export_policy, load_policy
 from sarlab.prompts import conditioned_ids
@@ -323,7 +323,7 @@ def test_a_generator_leaves_out_what_is_too_long() -> None:
     ]
     room = sorted(counts)[32]
     config = replace(CONFIG, max_answer_tokens=policy.context_length - room)
-    check_training_questions_fit(policy, task, config)
+    check_questions_fit(policy, task, (), config)
     kept = task.train_batch(1, 64, 0)
     assert len(kept) == 64
     assert all(len(conditioned_ids(policy.tokenizer, q.text, policy.prompt)) <= room for q in kept)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from machine import floor_of_scoring, measure_machine
+from machine import floor_of_scoring, measure_machine, workload_of
 from policies import random_policy
+from scale_table import fitting_budget
 
 from sarlab import plan
 from sarlab.config import TrainConfig
@@ -162,16 +163,16 @@ def test_growth_is_near_linear_in_tokens_and_devices_share_the_work() -> None:
 def test_a_budget_that_fits_is_found_or_the_shortage_said() -> None:
     card = plan.MACHINES["RTX 4090"]
     work = plan.Workload(prompt_tokens=150, answer_tokens=900)
-    budget = plan.fitting_budget("Qwen3-4B", work, card)
+    budget = fitting_budget("Qwen3-4B", work, card)
     assert plan.plan_step("Qwen3-4B", replace(work, token_budget=budget), card).fits
     assert not plan.plan_step("Qwen3-4B", replace(work, token_budget=2 * budget), card).fits
     with pytest.raises(ValueError, match=r"Qwen3-8B needs \d+ GiB on RTX 4090"):
-        plan.fitting_budget("Qwen3-8B", replace(work, answer_tokens=9_000), card)
+        fitting_budget("Qwen3-8B", replace(work, answer_tokens=9_000), card)
 
 
 def test_a_training_configuration_is_a_workload() -> None:
     config = TrainConfig(questions=4, group_size=6, beta=0, epochs=3, token_budget=512)
-    work = plan.Workload.of(config, 90, 70, standalone_tokens=20)
+    work = workload_of(config, 90, 70, standalone_tokens=20)
     assert (work.questions, work.group_size, work.epochs) == (4, 6, 3)
     assert work.reference is False and work.token_budget == 512
     assert (work.prompt_tokens, work.answer_tokens, work.standalone_tokens) == (90, 70, 20)

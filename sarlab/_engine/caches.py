@@ -3,8 +3,6 @@
 A cache is a tuple of (keys, values) per layer, each [rows, heads, length, head_dim].
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch

@@ -10,11 +10,9 @@ gradients each layer computes it in its forward and again in its backward pass: 
 as r more tokens, and a second copy of all weights is never held beside the activations.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,8 +33,10 @@ def folded(model: Any) -> Iterator[None]:
     try:
         for layer in layers:
             name = layer.active_adapters[0]
-            weight = functools.cache(functools.partial(_folded_weight, layer, name))
-            layer.forward = functools.partial(_forward, layer, name, weight)
+            a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+            parts = (layer.base_layer.weight, a, b, layer.scaling[name])
+            weight = functools.cache(functools.partial(_sum, *parts))
+            layer.forward = functools.partial(_forward, layer, parts, weight)
         yield
     finally:
         for layer in layers:
@@ -61,25 +61,19 @@ def foldable(layer: Any) -> bool:
     )
 
 
-def _folded_weight(layer: Any, name: str) -> Tensor:
-    """W + s·BA [out, in]."""
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _sum(layer.base_layer.weight, a, b, layer.scaling[name])
-
-
 @torch.no_grad()
 def _sum(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """W + s·BA [out, in]."""
     return torch.addmm(weight, b, a, alpha=scaling)
 
 
-def _forward(layer: Any, name: str, weight: Callable[[], Tensor], x: Tensor) -> Tensor:
+def _forward(layer: Any, parts: Sequence[Any], weight: Callable[[], Tensor], x: Tensor) -> Tensor:
     base = layer.base_layer
     if layer.disable_adapters:
         return base(x)
     if not torch.is_grad_enabled():
         return nn.functional.linear(x, weight(), base.bias)
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _FoldedLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name])
+    return _FoldedLinear.apply(x, base.bias, *parts)
 
 
 class _FoldedLinear(torch.autograd.Function):
@@ -87,7 +81,7 @@ class _FoldedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, s: float
+        ctx: Any, x: Tensor, bias: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, s: float
     ) -> Tensor:
         ctx.save_for_backward(x, weight, a, b)
         ctx.scaling = s

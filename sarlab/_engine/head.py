@@ -1,7 +1,5 @@
 """The two costly steps at a large vocabulary: the head's gradient, and drawing a token."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Where memory runs out, the work goes on in smaller batches. The smaller budget i
 device and kind of work, and one warning says so.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 
@@ -19,11 +17,10 @@ _notes: list[str] = []  # warnings since the last memory_notes()
 def plan_batches(
     lengths: Tensor, token_budget: int, groups: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Row indices of micro-batches: longest first, rows × longest row ≤ ``token_budget``.
+    """Row indices of micro-batches: rows × longest row ≤ ``token_budget``, or a single row.
 
     ``lengths`` [B] is tokens per row. The longest come first, so that too little memory shows at
-    once. Rows of different ``groups`` never share a batch. A single row longer than the budget
-    gets a batch of its own.
+    once. Rows of different ``groups`` never share a batch.
     """
     order = sorted(
         range(len(lengths)),
@@ -42,10 +39,7 @@ def plan_batches(
 
 
 class Attempt:
-    """``with attempt as batches:`` runs one piece of work; running out of memory only marks it.
-
-    Any other error passes through, and so does out of memory where no batch can be divided.
-    """
+    """``with attempt as batches:`` marks running out of memory where a batch can be divided."""
 
     def __init__(self, batches: list[Tensor]) -> None:
         self.batches = batches
@@ -76,7 +70,7 @@ def batch_attempts(
     """
     pending = torch.arange(len(lengths))
     while len(pending):
-        budget = _budget(device, kind, token_budget)
+        budget = min(token_budget, _budgets.get((str(device), kind), token_budget))
         part = None if groups is None else groups[pending]
         plan = [pending[chosen] for chosen in plan_batches(lengths[pending], budget, part)]
         pending = pending[:0]
@@ -101,10 +95,6 @@ def memory_notes() -> list[str]:
     notes = list(_notes)
     _notes.clear()
     return notes
-
-
-def _budget(device: torch.device, kind: str, token_budget: int) -> int:
-    return min(token_budget, _budgets.get((str(device), kind), token_budget))
 
 
 def _halve(device: torch.device, kind: str, failed_tokens: int) -> None:

@@ -4,8 +4,6 @@ Only safetensors and GGUF are read, since a pickle can run code when it is opene
 models are checked against their SHA-256.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

@@ -7,8 +7,6 @@ REWARD is a name of the table (``sar``), or ``module:function`` of yours: a rewa
 TRL's form, or a :class:`sarlab.Reward`. The exit code is 1 where a fault was found, for CI.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

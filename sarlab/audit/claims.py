@@ -1,7 +1,5 @@
 """What is claimed of a score, and tables that say whether it holds. Pure: tables in, tables out."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Two courts: :func:`pairs_court` on labelled answers, :func:`groups_court` on gro
 sampled itself. Both judge the bonus, since correctness beside it is known.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence

@@ -7,8 +7,6 @@ Bad answers end in a wrong value, so a verifier refuses them: what is measured i
 itself would lead. (German against English is the exception: both are right, one half is fair.)
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections import Counter

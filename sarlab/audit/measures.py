@@ -14,8 +14,6 @@ At equal length only pairs count whose lengths differ by at most a share of the 
 a score which merely prefers short (or long) answers falls back to one half.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Every view takes the :class:`Validity` of :func:`load_validity`, which reads ans
 them, or reads scores that were made before (scripts/gsm8k_validity.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,10 +155,10 @@ def load_validity(settings: ValiditySettings) -> Validity:
 def show_labels(validity: Validity) -> Any:
     """What was scored: one row per label."""
     main = validity.main
+    scores = score_columns(main, **validity.settings.options)
     questions, model = main["question_id"].nunique(), main["model"].iloc[0]
     caption = f"{questions} questions, {len(main)} answers, scored by {model}"
-    table = label_table(main, score_columns(main, **validity.settings.options))
-    return html_view(html_table(labels_text(table), caption))
+    return html_view(html_table(labels_text(label_table(main, scores)), caption))
 
 
 def show_claims(validity: Validity) -> Any:

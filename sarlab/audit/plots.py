@@ -1,7 +1,5 @@
 """Pictures of how far a reward's claims hold: pure functions from tables to plotly figures."""
 
-from __future__ import annotations
-
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots

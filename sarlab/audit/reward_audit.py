@@ -5,8 +5,6 @@ answer to the same question, and it *leads* where, among wrong answers only, it 
 honest attempt: that is what a group without a right answer learns.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import random

@@ -9,8 +9,6 @@ Scored, an answer is a row with the sums of its log-probs under every context in
 option (standalone context, end token, log form) is mere arithmetic later and the model runs once.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What notebook 05 shows: every reward design on one source of answers, one call per cell."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

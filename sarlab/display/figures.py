@@ -5,8 +5,6 @@ ground, texts in the page's colour, as wide as the page. Elsewhere an SVG on a l
 Blue and orange are those of the token views, apart for colour-blind readers.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import json

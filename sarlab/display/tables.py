@@ -4,8 +4,6 @@ Styles are inline, so that a table survives an untrusted notebook; its lines are
 so that it fits light and dark pages; a table wider than the page scrolls by itself.
 """
 
-from __future__ import annotations
-
 import functools
 import html
 import re
@@ -17,7 +15,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from sarlab.display.text import BLUE_HEX, ORANGE_HEX
+from sarlab.display.text import BLUE_HEX, ORANGE_HEX, signed
 
 MISSING = "–"
 """What a cell shows that has no value."""
@@ -119,7 +117,7 @@ def views(name: str = "views.html") -> Any:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
-    environment.globals.update(blue=BLUE_HEX, orange=ORANGE_HEX)
+    environment.globals.update(blue=BLUE_HEX, orange=ORANGE_HEX, signed=signed)
     return environment.get_template(name).module
 
 

@@ -4,8 +4,6 @@ Any token may be markup, a control character or half of a character. Nothing is 
 no shape of its own is shown as a mark (``␣ ⏎ ⇥``, or ``⟨U+202E⟩``), and all of it is escaped.
 """
 
-from __future__ import annotations
-
 import html
 import re
 import unicodedata

@@ -4,8 +4,6 @@
 view and its static twin draw the same record, so they cannot differ.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
@@ -142,8 +140,26 @@ def sar_without_each(values: Sequence[float]) -> list[float | None]:
     return [max(-1.0, -math.expm1(-(total - v) / (n - 1))) for v in values]
 
 
-def split_steps(pieces: Sequence[str], values: Sequence[float]) -> tuple[Step, ...]:
+def split_steps(
+    pieces: Sequence[str], values: Sequence[float], starts: Sequence[int] = ()
+) -> tuple[Step, ...]:
     """Sentences and lines, as ranges of tokens that cover the answer; sums of v in nats.
+
+    ``starts``: the first tokens of other parts than :func:`step_starts`.
+    """
+    bounds = [*(starts or step_starts(pieces)), len(pieces)]
+    total = math.fsum(values)
+    has_shares = abs(total) > _LEAST_NET * math.fsum(map(abs, values))
+    steps = []
+    for start, stop in itertools.pairwise(bounds):
+        nats = math.fsum(values[start:stop])
+        share = nats / total if has_shares else None
+        steps.append(Step(start, stop, nats, share, shortened("".join(pieces[start:stop]), 60)))
+    return tuple(steps)
+
+
+def step_starts(pieces: Sequence[str]) -> list[int]:
+    """The first token of each sentence or line.
 
     A step ends with the token in which a sentence or a line ends. The end token, when it stands
     alone, belongs to the step before it.
@@ -156,15 +172,7 @@ def split_steps(pieces: Sequence[str], values: Sequence[float]) -> tuple[Step, .
         full = j + 1 - bounds[-1] >= _STEP_MAX_TOKENS
         if (any(k in ends for k in inside) or full) and j + 2 < len(pieces):
             bounds.append(j + 1)
-    bounds.append(len(pieces))
-    total = math.fsum(values)
-    has_shares = abs(total) > _LEAST_NET * math.fsum(map(abs, values))
-    steps = []
-    for start, stop in itertools.pairwise(bounds):
-        nats = math.fsum(values[start:stop])
-        share = nats / total if has_shares else None
-        steps.append(Step(start, stop, nats, share, shortened("".join(pieces[start:stop]), 60)))
-    return tuple(steps)
+    return bounds
 
 
 def legend() -> dict[str, Any]:

@@ -7,8 +7,6 @@ language model, so that a count can be repeated and looked up. Patterns are blun
 not thought. Filler is found by a rule, see :func:`is_filler`.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@
 nothing but the seed, pooled. Both hold paired differences to a baseline of your choice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ One frame of numbers (:mod:`sarlab.evaluation.compare`) gives one frame of text,
 :func:`sarlab.display.tables.html_table`, ``markdown_table`` or ``to_string`` then write.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Answers to one question are not independent of each other, so intervals resample *questions*.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Every view takes the :class:`EvaluatedRuns` of :func:`load_runs`. Without runs e
 the notebook comes to its end in an empty folder too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

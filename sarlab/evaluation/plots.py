@@ -4,8 +4,6 @@ Pure functions from the tables of :mod:`sarlab.evaluation.compare` to plotly fig
 looks of :mod:`sarlab.display.figures`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Both sources give the same :class:`Evaluated`;
 :mod:`sarlab.evaluation.compare` makes tables of them.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The page opens anywhere: no script, no network, pictures inside it. Beside it li
 tables to paste.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import json

@@ -14,8 +14,6 @@ and never narrower than the t interval over the seeds' means alone. It covers th
 the time (docs/INTERVALS.md); resampling seeds as well, a two-level bootstrap, about 80%.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

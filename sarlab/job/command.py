@@ -3,8 +3,6 @@
 Runs and copied notebooks go to the current folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -22,8 +20,6 @@ EXAMPLES = """examples:
   sarlab lab
 """
 
-Command = Callable[[argparse.Namespace, list[str]], int]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0, or 2 with a message where the input is not right."""
@@ -35,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(run: Command, text: str, **options: Any) -> argparse.ArgumentParser:
+    def command(run: Callable[..., int], text: str, **options: Any) -> argparse.ArgumentParser:
         added = commands.add_parser(run.__name__, help=text, description=run.__doc__, **options)
         added.set_defaults(run=run)
         return added

@@ -1,7 +1,5 @@
 """What every engine of training writes into the run folder, and when the run speaks up."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -71,10 +69,7 @@ class Logbook:
             self.view.message(f"step {step}: {text}")
 
     def step(
-        self,
-        record: StepRecord,
-        validation: dict[str, Any] | None,
-        save: Callable[[Path], Any],
+        self, record: StepRecord, validation: dict[str, Any] | None, save: Callable[[Path], Any]
     ) -> StepRecord:
         """Log a step with its validation (if there was one), and return what was logged.
 
@@ -100,10 +95,24 @@ class Logbook:
         self.tracker.log(step, metrics)
         return StepRecord(step, metrics, record.rows, tuple(messages))
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Hand the summary to tracker and view."""
+    def finish(
+        self, step: int, seconds: float, *, judged: bool = True, stopped: bool = False, **more: Any
+    ) -> dict[str, Any]:
+        """Write the summary (``more`` facts on top), and hand it to tracker and view.
+
+        Without ``judged`` there is no trained policy to compare, and nothing is written.
+        """
+        run, seconds = self.run, round(seconds, 1)
+        if judged:
+            summary = {**summarise_run(run.folder, self.config, step, seconds), **more}
+            write_json(run.folder / "summary.json", summary)
+        else:
+            summary = {"steps": step, "train_seconds": seconds, "hardware": hardware()}
+        timing = {"train_seconds": seconds} if judged else {}
+        run.update(status="stopped" if stopped else "finished", steps_done=step, **timing)
         self.tracker.finish(summary)
         self.view.finish(summary)
+        return summary
 
 
 class Guard:
@@ -215,7 +224,7 @@ def summarise_run(
             name: paired_difference(base, trained, column)
             for name, column in (("accuracy", "correct"), ("mean_length", "length"))
         },
-        "train_seconds": round(train_seconds, 1),
+        "train_seconds": train_seconds,
         "hardware": hardware(),
     }
 
@@ -258,9 +267,8 @@ def _source(function: Callable[..., Any]) -> dict[str, str]:
 
 def seconds_so_far(run: Run) -> float:
     """Seconds of training that the log counts, over all sittings."""
-    return float(
-        sum(v for m in read_metrics(run.folder) for k, v in m.items() if k.startswith("seconds_"))
-    )
+    lines = read_metrics(run.folder)
+    return sum((v for m in lines for k, v in m.items() if k.startswith("seconds_")), 0.0)
 
 
 def resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:

@@ -3,37 +3,33 @@
 What notebook 02 calls in one line, and what the command line calls without a notebook.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
 from sarlab.experience import answer_rows, collect
 from sarlab.job.logbook import (
     Logbook,
-    hardware,
     origins,
     recording,
     resumed_config,
     save_adapter,
     seconds_so_far,
-    summarise_run,
 )
 from sarlab.job.watchers import QUIET_SECONDS, LineView, RunStopped, TrackerLog, View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.rewards import total_reward
-from sarlab.runs.atomic import replace_folder, write_json
+from sarlab.runs.atomic import replace_folder
 from sarlab.runs.folder import Run, holds_nothing, read_metrics, refuse_existing
-from sarlab.tasks import FiniteTask, GeneratedTask, Task, load_task
+from sarlab.tasks import Task, load_task
 from sarlab.train import grpo_steps, ppo_steps
 from sarlab.types import Question, StepRecord
 from sarlab.update import TrainState, add_critic, start
@@ -45,8 +41,7 @@ SEED_OF_SPLIT = {"heldout_base": "heldout", "heldout_trained": "heldout", "valid
 """Seeds of the evaluations: base and trained policy draw the same random numbers, in pairs."""
 
 
-@dataclass(frozen=True)
-class HeldOut:
+class HeldOut(NamedTuple):
     """Held-out questions in three disjoint parts: the test, validation while training, probes."""
 
     test: Sequence[Question]
@@ -59,11 +54,10 @@ def run_training(
 ) -> dict[str, Any]:
     """Train as configured, leave a run folder, return its summary.
 
-    Everything that can be wrong is looked at before the folder is made. With ``resume`` an
-    existing run goes on from its last good checkpoint. ``view.wants_stop()`` is asked between
-    steps; a run that is stopped so is evaluated. Where ``view.phase`` raises :class:`RunStopped`
-    the run ends at once: its summary has no ``trained`` and is not written. Both can be resumed.
-    Without a view a line is printed every 30 seconds.
+    What can be wrong is looked at before the folder is made. With ``resume`` a run goes on from its
+    last good checkpoint. Where ``view.wants_stop()`` the run ends after the step and is evaluated;
+    where ``view.phase`` raises :class:`RunStopped` it ends at once, without ``trained`` in its
+    summary. Without a view a line is printed every 30 seconds.
     """
     folder = Path(folder)
     view = view or LineView(every_seconds=QUIET_SECONDS)
@@ -74,13 +68,9 @@ def run_training(
         config = resumed_config(folder, config)
     else:
         refuse_existing(folder)
-    task = load_task(config.task, heldout_ref=config.heldout)
-    heldout = held_out(task, config)
-    policy = load_policy(config.model, dtype=config.dtype)
-    evaluated = [*heldout.test, *heldout.validation, *heldout.probes]
-    check_questions_fit(policy, evaluated, config)
-    check_training_questions_fit(policy, task, config)
-    facts = origins(policy, config, [*evaluated, *task.train_batch(1, config.questions, 0)])
+    task, heldout, policy = prepare(config)
+    judged = [*itertools.chain(*heldout), *task.train_batch(1, config.questions, 0)]
+    facts = origins(policy, config, judged)
     add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
     state = start(policy, config)
     if config.algorithm == "ppo":
@@ -99,6 +89,15 @@ def run_training(
         return _train_and_judge(log, state, task, heldout)
 
 
+def prepare(config: TrainConfig) -> tuple[Task, HeldOut, Policy]:
+    """Load task and policy, and refuse questions that do not fit into the policy's context."""
+    task = load_task(config.task, heldout_ref=config.heldout)
+    heldout = held_out(task, config)
+    policy = load_policy(config.model, dtype=config.dtype)
+    check_questions_fit(policy, task, itertools.chain(*heldout), config)
+    return task, heldout, policy
+
+
 def held_out(task: Task, config: TrainConfig) -> HeldOut:
     """The held-out questions of a task, parted by position; the same for every run."""
     count = config.eval_questions + config.validation_questions + PROBES
@@ -111,38 +110,34 @@ def held_out(task: Task, config: TrainConfig) -> HeldOut:
     return HeldOut(questions[:test], questions[end:], questions[test:end])
 
 
-def check_questions_fit(policy: Policy, questions: Sequence[Question], config: TrainConfig) -> None:
-    """Raise ValueError where a prompt and the longest answer exceed the model's context."""
-    for question in questions:
-        count = _prompt_tokens(policy, question)
-        if count + config.max_answer_tokens > policy.context_length:
+def check_questions_fit(
+    policy: Policy, task: Task, evaluated: Iterable[Question], config: TrainConfig
+) -> None:
+    """Raise ValueError where a prompt and the longest answer exceed the model's context.
+
+    A generator leaves out what does not fit. A token covers at least one byte, so only long texts
+    are tokenised.
+    """
+    room = policy.context_length - config.max_answer_tokens
+
+    def tokens(text: str) -> int:
+        return len(conditioned_ids(policy.tokenizer, text, policy.prompt))
+
+    room_bytes = room - tokens("?")
+
+    def fits(question: Question) -> bool:
+        size = len(question.text.encode("utf-8", "surrogatepass"))
+        return size <= room_bytes or tokens(question.text) <= room
+
+    task.fits = fits
+    for question in [*evaluated, *task.train]:
+        if not fits(question):
             raise ValueError(
-                f"The question {question.text[:60]!r}… has {count} tokens; with "
+                f"The question {question.text[:60]!r}… has {tokens(question.text)} tokens; with "
                 f"max_answer_tokens={config.max_answer_tokens} it exceeds the context of "
                 f"{config.model!r} ({policy.context_length}). Shorten it, or lower "
                 "max_answer_tokens."
             )
-
-
-def check_training_questions_fit(policy: Policy, task: Task, config: TrainConfig) -> None:
-    """The same for the training questions; a generator leaves out what does not fit.
-
-    A token covers at least one byte, so only long texts are tokenised.
-    """
-    room = policy.context_length - config.max_answer_tokens
-    room_bytes = room - _prompt_tokens(policy, Question("?", "-"))
-
-    def is_short(question: Question) -> bool:
-        return len(question.text.encode("utf-8", "surrogatepass")) <= room_bytes
-
-    if isinstance(task, GeneratedTask):
-        task.fits = lambda q: is_short(q) or _prompt_tokens(policy, q) <= room
-    elif isinstance(task, FiniteTask):
-        check_questions_fit(policy, [q for q in task.train if not is_short(q)], config)
-
-
-def _prompt_tokens(policy: Policy, question: Question) -> int:
-    return len(conditioned_ids(policy.tokenizer, question.text, policy.prompt))
 
 
 def _train_and_judge(
@@ -155,25 +150,15 @@ def _train_and_judge(
                 _judge(log, policy, heldout.test, "heldout_base", 0)
             if not run.part(0, "probe").exists():
                 probe(log, policy, heldout.probes, 0)
+            if heldout.validation and not run.part(0, "validation").exists():
+                _judge(log, policy, heldout.validation, "validation", 0)
         seconds, stopped = _train(log, state, task, heldout)
         _judge(log, policy, heldout.test, "heldout_trained", state.step)
     except RunStopped:
-        run.update(status="stopped", steps_done=state.step)
-        seconds = round(seconds_so_far(run), 1)
-        unjudged = {"steps": state.step, "train_seconds": seconds, "hardware": hardware()}
-        log.finish(unjudged)
-        return unjudged
+        return log.finish(state.step, seconds_so_far(run), judged=False, stopped=True)
     log.memory(state.step)
     replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
-    summary = summarise_run(run.folder, log.config, state.step, seconds)
-    write_json(run.folder / "summary.json", summary)
-    run.update(
-        status="stopped" if stopped else "finished",
-        steps_done=state.step,
-        train_seconds=round(seconds, 1),
-    )
-    log.finish(summary)
-    return summary
+    return log.finish(state.step, seconds, stopped=stopped)
 
 
 def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tuple[float, bool]:
@@ -181,13 +166,9 @@ def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tup
     run, config, view, policy = log.run, log.config, log.view, state.policy
     began, before = time.perf_counter(), seconds_so_far(run)
     view.begin(config, state.step)
-    if heldout.validation and not run.part(0, "validation").exists():
-        with policy.as_reference():
-            _judge(log, policy, heldout.validation, "validation", 0)
     log.replay()
     log.memory(state.step)
     steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
-
     unlogged = None  # a step that is done, but whose validation is not
     stopped = view.wants_stop()
     drawn = steps(
@@ -205,24 +186,24 @@ def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tup
                 probe(log, policy, heldout.probes, step)
             written = log.step(record, validation, partial(save_adapter, policy))
             unlogged = None
-            if step % config.checkpoint_every == 0 or last:
-                run.save_checkpoint(step, state.save)
             view.step(written)
             stopped = view.wants_stop() and not last
-            if stopped:
+            if step % config.checkpoint_every == 0 or last or stopped:
                 run.save_checkpoint(step, state.save)
+            if stopped:
                 break
     except RunStopped:
+
+        def save_midway(folder: Path) -> None:
+            state.save(folder)
+            if unlogged is not None:
+                text = json.dumps(asdict(unlogged))
+                (folder / _UNLOGGED).write_text(text, encoding="utf-8")
+
         if state.step:
-            run.save_checkpoint(state.step, lambda folder: _save_midway(state, unlogged, folder))
+            run.save_checkpoint(state.step, save_midway)
         raise
     return before + time.perf_counter() - began, stopped
-
-
-def _save_midway(state: TrainState, unlogged: StepRecord | None, folder: Path) -> None:
-    state.save(folder)
-    if unlogged is not None:
-        (folder / _UNLOGGED).write_text(json.dumps(asdict(unlogged)), encoding="utf-8")
 
 
 def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:

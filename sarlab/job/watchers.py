@@ -5,8 +5,6 @@ Weights & Biases writes there too and stays offline unless WANDB_MODE says other
 uploads); trackio keeps its own local database.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import time
@@ -17,10 +15,9 @@ from typing import Any
 from sarlab.config import Tracker, TrainConfig
 from sarlab.types import StepRecord
 
-QUIET_SECONDS = 30.0
-"""Without a view a run prints a line at most this often."""
+QUIET_SECONDS = 30.0  # without a view a run prints a line at most this often
+# Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``.
 VALIDATION_COLUMNS = ("accuracy", "mean_length", "sar", "mean_reward")
-"""Columns of a validation that stand in metrics.jsonl, with the prefix ``heldout_``."""
 _STEP_LINE = (  # metric, title, format
     ("accuracy", "accuracy", ".0%"),
     ("mean_length", "tokens", ".1f"),
@@ -64,10 +61,7 @@ class View:
 
 
 class LineView(View):
-    """Prints a line per step, for a terminal or a batch system's log.
-
-    ``every_seconds`` leaves out steps that follow sooner; evaluations print one line per 30 s.
-    """
+    """Prints a line per step, or per ``every_seconds``; evaluations one line per 30 s."""
 
     def __init__(self, every_seconds: float = 0.0) -> None:
         self.every_seconds = every_seconds
@@ -107,8 +101,7 @@ class LineView(View):
 class TrackerLog:
     """The numbers of metrics.jsonl for one of accelerate's trackers; "none" writes nothing.
 
-    ``folder`` is the run's; it need not exist yet. Raises ValueError where the tracker's package
-    is not installed.
+    ValueError where the tracker's package is not installed.
     """
 
     def __init__(self, name: Tracker, folder: Path) -> None:
@@ -133,12 +126,8 @@ class TrackerLog:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Hand on what a tracker can draw: numbers, neither texts nor gaps."""
         if self.tracker is not None:
-            numbers = {
-                k: v
-                for k, v in metrics.items()
-                if isinstance(v, int | float) and not isinstance(v, bool) and k != "step"
-            }
-            self.tracker.log(numbers, step=step)
+            drawn = {k: v for k, v in metrics.items() if k != "step" and type(v) in (int, float)}
+            self.tracker.log(drawn, step=step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Base against trained on the test, if it was made; the tracker is closed."""
@@ -158,7 +147,7 @@ def _tracker(name: Tracker, folder: Path) -> Any:
 
     if name == "tensorboard":
         return tracking.TensorBoardTracker("tensorboard", folder)
-    if name == "wandb":
-        mode = os.environ.get("WANDB_MODE", "offline")
-        return tracking.WandBTracker("sarlab", name=folder.name, dir=str(folder), mode=mode)
-    return tracking.TrackioTracker("sarlab", name=folder.name)
+    if name == "trackio":
+        return tracking.TrackioTracker("sarlab", name=folder.name)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    return tracking.WandBTracker("sarlab", name=folder.name, dir=str(folder), mode=mode)

@@ -8,8 +8,7 @@ further field of TRL's GRPOConfig (``-p trl_use_vllm True``). The first process 
 the run folder, which all machines must see.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import math
 import os
@@ -17,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,25 +37,16 @@ from sarlab.job.logbook import (
     resumed_config,
     save_adapter,
     seconds_so_far,
-    summarise_run,
 )
-from sarlab.job.training import (
-    SEED_OF_SPLIT,
-    HeldOut,
-    check_questions_fit,
-    check_training_questions_fit,
-    held_out,
-    probe,
-)
+from sarlab.job.training import SEED_OF_SPLIT, HeldOut, prepare, probe
 from sarlab.job.watchers import QUIET_SECONDS, LineView, TrackerLog, View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.losses import group_advantages, share_without_signal
 from sarlab.models import Policy, load_policy, save_prompt_format
-from sarlab.runs.atomic import read_json, replace_folder, write_json
+from sarlab.runs.atomic import read_json, replace_folder
 from sarlab.runs.folder import Run
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
-from sarlab.tasks import load_task
 from sarlab.types import Question, StepRecord
 from sarlab.update import TrainingError, learning_rate
 
@@ -74,10 +65,8 @@ def train_distributed(
 ) -> dict[str, Any]:
     """Train as configured on every process that was launched; the run's summary.
 
-    To be called by all processes alike. Everything that can be wrong is looked at before the
-    folder is made. ``changes`` are further fields of TRL's GRPOConfig. With ``resume`` a run goes
-    on from its last whole checkpoint, with as many processes as it had: each draws random numbers
-    of its own.
+    To be called by all processes alike. ``changes`` are further fields of TRL's GRPOConfig. With
+    ``resume`` a run goes on from its last whole checkpoint, with as many processes as it had.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
     main = state.is_main_process
@@ -87,52 +76,46 @@ def train_distributed(
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if args.bf16 else "no"
     if resume:
         config = resumed_config(folder, config)
-        _check_processes(folder, state.num_processes)
-    view = (view or LineView(every_seconds=QUIET_SECONDS)) if main else View()
+        had = read_json(folder / "run.json").get("processes")
+        if had != state.num_processes:
+            raise ValueError(
+                f"{folder} was made with {had or 'sarlab’s own loop, not by'} process(es) of this "
+                f"engine, and {state.num_processes} were launched. Resume it with what it was "
+                "started with."
+            )
     tracker = TrackerLog(config.tracker if main else "none", folder)
-    with state.main_process_first():  # one download of a hub's data set
-        task = load_task(config.task, heldout_ref=config.heldout)
-    heldout = held_out(task, config)
-    policy = load_policy(config.model, dtype=config.dtype)
-    check_questions_fit(policy, [*heldout.test, *heldout.validation, *heldout.probes], config)
-    check_training_questions_fit(policy, task, config)
+    with state.main_process_first():  # one download of a hub's files
+        task, heldout, policy = prepare(config)
     questions = [
         question
         for step in range(1, config.steps + 1)
         for question in task.train_batch(step, config.questions, config.seed)
     ]
-    run: Run | None = None
+    log: Logbook | None = None
+    checkpoint: tuple[int, Path] | None = None
     if main:
         run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
         run.update(engine=_engine(), processes=state.num_processes, engine_options=changes)
         run.update(**origins(policy, config, [*heldout.test, *questions]))
+        log = Logbook(run, config, view or LineView(every_seconds=QUIET_SECONDS), tracker)
     state.wait_for_everyone()
-    job = _Job(run, config, heldout, view, tracker, state)
-    if run is None:
-        return job.train(policy, questions, args, None)
-    with recording(run, lambda: job.step):
-        checkpoint = run.last_good_checkpoint() if resume else None
-        run.rewind(checkpoint[0] if checkpoint else 0)
-        if job.log is not None:
-            job.log.left_out(checkpoint[0] if checkpoint else 0, task.notes)
-        return job.train(policy, questions, args, checkpoint)
+    job = _Job(log, config, heldout, state)
+    with recording(log.run, lambda: job.step) if log else contextlib.nullcontext():
+        if log is not None:
+            checkpoint = log.run.last_good_checkpoint() if resume else None
+            log.run.rewind(checkpoint[0] if checkpoint else 0)
+            log.left_out(checkpoint[0] if checkpoint else 0, task.notes)
+        return job.train(policy, questions, args, _shared(checkpoint))
 
 
 class _Job(TrainerCallback):
-    """One process's part of a run; ``run`` is there on the first process alone."""
+    """One process's part of a run; ``log`` is there on the first process alone."""
 
     def __init__(
-        self,
-        run: Run | None,
-        config: TrainConfig,
-        heldout: HeldOut,
-        view: View,
-        tracker: TrackerLog,
-        state: PartialState,
+        self, log: Logbook | None, config: TrainConfig, heldout: HeldOut, state: PartialState
     ) -> None:
-        self.run, self.config, self.heldout, self.view = run, config, heldout, view
+        self.log, self.config, self.heldout = log, config, heldout
         self.state, self.step, self.updates = state, 0, updates_per_step(config)
-        self.log = None if run is None else Logbook(run, config, view, tracker)
         self.trainer: Any = None
         self.logs: list[dict[str, float]] = []  # TRL's, of the updates of the present step
         self.began = time.perf_counter()
@@ -145,30 +128,31 @@ class _Job(TrainerCallback):
         checkpoint: tuple[int, Path] | None,
     ) -> dict[str, Any]:
         """Base evaluation, training, trained evaluation."""
-        run = self.run
-        checkpoint = _shared(checkpoint)
-        before = _shared(0.0 if run is None else seconds_so_far(run))
+        log = self.log
+        before = seconds_so_far(log.run) if log else 0.0
         self.step = checkpoint[0] if checkpoint else 0
-        if _shared(run is not None and not run.part(0, "heldout_base").exists()):
-            self.judge(policy, self.heldout.test, "heldout_base", 0)
-            if self.log is not None:
-                probe(self.log, policy, self.heldout.probes, 0)
-        if _shared(run is not None and not run.part(0, "validation").exists()):
-            self.judge(policy, self.heldout.validation, "validation", 0)
+        for split, part in (
+            ("heldout_base", self.heldout.test),
+            ("validation", self.heldout.validation),
+        ):
+            if _shared(log is not None and not log.run.part(0, split).exists()):
+                self.judge(policy, part, split, 0)
+        if log is not None and not log.run.part(0, "probe").exists():
+            probe(log, policy, self.heldout.probes, 0)
         began = time.perf_counter()
-        self.view.begin(self.config, self.step)
-        if self.log is not None:
-            self.log.replay()
         self.trainer = trainer = SARTrainer(policy, questions, self.config, args)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
-        if run is not None and not whole_weights(trainer):
-            run.message(
-                self.step,
-                "no_validation",
-                "no_validation: the weights are spread over the processes, so nothing is "
-                "evaluated between the steps; the test before and after is.",
-            )
+        if log is not None:
+            log.view.begin(self.config, self.step)
+            log.replay()
+            if not whole_weights(trainer):
+                log.run.message(
+                    self.step,
+                    "no_validation",
+                    "no_validation: the weights are spread over the processes, so nothing is "
+                    "evaluated between the steps; the test before and after is.",
+                )
         trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
         seconds = before + time.perf_counter() - began
         folder = Path(args.output_dir).parent
@@ -179,16 +163,12 @@ class _Job(TrainerCallback):
         # Loaded anew: that works however the weights were spread, and judges what was saved.
         trained = load_policy(folder, dtype=self.config.dtype)
         self.judge(trained, self.heldout.test, "heldout_trained", self.step)
-        if run is None:
-            return dict(_shared(None))
-        summary = summarise_run(folder, self.config, self.step, seconds)
-        summary |= {"engine": _engine(), "processes": self.state.num_processes}
-        if self.state.num_processes > 1:
-            summary["hardware"] = f"{self.state.num_processes} processes, each {hardware()}"
-        write_json(folder / "summary.json", summary)
-        run.update(status="finished", steps_done=self.step, train_seconds=round(seconds, 1))
-        if self.log is not None:
-            self.log.finish(summary)
+        summary = None
+        if log is not None:
+            count = self.state.num_processes
+            machines = f"{count} processes, each {hardware()}" if count > 1 else hardware()
+            facts = {"engine": _engine(), "processes": count, "hardware": machines}
+            summary = log.finish(self.step, seconds, **facts)
         return dict(_shared(summary))
 
     def judge(
@@ -206,8 +186,8 @@ class _Job(TrainerCallback):
             rows = evaluate_policy(policy, share, self.config, split=split, step=step, seed=seed)
         placed = [{**row, "group_id": row["group_id"] * count + rank} for row in rows]
         rows = sorted(gather_object(placed), key=lambda row: row["group_id"])
-        if self.run is not None:
-            self.run.write_rollouts(step, split, rows)
+        if self.log is not None:
+            self.log.run.write_rollouts(step, split, rows)
         return summarise(rows)
 
     def _export(self, trainer: SARTrainer, policy: Policy, folder: Path) -> None:
@@ -215,7 +195,7 @@ class _Job(TrainerCallback):
         scratch = folder / ".adapter-gathered"
         trainer.save_model(str(scratch))
         self.state.wait_for_everyone()
-        if self.run is not None:
+        if self.log is not None:
             (scratch / "training_args.bin").unlink(missing_ok=True)  # a pickle, read by nobody
             save_prompt_format(policy, scratch)
             replace_folder(folder / "adapter", lambda place: _move_all(scratch, place))
@@ -238,10 +218,10 @@ class _Job(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Put TRL's checkpoint where resuming looks for one, whole and with checksums."""
         self.state.wait_for_everyone()  # every process writes files of its own into it
-        if self.run is not None:
+        if self.log is not None:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             step = state.global_step // self.updates
-            self.run.save_checkpoint(step, lambda place: _move_all(written, place))
+            self.log.run.save_checkpoint(step, lambda place: _move_all(written, place))
             written.rmdir()
 
     def _finish(self, step: int) -> None:
@@ -267,9 +247,7 @@ class _Job(TrainerCallback):
                 probe(self.log, live, self.heldout.probes, step)
             trainer.model.train(was_training)
         if self.log is not None:
-            self.view.step(
-                self.log.step(record, validation, lambda place: save_adapter(live, place))
-            )
+            self.log.view.step(self.log.step(record, validation, partial(save_adapter, live)))
 
 
 def engine_record(
@@ -280,11 +258,7 @@ def engine_record(
     seconds: float,
     config: TrainConfig,
 ) -> StepRecord:
-    """One step in the columns of sarlab's own loop, from its answers and TRL's logs of updates.
-
-    ``seconds`` is the whole step's; what is not scoring or verifying is TRL's (sampling, reference,
-    update). The largest ratio of probabilities is not among TRL's numbers.
-    """
+    """One step of ``seconds`` in sarlab's columns, from its answers and TRL's logs of updates."""
     groups = batch.inputs.group_ids
     advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
     metrics: dict[str, float] = {
@@ -321,15 +295,6 @@ def _shared(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
-def _check_processes(folder: Path, processes: int) -> None:
-    had = read_json(folder / "run.json").get("processes")
-    if had != processes:
-        raise ValueError(
-            f"{folder} was made with {had or 'sarlab’s own loop, not by'} process(es) of this "
-            f"engine, and {processes} were launched. Resume it with what it was started with."
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 with a message where a parameter is not right."""
     first = os.environ.get("RANK", "0") == "0"
@@ -342,8 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if first:
             print(error, file=sys.stderr)
         return 2
-    view = LineView() if first else View()
-    train_distributed(config, folder, resume=resume, view=view, **changes)
+    train_distributed(config, folder, resume=resume, view=LineView(), **changes)
     if first:
         print(f"\n{summary_text(folder)}", flush=True)
     if torch.distributed.is_initialized():

@@ -11,8 +11,6 @@ sarlab's own loop has for free from sampling. docs/SCALE.md has what they cost.
 Needs the extra: ``pip install sarlab[trl]``.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +54,9 @@ def grpo_config(
 ) -> GRPOConfig:
     """TRL's settings that train what ``config`` describes, the authors' form of GRPO by default.
 
-    One *step* of sarlab (a batch of answers) is ``mini_batches · epochs`` of TRL's: it counts
-    optimiser updates. ``processes``: how many share the work (default: the launcher's number).
-    ``changes`` are further fields of GRPOConfig (``use_vllm=True``); one that ``config`` decides
-    is a ValueError, and so is a configuration that TRL cannot follow.
+    ``processes``: how many share the work (default: the launcher's number). ``changes`` are further
+    fields of GRPOConfig (``use_vllm=True``); one that ``config`` decides is a ValueError, and so is
+    a configuration that TRL cannot follow.
     """
     if config.algorithm != "grpo":
         raise ValueError(

@@ -13,14 +13,11 @@ is to compute. All of it is pure. `make bench` compares it with measurements on 
 rests on data sheets and nobody has checked it.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from sarlab.config import TrainConfig
 from sarlab.scoring import default_token_budget
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -50,7 +47,7 @@ class Machine:
     devices: int = 1
     gpu: bool = True
 
-    def times(self, devices: int) -> Machine:
+    def times(self, devices: int) -> Self:
         """As many of these devices, the questions of a step shared among them."""
         if devices < 1 or (devices > 1 and self.link <= 0):
             raise ValueError(
@@ -60,23 +57,16 @@ class Machine:
         return replace(self, devices=devices)
 
 
-def data_sheet(
-    name: str, flops: float, flops_bf16: float, bandwidth: float, memory: float, link: float
-) -> Machine:
-    """A GPU from its data sheet's peaks (dense).
-
-    Assumed: 40% of the operations and 70% of the bandwidths are reached, and a layer costs 0.4 ms
-    (some twenty kernels started from Python).
-    """
-    return Machine(name, 0.4 * flops, 0.4 * flops_bf16, 0.7 * bandwidth, memory, 4e-4, 0.7 * link)
-
-
 # Peaks from NVIDIA's data sheets: float32 without TF32 (torch's default), bfloat16 dense, one way
-# of NVLink (H100, A100) or PCIe 4.0 ×16 (4090). Not measured here.
+# of NVLink (H100, A100) or PCIe 4.0 ×16 (4090). Assumed, not measured: 40% of the operations and
+# 70% of the bandwidths are reached, and a layer costs 0.4 ms (twenty kernels started from Python).
 MACHINES = {
-    "H100": data_sheet("H100", 67e12, 989e12, 3.35e12, 80e9, 450e9),
-    "A100": data_sheet("A100", 19.5e12, 312e12, 2.04e12, 80e9, 300e9),
-    "RTX 4090": data_sheet("RTX 4090", 82.6e12, 165e12, 1.01e12, 24e9, 32e9),
+    name: Machine(name, 0.4 * flops, 0.4 * bf16, 0.7 * bandwidth, memory, 4e-4, 0.7 * link)
+    for name, flops, bf16, bandwidth, memory, link in (
+        ("H100", 67e12, 989e12, 3.35e12, 80e9, 450e9),
+        ("A100", 19.5e12, 312e12, 2.04e12, 80e9, 300e9),
+        ("RTX 4090", 82.6e12, 165e12, 1.01e12, 24e9, 32e9),
+    )
 }
 
 
@@ -95,15 +85,10 @@ class Shape:
     tied: bool = True  # embedding and language-model head are one matrix
 
     @property
-    def layer_parameters(self) -> int:
-        """Weights of one layer: query, key, value, output; gate, up, down."""
-        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
-
-    @property
     def trunk_parameters(self) -> int:
-        """Weights that every token passes through."""
-        return self.layers * self.layer_parameters
+        """Weights that every token passes through: query, key, value, output; gate, up, down."""
+        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def head_parameters(self) -> int:
@@ -124,8 +109,8 @@ class Shape:
     def activation_floats(self) -> int:
         """Numbers that a token leaves for the backward pass through frozen weights.
 
-        A layer keeps the input and output of both norms, query, key, value and output of
-        attention (keys and values repeated for every head), and four tensors of its MLP.
+        Per layer: in and out of both norms, query, key, value and output of attention (keys and
+        values repeated for every head), and four tensors of the MLP.
         """
         layer = 4 * self.hidden + 6 * self.heads * self.head_dim + 4 * self.intermediate
         return self.layers * layer
@@ -188,9 +173,8 @@ def shape_of(model: Any) -> Shape:
 class Workload:
     """One training step. Lengths in tokens are means; ``longest_answer`` 0 is the mean again.
 
-    ``token_budget`` 0 is the library's own for the device; ``sampling_slots`` is the cache slots of
-    one batch of sampling, rows × (prompt + longest answer). ``sar`` False leaves the standalone
-    pass out, ``reference`` False the pass of the KL term (as in PPO's presets, whose β is 0).
+    ``token_budget`` 0 is the library's own for the device; ``sampling_slots``: rows × (prompt +
+    longest answer) of one batch of sampling; ``reference``: whether the KL term needs a pass.
     """
 
     questions: int = 16
@@ -229,25 +213,12 @@ class Workload:
         """Tokens of the longest answer."""
         return max(self.longest_answer, self.answer_tokens)
 
-    @classmethod
-    def of(
-        cls, config: TrainConfig, prompt_tokens: int, answer_tokens: int, **more: Any
-    ) -> Workload:
-        """A configuration's step with answers of this mean length; ``more`` fields on top."""
-        same = ("questions", "group_size", "lora_rank", "algorithm", "mini_batches", "epochs")
-        fields: dict[str, Any] = {name: getattr(config, name) for name in (*same, "token_budget")}
-        fields["dtype"] = "bfloat16" if config.dtype == "bfloat16" else "float32"
-        fields["reference"] = config.beta > 0
-        lengths = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
-        return cls(**{**fields, **lengths, **more})
-
 
 @dataclass(frozen=True)
 class StepPlan:
     """What one step needs: ``seconds`` by phase; ``memory`` in bytes by part, on one device.
 
-    Parts with a name that starts with "while" are there in that phase only; of these the largest
-    counts for the peak.
+    Of the parts whose name starts with "while" the largest counts for the peak.
     """
 
     shape: Shape
@@ -299,30 +270,12 @@ class StepPlan:
 def plan_step(model: Any, work: Workload, machine: Machine) -> StepPlan:
     """Memory and seconds of one step; ``model`` as :func:`shape_of` takes it.
 
-    Several devices share the questions evenly (the fullest one is planned), hold all weights
-    each, share gradients and optimiser states (ZeRO stage 2), and exchange gradients once an
-    update. The library itself runs on one device.
+    Several devices share questions, gradients and optimiser states (ZeRO stage 2), hold all weights
+    each, and exchange gradients once per update. The fullest one is planned.
     """
-    shape = shape_of(model)
     share = replace(work, questions=math.ceil(work.questions / machine.devices))
-    measures = (shape, share, machine)
-    return StepPlan(shape, work, machine, _seconds(*measures), _memory(*measures))
-
-
-def fitting_budget(model: Any, work: Workload, machine: Machine) -> int:
-    """The largest power of two as token budget with which the step fits, at most 2^17.
-
-    Raises ValueError where even one row at a time does not fit.
-    """
-    for exponent in range(17, 7, -1):
-        tried = replace(work, token_budget=2**exponent)
-        if plan_step(model, tried, machine).fits:
-            return 2**exponent
-    smallest = plan_step(model, replace(work, token_budget=1), machine)
-    raise ValueError(
-        f"{smallest.shape.name} needs {smallest.peak_bytes / 2**30:.0f} GiB on {machine.name} for "
-        "one row at a time. Shorten the answers, lower sampling_slots, or take a larger device."
-    )
+    measures = (shape_of(model), share, machine)
+    return StepPlan(measures[0], work, machine, _seconds(*measures), _memory(*measures))
 
 
 def pass_seconds(

@@ -5,8 +5,6 @@ answer's score hardly depends on the answers beside it; with bfloat16 weights it
 order of the sums in a matrix product depends on its shape.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import statistics
@@ -21,7 +19,7 @@ from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.rollout import sample
 from sarlab.sar import self_aligned_reward
-from sarlab.scoring import Prefix, answer_block, answer_logps, prefix_of
+from sarlab.scoring import answer_block, answer_logps, prefix_of
 from sarlab.types import Question
 
 LIMIT = 0.01  # a SAR that moves further than this is warned about
@@ -68,17 +66,13 @@ def check_calibration(
     *,
     standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     compare_weights: bool = True,
-    samples: int = 2,
-    max_answer_tokens: int = 128,
     limit: float = LIMIT,
 ) -> Calibration:
     """Measure on this policy how much SAR moves with the batch and with the type of the weights.
 
-    ``answers``: one for each question, texts or ids; without them the policy samples ``samples``
-    to each question (seeded). ``compare_weights`` also scores with a copy of the model in the
-    other type (bfloat16 for float32 weights, float32 for all others), which needs its memory once
-    more. A UserWarning says what moves SAR by more than ``limit``. Raises ValueError without
-    questions, or where answers and questions do not match.
+    ``answers``: one per question, texts or ids; without them two are drawn per question.
+    ``compare_weights`` also scores with a copy of the model in the other type. A UserWarning says
+    what moves SAR by more than ``limit``. ValueError where answers and questions do not match.
     """
     texts = [q.text if isinstance(q, Question) else q for q in questions]
     if not texts or (answers is not None and len(answers) != len(texts)):
@@ -89,10 +83,7 @@ def check_calibration(
         )
     prefixes, alone = [prefix_of(policy, t) for t in texts], prefix_of(policy, None, standalone)
     if answers is None:
-        length = max_answer_tokens
-        drawn = sample(
-            policy, prefixes, group_size=samples, max_answer_tokens=length, seed="calibration"
-        )
+        drawn = sample(policy, prefixes, group_size=2, max_answer_tokens=128, seed="calibration")
         prefixes = [prefixes[group] for group in drawn.group_ids.tolist()]
         both = zip(drawn.answer_ids, drawn.answer_mask, strict=True)
         answers = [ids[mask].tolist() for ids, mask in both]
@@ -100,20 +91,32 @@ def check_calibration(
         encode_answer(policy.tokenizer, a, policy.end_id) if isinstance(a, str) else list(a)
         for a in answers
     ]
-    scored = list(zip(prefixes, ids, strict=True))
-    single = [_scores(policy, alone, [one])[0] for one in scored]
-    by_size = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+
+    def scores(policy: Policy, rows: Sequence[int]) -> list[tuple[float, Tensor]]:
+        """SAR and both contexts' log-probs [2, n] of these answers, as one batch."""
+        block, mask = answer_block([ids[row] for row in rows])
+        index, on = torch.arange(len(rows)), [prefixes[row] for row in rows]
+        logps = [
+            answer_logps(policy, on, block, mask, prefix_index=index, token_budget=_ALL_AT_ONCE),
+            answer_logps(policy, alone, block, mask, token_budget=_ALL_AT_ONCE),
+        ]
+        conditioned, without = (x.cpu() for x in logps)
+        sar = self_aligned_reward(conditioned, without, mask).tolist()
+        both = torch.stack([conditioned, without], dim=1)
+        return [(sar[n], both[n, :, : len(ids[row])]) for n, row in enumerate(rows)]
+
+    everything = range(len(ids))
+    single = [scores(policy, [row])[0] for row in everything]
+    by_size = sorted(everything, key=lambda row: len(ids[row]))
     unlike = [[a, b] for a, b in zip(by_size, reversed(by_size), strict=True) if a != b]
     sar_moves, logp_moves, weights = [], [], []
-    for rows in [list(range(len(ids))), *unlike]:
-        batch = _scores(policy, alone, [scored[row] for row in rows])
-        for row, (sar, logps) in zip(rows, batch, strict=True):
+    for rows in [everything, *unlike]:
+        for row, (sar, logps) in zip(rows, scores(policy, rows), strict=True):
             sar_moves.append(abs(sar - single[row][0]))
             logp_moves.append((logps - single[row][1]).abs().max().item())
     if compare_weights:
         other = _in_other_type(policy)
-        for one, (sar, _) in zip(scored, single, strict=True):
-            weights.append(abs(_scores(other, alone, [one])[0][0] - sar))
+        weights = [abs(scores(other, [row])[0][0] - single[row][0]) for row in everything]
     result = Calibration(
         dtype=str(policy.dtype).removeprefix("torch."),
         device=str(policy.device),
@@ -124,35 +127,21 @@ def check_calibration(
         weights_largest=max(weights) if weights else None,
         weights_mean=statistics.fmean(weights) if weights else None,
     )
-    if result.batch_largest > limit:
-        warnings.warn(
-            f"The batch moves SAR by up to {result.batch_largest:.2g}, more than {limit:g}. "
+    for largest, text in (
+        (
+            result.batch_largest,
+            "The batch moves SAR by up to {:.2g}, more than {:g}. "
             'Load the policy with dtype="float32" where its reward matters to the second digit.',
-            stacklevel=2,
-        )
-    if max(weights, default=0.0) > limit:
-        warnings.warn(
-            f"SAR under bfloat16 weights lies up to {result.weights_largest:.2g} from that under "
-            f"float32 weights, more than {limit:g}. Compare runs of one type only.",
-            stacklevel=2,
-        )
+        ),
+        (
+            result.weights_largest or 0.0,
+            "SAR under bfloat16 weights lies up to {:.2g} from that under float32 weights, more "
+            "than {:g}. Compare runs of one type only.",
+        ),
+    ):
+        if largest > limit:
+            warnings.warn(text.format(largest, limit), stacklevel=2)
     return result
-
-
-def _scores(
-    policy: Policy, alone: Prefix, answers: Sequence[tuple[Prefix, list[int]]]
-) -> list[tuple[float, Tensor]]:
-    """SAR and both contexts' log-probs [2, n] of answers on their prefixes, as one batch."""
-    prefixes, ids = zip(*answers, strict=True)
-    block, mask = answer_block(ids)
-    index, budget = torch.arange(len(ids)), _ALL_AT_ONCE
-    conditioned = answer_logps(
-        policy, prefixes, block, mask, prefix_index=index, token_budget=budget
-    )
-    standalone = answer_logps(policy, alone, block, mask, token_budget=budget)
-    both = torch.stack([conditioned, standalone], dim=1).cpu()
-    sar = self_aligned_reward(both[:, 0], both[:, 1], mask).tolist()
-    return [(sar[row], both[row, :, : len(answer)]) for row, answer in enumerate(ids)]
 
 
 def _in_other_type(policy: Policy) -> Policy:

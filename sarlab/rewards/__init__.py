@@ -10,8 +10,6 @@ all rewards. To add one, write a function and an entry:
     TrainConfig(reward="short", alpha=0.1)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

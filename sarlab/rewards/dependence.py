@@ -5,38 +5,179 @@ against the later lines without it. v says what a line reads from the question, 
 the rest. Filler does neither; a copy of the question reads and feeds nothing.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes
+from sarlab.prompts import encode_answer
+from sarlab.rewards import FEED_NATS, READ_NATS
+from sarlab.scoring import (
+    ComputedPrefix,
+    Prefix,
+    answer_block,
+    answer_logps,
+    compute_prefixes,
+    extend_prefixes,
+    logps_of_states,
+    prefix_of,
+)
 
+MARKER = "Answer:"
+"""What stands between an answer's reasoning and its value."""
+CLASSES = ("read and used", "worked out", "copied", "filler", "last")
+"""A line reads the question or not, and feeds the rest or not; nothing follows the last one."""
 _CACHED_TOKENS = 16_384  # tokens whose keys and values are held at once
+_REPORTED_LINES = 3  # lines run between two reports of progress
+
+OnLines = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class LineDependence:
     """Lines of B answers and what the rest takes from each.
 
-    ``line_ids`` [B, T]: each token's line from 0, −1 on padding. ``nats`` and ``rest_tokens``
-    [B, L]: d, and the number of tokens after the line; both are 0 for the last line of an answer,
-    which nothing follows, and where there is no line.
+    ``line_ids`` [B, T]: each token's line from 0, −1 on padding. ``taken`` [B, L, L]: nats that
+    the later line (second index) takes from the earlier one (third). ``rest_tokens`` [B, L]: the
+    number of tokens after the line. Both are 0 for the last line of an answer, which nothing
+    follows, and where there is no line.
     """
 
     line_ids: Tensor
-    nats: Tensor
+    taken: Tensor
     rest_tokens: Tensor
+
+    @property
+    def nats(self) -> Tensor:
+        """d [B, L]: what all later lines take from each line."""
+        return self.taken.sum(dim=1)
 
     @property
     def nats_per_token(self) -> Tensor:
         """d per token of the rest [B, L]; 0 where there is no rest."""
         return self.nats / self.rest_tokens.clamp(min=1)
+
+
+@dataclass(frozen=True)
+class AnswerDependence:
+    """The ledger of one answer of L lines: what each reads from the question, and what it feeds.
+
+    ``starts``: the first token of each line. [L] each: ``tokens``, ``read_nats`` (v),
+    ``fed_nats`` (d), ``rest_tokens``. ``taken`` [L, L]: see :class:`LineDependence`.
+    ``gold_nats`` [L]: g, by how much the line raises log P(gold), nan from the line with the
+    marker ``Answer:`` on; None where no gold answer is known.
+    """
+
+    starts: tuple[int, ...]
+    tokens: Tensor
+    read_nats: Tensor
+    fed_nats: Tensor
+    rest_tokens: Tensor
+    taken: Tensor
+    gold_nats: Tensor | None = None
+
+    @property
+    def sar_shares(self) -> Tensor:
+        """Each line's share of Σ v [L], of which SAR is made; large where ups and downs cancel."""
+        return self.read_nats / self.read_nats.sum()
+
+    def classes(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> list[str]:
+        """One of :data:`CLASSES` per line; a line reads or feeds from the thresholds on.
+
+        The defaults are those of ``filler_share``, read off answers of `tiny` (docs/PLAN.md).
+        """
+        pairs = zip(self.read_nats.tolist(), self.fed_nats.tolist(), strict=True)
+        found = [CLASSES[(v < read_nats) + 2 * (d < feed_nats)] for v, d in pairs]
+        return [*found[:-1], CLASSES[-1]]
+
+    def filler_share(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> float:
+        """Tokens in lines of filler over all tokens."""
+        pairs = zip(self.classes(read_nats, feed_nats), self.tokens.tolist(), strict=True)
+        return sum(n for name, n in pairs if name == "filler") / int(self.tokens.sum())
+
+
+def answer_dependence(
+    policy: Policy,
+    question: str,
+    answer: str | Sequence[int],
+    *,
+    by: Literal["line"] | Sequence[int] = "line",
+    gold: str | None = None,
+    on_lines: OnLines | None = None,
+) -> AnswerDependence:
+    """Both sides of the ledger for an answer (a text, or the ids that were sampled).
+
+    ``by``: "line", or the tokens at which other parts begin, such as those of sentences
+    (:func:`sarlab.display.token_view.step_starts`) or a span's two ends. ``gold`` adds g.
+    ``on_lines(done, total)`` is called on the way; it may raise to stop. 12 lines of equal length
+    cost 5.5 passes over the answer beside the two that give SAR. Of lines that repeat, each feeds
+    what the others leave: without one of two copies the rest hardly changes. ValueError for an
+    empty question or answer.
+    """
+    ids = [int(i) for i in answer] if not isinstance(answer, str) else []
+    if isinstance(answer, str):
+        ids = encode_answer(policy.tokenizer, answer, policy.end_id)
+    if not question.strip() or not ids:
+        raise ValueError(f"The question {question!r:.60} or the answer is empty; give both a text.")
+    contexts = [prefix_of(policy, question), prefix_of(policy, None)]
+    answered = extend_prefixes(policy, contexts, ids)
+    block, mask = (x.to(policy.device) for x in answer_block([ids]))
+    states = (prefix.hidden[None, -len(ids) - 1 : -1] for prefix in answered)
+    with torch.no_grad():
+        logps = [logps_of_states(policy, x, block, mask)[0].cpu() for x in states]
+    return dependence_of(policy, answered[0], *logps, by=by, gold=gold, on_lines=on_lines)
+
+
+def dependence_of(
+    policy: Policy,
+    answered: Prefix,
+    logps_conditioned: Tensor,
+    logps_standalone: Tensor,
+    *,
+    by: Literal["line"] | Sequence[int] = "line",
+    gold: str | None = None,
+    on_lines: OnLines | None = None,
+) -> AnswerDependence:
+    """The ledger of an answer that is scored already; see :func:`answer_dependence`.
+
+    ``answered``: the question's prefix with the answer on top; log-probs [T] of both contexts.
+    """
+    length = len(logps_conditioned)
+    start = len(answered.ids) - length
+    block, mask = answer_block([answered.ids[start:]])
+    if isinstance(by, str):
+        line_ids = lines_of(policy.tokenizer, block, mask)
+    else:
+        inside = sorted({0, *by} - {length})
+        if inside[0] < 0 or inside[-1] > length:
+            raise ValueError(f"by is {list(by)}; parts of {length} tokens begin at 0 to {length}.")
+        cuts = torch.zeros(length, dtype=torch.long)
+        cuts[inside[1:]] = 1
+        line_ids = cuts.cumsum(0)[None]
+    (computed,) = compute_prefixes(policy, [answered])
+    lines = line_dependence(
+        policy,
+        [Prefix(answered.ids[:start])],
+        *(block, mask, logps_conditioned[None]),
+        line_ids=line_ids,
+        answered=[computed],
+        on_lines=on_lines,
+    )
+    counts = torch.bincount(line_ids[0])
+    starts = (counts.cumsum(0) - counts).tolist()
+    values = (logps_conditioned - logps_standalone).double()
+    return AnswerDependence(
+        tuple(starts),
+        counts,
+        torch.zeros(len(counts)).double().index_add(0, line_ids[0], values).float(),
+        lines.nats[0],
+        lines.rest_tokens[0],
+        lines.taken[0],
+        _gold_gains(policy, computed, start, starts, gold) if gold else None,
+    )
 
 
 def lines_of(tokenizer: Any, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
@@ -67,22 +208,29 @@ def line_dependence(
     answer_mask: Tensor,
     logps: Tensor,
     *,
+    line_ids: Tensor | None = None,
+    answered: Sequence[Prefix] = (),
     prefix_index: Tensor | None = None,
     token_budget: int = 0,
+    on_lines: OnLines | None = None,
 ) -> LineDependence:
-    """d of every line of B answers [B, T], each on top of its prefix (a question).
+    """What the rest takes from every line of B answers [B, T], each on top of its prefix.
 
     ``logps`` [B, T]: the answers' log-probs on those prefixes under this policy, which give the
     first term; the second takes one pass per line over the tokens after it. The prefixes of all
-    lines are cut from one pass over the answer, so 12 lines of equal length cost about six passes.
+    lines are cut from one pass over the answer (or from ``answered``, its result), so 12 lines of
+    equal length cost 5.5 passes more. ``line_ids`` [B, T]: other parts than :func:`lines_of`.
     """
     index = torch.zeros(len(answer_ids), dtype=torch.long) if prefix_index is None else prefix_index
-    lines = lines_of(policy.tokenizer, answer_ids, answer_mask)
-    nats = torch.zeros(len(lines), int(lines.max()) + 1)
-    rest_tokens = torch.zeros(nats.shape, dtype=torch.long)
+    lines = lines_of(policy.tokenizer, answer_ids, answer_mask) if line_ids is None else line_ids
+    count = int(lines.max()) + 1
+    taken = torch.zeros(len(lines), count, count)
+    rest_tokens = torch.zeros(taken.shape[:2], dtype=torch.long)
     answers = [ids[mask].tolist() for ids, mask in zip(answer_ids, answer_mask, strict=True)]
-    whole = [(*prefixes[int(place)].ids, *ids) for place, ids in zip(index, answers, strict=True)]
-    together = max(1, _CACHED_TOKENS // max(map(len, whole)))
+    whole = list(answered) or [
+        Prefix((*prefixes[int(place)].ids, *ids)) for place, ids in zip(index, answers, strict=True)
+    ]
+    together = max(1, _CACHED_TOKENS // max(len(prefix.ids) for prefix in whole))
     for first in range(0, len(answers), together):
         rows = range(first, min(first + together, len(answers)))
         # (row, line, first token, first token after it) of every line that another one follows
@@ -92,18 +240,78 @@ def line_dependence(
             for line in range(int(lines[row].max()))
             for at in (lines[row] == line).nonzero(as_tuple=True)
         ]
-        if not jobs:  # every answer is a single line
-            continue
-        computed = compute_prefixes(policy, [Prefix(whole[row]) for row in rows])
-        before = [len(whole[row]) - len(answers[row]) for row, *_ in jobs]
-        cut = [computed[j[0] - first].cut(n + j[2]) for j, n in zip(jobs, before, strict=True)]
-        block, mask = answer_block([answers[row][stop:] for row, _, _, stop in jobs])
-        places = torch.arange(len(jobs))
-        without = answer_logps(
-            policy, cut, block, mask, prefix_index=places, token_budget=token_budget
-        )
-        sums = without.cpu().masked_fill(~mask, 0.0).sum(dim=1)
-        for (row, line, _, stop), lost in zip(jobs, sums, strict=True):
-            nats[row, line] = logps[row, stop : len(answers[row])].sum() - lost
-            rest_tokens[row, line] = len(answers[row]) - stop
-    return LineDependence(lines, nats, rest_tokens)
+        computed = compute_prefixes(policy, [whole[row] for row in rows]) if jobs else []
+        size = _REPORTED_LINES if on_lines else max(1, len(jobs))
+        for done in range(0, len(jobs), size):
+            part = jobs[done : done + size]
+            before = [len(whole[row].ids) - len(answers[row]) for row, *_ in part]
+            cut = [computed[j[0] - first].cut(n + j[2]) for j, n in zip(part, before, strict=True)]
+            block, mask = answer_block([answers[row][stop:] for row, _, _, stop in part])
+            without = answer_logps(
+                *(policy, cut, block, mask),
+                prefix_index=torch.arange(len(part)),
+                token_budget=token_budget,
+            )
+            for (row, line, _, stop), unseen in zip(part, without.cpu(), strict=True):
+                rest = len(answers[row]) - stop
+                gains = (logps[row, stop : stop + rest].cpu() - unseen[:rest]).double()
+                sums = torch.zeros(count).double()
+                taken[row, :, line] = sums.index_add(0, lines[row, stop : stop + rest], gains)
+                rest_tokens[row, line] = rest
+            if on_lines:
+                on_lines(done + len(part), len(jobs))
+    return LineDependence(lines, taken, rest_tokens)
+
+
+def gold_ids(policy: Policy, gold: str) -> tuple[list[int], list[int]]:
+    """The ids of the marker, and of the right value behind it with the end token."""
+
+    def encode(text: str) -> list[int]:
+        return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    marker, both = encode(MARKER), encode(f"{MARKER} {gold}")
+    same = both[: len(marker)] == marker
+    return marker, [*(both[len(marker) :] if same else encode(gold)), policy.end_id]
+
+
+def _gold_gains(
+    policy: Policy, answered: ComputedPrefix, start: int, starts: Sequence[int], gold: str
+) -> Tensor:
+    """By how much each line raises log P(gold) where the marker follows it at once [L]."""
+    text = policy.tokenizer.decode(answered.ids[start:])
+    bounds = [*starts, len(answered.ids) - start]
+    heads = [policy.tokenizer.decode(answered.ids[start : start + b]) for b in bounds]
+    last = text.rfind(MARKER)
+    lines = sum(len(head) <= last for head in heads[1:]) if last >= 0 else len(starts)
+    marker, value = gold_ids(policy, gold)
+    block, mask = answer_block([[*marker, *value]] * (lines + 1))
+    cut = [answered.cut(start + bound) for bound in bounds[: lines + 1]]
+    logps = answer_logps(policy, cut, block, mask, prefix_index=torch.arange(lines + 1)).cpu()
+    gains = logps[:, len(marker) :].sum(dim=1).diff()
+    return torch.cat([gains, torch.full((len(starts) - lines,), torch.nan)])
+
+
+def question_dependence(
+    policy: Policy,
+    question: str,
+    spans: Sequence[tuple[int, int]],
+    answer_ids: Sequence[int],
+    logps_conditioned: Tensor,
+    *,
+    on_spans: OnLines | None = None,
+) -> Tensor:
+    """What each part of the question gives to each token of an answer [P, T], nats.
+
+    log P(a_t | q, a_<t) − log P(a_t | q without the part, a_<t). ``spans``: the first character of
+    each part and the one after its last. One pass over question and answer per part; a part that
+    is all of the question gives v. ``logps_conditioned`` [T] is the first term.
+    """
+    block, mask = answer_block([answer_ids])
+    given = torch.zeros(len(spans), len(answer_ids))
+    for row, (start, stop) in enumerate(spans):
+        rest = (question[:start] + question[stop:]).strip()
+        without = answer_logps(policy, prefix_of(policy, rest or None), block, mask)
+        given[row] = logps_conditioned - without[0].cpu()
+        if on_spans:
+            on_spans(row + 1, len(spans))
+    return given

@@ -3,8 +3,6 @@
 Right answers of one question compete with each other, so all numbers are within groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ A reward names fields of :class:`RewardInputs` in ``Reward.needs``; :func:`rewar
 them for sampled answers.
 """
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,13 +13,10 @@ from torch import Tensor
 
 from sarlab.models import Policy
 from sarlab.rewards import Reward, reward_named
-from sarlab.rewards.dependence import line_dependence
+from sarlab.rewards.dependence import MARKER, gold_ids, line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import Verdict
 from sarlab.types import Question, Rollouts
-
-MARKER = "Answer:"
-"""What stands between an answer's reasoning and its value."""
 
 
 def reward_extras(
@@ -63,14 +58,11 @@ def gold_logps(
     The reasoning is everything before the last ``Answer:``, or all of an answer that has none. The
     marker itself stands before the value in both contexts and is not counted: any text earns it.
     """
-    marker = _ids(policy, MARKER)
     golds, after, without = [], [], []
     for row, question in enumerate(questions):
         prefix = prefixes[int(rollouts.group_ids[row])].ids
-        whole = _ids(policy, f"{MARKER} {question.gold}")
-        same = whole[: len(marker)] == marker
-        gold = whole[len(marker) :] if same else _ids(policy, question.gold)
-        golds.append([*gold, policy.end_id])
+        marker, value = gold_ids(policy, question.gold)
+        golds.append(value)
         answer = rollouts.answer_ids[row, rollouts.answer_mask[row]].tolist()
         after.append(Prefix((*prefix, *_reasoning(policy, answer), *marker)))
         without.append(Prefix((*prefix, *marker)))

@@ -7,8 +7,6 @@ R = c + α·bonus is the run's; the authors' own strength stands beside the form
 replace correctness are entered with ``verifiable=False`` in the table of ``sarlab.rewards``.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import Any

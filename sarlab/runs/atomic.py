@@ -3,8 +3,6 @@
 Write to a temporary file or folder, fsync, then rename into place.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -69,10 +67,7 @@ def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
 
 
 def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
-    """The same with ``write(folder)``, which fills a temporary folder.
-
-    A folder that stands there is moved aside first: a kill in between leaves none, never a half.
-    """
+    """The same for a folder that ``write(folder)`` fills; a kill may leave none, never a half."""
 
     def fill(folder: Path) -> None:
         folder.mkdir()

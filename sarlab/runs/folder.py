@@ -14,8 +14,6 @@ or absent whenever the process is killed or the power fails. ``config.json`` is 
 run is made: a folder without it holds no run yet.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -29,7 +27,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,10 +65,7 @@ _PACKAGES = ("sarlab", "torch", "transformers", "peft", "tokenizers", "math-veri
 
 
 class Run:
-    """One run folder, open for writing by one process.
-
-    Make it with :meth:`create` or :meth:`reopen`; both take the lock, :meth:`close` gives it back.
-    """
+    """One run folder, locked by :meth:`create` or :meth:`reopen` until :meth:`close`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +78,7 @@ class Run:
             ) from None
 
     @classmethod
-    def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Run:
+    def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Self:
         """A new run folder. Raises ValueError where something is there already."""
         folder = Path(folder)
         refuse_existing(folder)
@@ -104,11 +99,8 @@ class Run:
         return run
 
     @classmethod
-    def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Run:
-        """An existing run folder, to go on with; ``config`` replaces the one that it has.
-
-        Raises ValueError where there is no run.
-        """
+    def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
+        """An existing run, to go on with; ``config`` replaces its own. ValueError without one."""
         folder = Path(folder)
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} is not a run folder (no config.json in it).")
@@ -125,11 +117,8 @@ class Run:
         return run
 
     @contextlib.contextmanager
-    def _begin(self) -> Iterator[Run]:
-        """Clear away what a killed process left half-written, and keep room for a last word.
-
-        Gives the lock back where what follows fails.
-        """
+    def _begin(self) -> Iterator[Self]:
+        """Clear away what a kill left half-written, keep room for a last word; unlock on error."""
         try:
             for place in (".", "checkpoints", "rollouts.parquet"):
                 for scratch in (self.folder / place).glob(f"{SCRATCH}*"):
@@ -191,10 +180,7 @@ class Run:
         return self.folder / "rollouts.parquet" / f"{split}-{step:06d}.parquet"
 
     def save_checkpoint(self, step: int, write: Callable[[Path], Any]) -> Path:
-        """Write a checkpoint through ``write(folder)``, with checksums, moved into place whole.
-
-        It carries ``best/`` along, so that a rewind finds the best of that time.
-        """
+        """Write a checkpoint through ``write(folder)``, with checksums and a copy of ``best/``."""
         target = self.folder / "checkpoints" / f"step-{step:06d}"
         target.parent.mkdir(exist_ok=True)
 
@@ -217,10 +203,9 @@ class Run:
         return None
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged after ``step``, so that going on leaves no row twice.
+        """Forget what was logged after ``step``, and the summary and evaluation of a stopped run.
 
-        ``best/`` becomes what it was at that checkpoint. The summary and the last evaluation of a
-        stopped run go too: they are none of the run that goes on.
+        ``best/`` becomes what it was at that checkpoint.
         """
         (self.folder / "summary.json").unlink(missing_ok=True)
         path = self.folder / "metrics.jsonl"

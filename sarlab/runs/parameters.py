@@ -4,8 +4,6 @@ Papermill only warns about a parameter that the notebook does not know, and a ru
 name would train with defaults. So the second cell reads back the assignments that were made.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import contextlib
@@ -27,10 +25,9 @@ _INJECTED = "# Parameters"  # first line of the cell that papermill adds
 def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Names and values set by the ``parameters`` cell and by papermill's cell after it.
 
-    ``namespace`` is the notebook's ``globals()``. A parameters cell holds plain assignments of
-    constants and nothing else. The first such cell counts, as it stood when it was last run (it is
-    known again by a name that it still sets), and every one that papermill injected. Raises
-    ValueError where none has been run.
+    ``namespace`` is the notebook's ``globals()``. The first cell of plain assignments of constants
+    counts, as it was last run (known again by a name that it still sets), and every one that
+    papermill injected. Raises ValueError where none has been run.
     """
     parameters: dict[str, Any] = {}
     first: set[str] = set()
@@ -68,11 +65,7 @@ class Settings:
 
 
 def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
-    """Parameters of the training notebook: (configuration, run folder, whether to resume).
-
-    ``out`` is relative to :func:`project_folder`. Raises ValueError for an unknown or senseless
-    parameter, before anything is made.
-    """
+    """Parameters of the training notebook, as :func:`run_request` returns them."""
     config, folder, resume = run_request(notebook_parameters(namespace))
     if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
         record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
@@ -80,11 +73,7 @@ def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, b
 
 
 def project_folder() -> Path:
-    """The folder that relative paths of a notebook start from, wherever sarlab is installed.
-
-    JupyterLab runs a kernel in its notebook's folder: where that is called ``notebooks`` it is the
-    folder above. A batch runs where it is started, and so does a command.
-    """
+    """Where relative paths start: the current folder, or the one above ``notebooks``."""
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
 
@@ -96,7 +85,10 @@ def project_path(name: str) -> Path:
 
 
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
-    """The same from parameters by name: ``name``, ``out``, ``resume`` and TrainConfig's own."""
+    """(configuration, run folder, whether to resume) from parameters by name.
+
+    Beside TrainConfig's own: ``name``, ``out`` (relative to :func:`project_folder`), ``resume``.
+    """
     parameters = dict(parameters)
     name, out = parameters.pop("name", ""), parameters.pop("out", "")
     resume = parameters.pop("resume", False)
@@ -114,11 +106,7 @@ def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]
 
 
 def record_failing_cells(folder: Path) -> None:
-    """From now on, put number, first line and error of a failing cell into the run's run.json.
-
-    Papermill's exit code says that a notebook failed, and the executed copy says where; this says
-    it beside the run too. Outside a notebook, or before the run folder is made, nothing happens.
-    """
+    """From now on, put number, first line and error of a failing cell into the run's run.json."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
     def after_cell(result: Any) -> None:

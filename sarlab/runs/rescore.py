@@ -1,7 +1,5 @@
 """What rewards would have paid in anybody's run: score its answers, then replay the rewards."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -52,7 +50,6 @@ def score_rollouts(
     policy: Policy,
     store: str | Path,
     *,
-    standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     on_progress: Callable[[int], object] = lambda answers: None,
 ) -> pd.DataFrame:
     """The frame with both log-probs of every answer under ``policy``, and what follows from them.
@@ -65,7 +62,7 @@ def score_rollouts(
     """
     store = Path(store)
     answers = list(zip(frame["question"], frame["answer"], strict=True))
-    key = f"{policy.reference}|{standalone.value}"
+    key = f"{policy.reference}|{StandaloneContext.EMPTY_TURN.value}"
     ids = [hashlib.sha256(json.dumps([key, *texts]).encode()).hexdigest()[:24] for texts in answers]
     known = _stored(store)
     todo: dict[str, dict[str, str]] = {}  # per question: id and answer
@@ -77,9 +74,7 @@ def score_rollouts(
     for question, texts in todo.items():
         for start in range(0, len(texts), _PART):
             part = list(texts)[start : start + _PART]
-            scores = score_answers(
-                policy, question, [texts[i] for i in part], standalone=standalone
-            )
+            scores = score_answers(policy, question, [texts[i] for i in part])
             fresh += [
                 {"id": i, **{name: getattr(score, name) for name in _SCORES}}
                 for i, score in zip(part, scores, strict=True)

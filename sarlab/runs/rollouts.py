@@ -5,8 +5,6 @@ Inspect or sarlab, or plain rows with ``messages`` or ``prompt`` and ``completio
 guessed: a column that the file does not hold is null. Files are only parsed, never executed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The files of each trainer: where they lie, what a record of theirs is, and its rows."""
 
-from __future__ import annotations
-
 import functools
 import re
 import zipfile

@@ -1,7 +1,5 @@
 """Questions, splits that cannot leak, and the verifier that judges answers."""
 
-from __future__ import annotations
-
 from sarlab.tasks.answer_line import opens_thought
 from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, check_disjoint, split_of
 from sarlab.tasks.load import load_task, task_names

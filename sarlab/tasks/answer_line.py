@@ -4,16 +4,12 @@ The text is written by a policy that is paid to please the verifier, so everythi
 in the length of the text, bounded, and never executed.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import accumulate
 
-MAX_VALUE_CHARS = 1000
-"""A longer value is refused unread: no gold answer comes near it."""
-MAX_REST_CHARS = 2000
-"""Text after the value longer than this is never taken for closing prose."""
+MAX_VALUE_CHARS = 1000  # a longer value is refused unread: no gold answer comes near it
+MAX_REST_CHARS = 2000  # longer text after the value is never taken for closing prose
 _NEAR_CHARS = 2 * (MAX_VALUE_CHARS + MAX_REST_CHARS)
 
 _MARKER = re.compile(

@@ -5,8 +5,6 @@ runs with different seeds and rewards are judged on the same questions and can b
 cannot leak: a question's own text decides on which side it falls.
 """
 
-from __future__ import annotations
-
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -78,11 +76,14 @@ class Task(ABC):
     """Questions under a name.
 
     ``name`` is the reference in a canonical form and part of every random seed. ``notes`` are
-    remarks for a log, such as the number of rows left out. ``size`` is the number of training
-    questions, None for a generator.
+    remarks for a log, such as the number of rows left out. ``train`` are the training questions
+    and ``size`` their number, none and None for a generator. A generator leaves out what ``fits``
+    refuses, such as questions too long for a model.
     """
 
     size: int | None = None
+    train: tuple[Question, ...] = ()
+    fits: Callable[[Question], bool] = staticmethod(lambda question: True)
 
     def __init__(
         self, name: str, heldout: Iterable[Question] = (), notes: Sequence[str] = ()
@@ -162,11 +163,7 @@ def _permutation(size: int, seed: str) -> list[int]:
 
 
 class GeneratedTask(Task):
-    """Questions drawn by a function of a random generator, without end.
-
-    Training rejects the held-out side of :func:`split_of`, and the questions of ``heldout``, which
-    come from elsewhere.
-    """
+    """Questions drawn without end; training rejects the held-out side and those of ``heldout``."""
 
     def __init__(
         self,
@@ -178,8 +175,6 @@ class GeneratedTask(Task):
         self._draw = draw
         self._generated = heldout is None
         self._excluded = frozenset(question.id for question in self._heldout)
-        self.fits: Callable[[Question], bool] = lambda question: True
-        """Training leaves out the draws that it refuses, such as those too long for a model."""
 
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
         """See :class:`Task`."""

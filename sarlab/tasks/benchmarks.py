@@ -1,7 +1,5 @@
 """The benchmarks of the paper: each one's own format, from the hub or from local files alike."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Generators: the embedded stories and four data sets of reasoning-gym."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import random
@@ -24,7 +22,7 @@ REASONING_GYM = {
 }
 REFUSED = {
     "propositional_logic": "reasoning-gym's own scorer gives its own answers 0, so every reward "
-    "would be 0",
+    "would be 0"
 }
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 _STORIES: dict[str, Draw] = {"word_problems": draw_problem, "fact_stories": draw_story}

@@ -13,8 +13,6 @@ training questions out that are also held out), ``limit`` (the first n rows) and
 which generators take as well.
 """
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import re

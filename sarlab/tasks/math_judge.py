@@ -8,8 +8,6 @@ The importing process gets no signal handler and no alarm: it works in a Jupyter
 main thread.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json
@@ -20,14 +18,10 @@ import sys
 import threading
 from multiprocessing.connection import wait
 
-TIME_LIMIT_S = 0.75
-"""Wall-clock seconds that one comparison may take; longer is the outcome "timeout"."""
-STARTUP_LIMIT_S = 120.0
-"""Seconds that the server may take to import math-verify and warm up, once per program."""
-MEMORY_LIMIT_BYTES = 1 << 30
-"""Address space of a comparison; beyond it, it gets a MemoryError."""
-COMPARISONS_PER_CHILD = 2000
-"""A child is replaced after this many, so that the caches of sympy do not grow without end."""
+TIME_LIMIT_S = 0.75  # wall-clock, of one comparison; longer is the outcome "timeout"
+STARTUP_LIMIT_S = 120.0  # to import math-verify and warm up, once per program
+MEMORY_LIMIT_BYTES = 1 << 30  # address space of a comparison; beyond it, it gets a MemoryError
+COMPARISONS_PER_CHILD = 2000  # then it is replaced: sympy's caches would grow without end
 _GRACE_S = 1.0  # beyond the time limit, before the server itself is taken for stuck
 _CACHE_SIZE = 4096
 _NO_MORE = 3  # exit status of a child whose input has ended

@@ -12,18 +12,14 @@ Refused: ``1,00,0``, ``18,5``, ``1 000``, ``3 or 4``, ``3-4``, ``2+3``, ``2^5``,
 but ASCII, superscripts and full-width ones included: folding them would read 10² as 102.
 """
 
-from __future__ import annotations
-
 import re
 from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
 
 from sarlab.tasks.answer_line import NUMBER_WORDS, Refused, words
 
-MAX_NUMBER_CHARS = 400
-"""A longer number is refused unread."""
-MAX_EXPONENT = 100
-"""A larger power of ten in scientific notation is refused: nothing here may grow without bound."""
+MAX_NUMBER_CHARS = 400  # a longer number is refused unread
+MAX_EXPONENT = 100  # of ten; a larger one is refused: nothing here may grow without bound
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_INT}(?:\.[0-9]+)?|\.[0-9]+)"

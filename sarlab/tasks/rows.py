@@ -1,7 +1,5 @@
 """Rows of JSON lines, JSON, CSV and parquet, each with the place that an error about it names."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

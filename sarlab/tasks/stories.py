@@ -11,8 +11,6 @@ that is not (None where there is none).
 The embedded policies `tiny` and `tiny-facts` learnt them from ``scripts/build_tiny.py``.
 """
 
-from __future__ import annotations
-
 import random
 
 from sarlab.types import Question

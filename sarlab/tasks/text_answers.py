@@ -1,7 +1,5 @@
 """Answers in words: yes and no, names, sentences, and the letters of options."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

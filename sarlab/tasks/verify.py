@@ -19,8 +19,6 @@ value again, ``70 + 2 = 72`` (where gold is text: nothing). Verifiers, by name:
   limit and sees the whole text.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence

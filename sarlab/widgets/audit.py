@@ -7,8 +7,6 @@ The audit that the paper asks for lists answers that are correct, short and have
 the question did not make their tokens likelier, so perhaps they were guessed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

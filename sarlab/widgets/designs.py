@@ -3,8 +3,6 @@
 Pure; the rewards and advantages are the library's own, the very functions that training calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 

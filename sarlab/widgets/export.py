@@ -1,7 +1,5 @@
 """Static twins of the views: in a notebook, as an HTML file without scripts, as a picture."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import tempfile
@@ -15,6 +13,7 @@ from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from IPython.display import HTML, Image, display
 
 from sarlab.display.figures import show
+from sarlab.display.ledger import ledger_html
 from sarlab.display.tables import folded
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
@@ -38,7 +37,7 @@ _TIMEOUT_S = 60.0
 
 
 def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
-    """The question, the ranking, the opened answer, the pinned pair and the reward designs."""
+    """The question, the ranking, the opened answer, the pair, the designs, ledgers on show."""
     gold = f" <i>Right answer: {plain(bench.gold)}</i>" if bench.gold else ""
     parts = [
         f'<div style="white-space: pre-wrap"><b>{plain(bench.question)}</b>{gold}</div>'
@@ -53,6 +52,10 @@ def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
     pair = bench.pinned_scores() if with_pair else []
     if pair:
         parts.append(pair_html([(label, answer_view(score)) for label, score in pair]))
+    for name, score, ledger in bench.ledgers:
+        # After an edit the ledger of the text before stays on show until the new one is there.
+        if name or (bench.opened is not None and score.token_ids == bench.opened.token_ids):
+            parts.append(ledger_html(score, ledger, bench.thresholds, name))
     group = judged(bench.answers)
     if len(group) > 1:
         chosen = [group[i] for i in ranked(group)]

@@ -1,7 +1,5 @@
 """Figures of the workbench. Pure: records in, ``plotly`` figures out (never a FigureWidget)."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

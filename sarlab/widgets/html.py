@@ -1,7 +1,5 @@
 """Static HTML of every view, drawn by sarlab/display/views.html. Pure: records in, strings out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ sends more, nor a table with rows to click; two anywidgets have (:class:`TokenPa
 :class:`ChoiceTable`, 20 kB together). They draw strings and compute nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import threading
@@ -139,11 +137,19 @@ class ChoiceTable(anywidget.AnyWidget):
     name = traitlets.Unicode("Answers").tag(sync=True)
 
     def show(
-        self, header: Sequence[str], align: str, rows: list[list[str]], keys: Sequence[int] = ()
+        self,
+        header: Sequence[str],
+        align: str,
+        rows: list[list[str]],
+        keys: Sequence[int] = (),
+        tints: Sequence[str] = (),
     ) -> None:
-        """Draw rows of plain text; ``align`` has a letter per column: l, r, or t (long text)."""
-        keys = list(keys or range(len(rows)))
-        self.content = {"header": list(header), "align": align, "rows": rows, "keys": keys}
+        """Draw rows of plain text; ``align`` has a letter per column: l, r, or t (long text).
+
+        ``tints``: the ground of each row's first cell.
+        """
+        content = {"header": header, "align": align, "rows": rows, "tints": tints}
+        self.content = {**content, "keys": list(keys or range(len(rows)))}
 
 
 def put_figure(output: widgets.Output, figure: go.Figure | None) -> None:

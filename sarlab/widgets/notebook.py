@@ -1,7 +1,5 @@
 """What notebook 01 calls: its parameters, an answer to look at first, and tables that grow."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

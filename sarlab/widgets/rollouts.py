@@ -1,7 +1,5 @@
 """Another trainer's run in the workbench: a path, then the step and the question to look at."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Look into a finished run: how answers changed, which correct ones are short with low SAR."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

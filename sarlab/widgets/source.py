@@ -1,7 +1,5 @@
 """Which model and which question; and a fold to add more of both."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from functools import partial

@@ -4,8 +4,6 @@ Public traitlets hold the state; the panels observe them and draw. All numbers a
 Long work runs in a thread; edits are answered in the thread in which they arrive.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
@@ -23,6 +21,7 @@ from torch import Tensor
 from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
+from sarlab.rewards import FEED_NATS, READ_NATS
 from sarlab.rollout import sample as sample_answers
 from sarlab.widgets.candidates import Candidate, Draft, is_correct
 from sarlab.widgets.live import JobBar, Report, in_thread
@@ -42,8 +41,9 @@ class Bench(widgets.VBox):
     its scored answers (:class:`Candidate`); ``answer`` is the index of the opened one (−1: none)
     and ``opened`` its score, edits included; ``selection`` is a span of tokens ``(start, stop)`` or
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
-    is one; ``alpha`` is the weight of the bonus in the reward designs; ``growing`` are the texts
-    that are being sampled.
+    is one; ``alpha`` is the weight of the bonus in the reward designs; ``thresholds`` are the nats
+    from which a line reads and feeds, ``ledgers`` those on show (label, score, ledger); ``growing``
+    are the texts that are being sampled.
     """
 
     policy = traitlets.Instance(Policy)
@@ -58,6 +58,8 @@ class Bench(widgets.VBox):
     selection: Any = traitlets.Tuple()
     pinned: Any = traitlets.Tuple((-1, -1))
     alpha = traitlets.Float(0.2)
+    thresholds: Any = traitlets.Tuple((READ_NATS, FEED_NATS))
+    ledgers: Any = traitlets.Tuple()
     growing: Any = traitlets.Tuple()
 
     def __init__(self, policy: Policy | str, runs: str | Path = "runs") -> None:

@@ -6,8 +6,6 @@ does not match is scored anew. Pieces of text are stored too, so that an example
 any model is loaded.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The progress line and the chart are plain HTML and a plotly figure in updating d
 widgets, so that they are still there in a notebook whose kernel is gone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import html
 import threading

@@ -1,7 +1,5 @@
 """The reward workbench: its panels, each of which watches the state and draws a part of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +24,7 @@ from sarlab.widgets.html import (
     table_of,
     terms_html,
 )
+from sarlab.widgets.ledger import LedgerTab, QuestionTab
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, load_in_job, model_box
 from sarlab.widgets.state import Bench, counted
@@ -335,7 +334,7 @@ class ExportPanel(widgets.VBox):
 
 
 class Workbench(Bench):
-    """The state of :class:`Bench` with its panels: a question, its answers, six tabs."""
+    """The state of :class:`Bench` with its panels: a question, its answers, eight tabs."""
 
     def __init__(
         self,
@@ -351,6 +350,7 @@ class Workbench(Bench):
         self.ranking = RankingPanel(self)
         self.tokens = TokensTab(self)
         self.pair = PairTab(self)
+        self.ledger, self.parts = LedgerTab(self), QuestionTab(self)
         self.designs = DesignsPanel(self)
         self.sampling = SamplePanel(self)
         self.run_browser = RunBrowser(self.runs, tokenizer_of=self.policy, on_open=self.open_logged)
@@ -358,12 +358,15 @@ class Workbench(Bench):
         tabs = {
             "Tokens": self.tokens,
             "A/B": self.pair,
+            "Ledger": self.ledger,
+            "Question": self.parts,
             "Designs": self.designs,
             "Sample": self.sampling,
             "Runs": self.run_browser,
             "Export": self.export,
         }
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
+        self.tabs.observe(self._open_tab, "selected_index")
         terms = widgets.HTML(terms_html())
         self.children = (self.source, self.ranking, self.tabs, terms, ui.Access())
         if self.questions:
@@ -371,6 +374,16 @@ class Workbench(Bench):
 
     def __repr__(self) -> str:
         return "Reward workbench (live: it needs a running kernel; its static twin stands below)"
+
+    def wait(self) -> None:
+        """Wait for work in threads, that of the ledger included."""
+        super().wait()
+        self.ledger.wait()
+        self.parts.wait()
+
+    def _open_tab(self, change: Any) -> None:
+        for tab in (self.ledger, self.parts):
+            tab.set_shown(self.tabs.children[change["new"]] is tab)
 
     def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
         """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""

@@ -21,7 +21,7 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const { header = [], align = "", rows = [], keys = [] } = model.get("content");
+    const { header = [], align = "", rows = [], keys = [], tints = [] } = model.get("content");
     const sides = [...align];
     const pinning = model.get("pinning");
     table.setAttribute("aria-label", model.get("name"));
@@ -48,6 +48,7 @@ function render({ model, el }) {
       line.setAttribute("aria-label", row.filter(Boolean).map((text, k) => `${header[k]} ${text}`.trim()).join(", "));
       line.setAttribute("aria-selected", String(key === model.get("opened")));
       line.append(...row.map((text, k) => cell("td", text, sides[k])));
+      line.firstChild.style.backgroundColor = tints[r] ?? "";
       const open = () => { model.set("opened", key); model.save_changes(); };
       line.addEventListener("click", open);
       line.addEventListener("keydown", (event) => {

@@ -1,0 +1,258 @@
+"""Panels of the two-sided ledger: the lines of an answer, and the parts of its question."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+
+from sarlab.answers import AnswerScore
+from sarlab.display.ledger import (
+    ABOUT,
+    CLASS_VIEWS,
+    ORDERS,
+    against,
+    arcs_svg,
+    filler_text,
+    ledger_html,
+    ledger_order,
+    ledger_rows,
+    question_parts,
+)
+from sarlab.display.text import one_line, plain, signed, tint
+from sarlab.display.token_view import step_starts
+from sarlab.rewards.dependence import AnswerDependence, dependence_of, question_dependence
+from sarlab.widgets import live as ui
+from sarlab.widgets.state import Bench
+
+
+class _Worker(widgets.VBox):
+    """A tab whose numbers take a model's passes: they run in a thread, while the tab is open."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.is_shown, self.status = bench, False, ui.status()
+        self._turn, self._thread = 0, threading.Thread()
+        super().__init__()
+
+    def set_shown(self, is_shown: bool) -> None:
+        """Tell the tab that it is looked at, or no more."""
+        if is_shown != self.is_shown:
+            self.is_shown = is_shown
+            self.refresh()
+
+    def wait(self) -> None:
+        """Wait for the passes that run."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def start(self, words: str, work: Callable[[Callable[[int, int], None]], Any]) -> None:
+        """Run ``work(report)`` in a thread; a later start ends it at its next report."""
+        self._turn += 1
+        turn = self._turn
+
+        def report(done: int, total: int) -> None:
+            if turn != self._turn:
+                raise ui.Stopped
+            self.status.value = f"{words} {done} of {total} …"
+
+        def run() -> None:
+            try:
+                draw = work(report)
+            except ui.Stopped:
+                return
+            except (ValueError, RuntimeError) as error:
+                self.status.value = plain(f"{type(error).__name__}: {error}")
+                return
+            if turn == self._turn:
+                self.status.value = ""
+                draw()
+
+        self.status.value = f"{words} …"
+        self._thread = ui.in_thread(run)
+
+    def refresh(self, _: Any = None) -> None:
+        """Work out what is looked at."""
+        raise NotImplementedError
+
+
+class LedgerTab(_Worker):
+    """The ledger of the opened answer, or of the pinned two, by line, sentence or chosen span."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.which = ui.choices({"opened answer": "opened", "pinned A and B": "pinned"})
+        self.by = ui.choices({"lines": "line", "sentences": "sentence", "selected span": "span"})
+        self.which.layout.margin = "0 16px 0 0"
+        self.order = widgets.Dropdown(options=ORDERS, description="Sort lines")
+        self.arcs = widgets.ToggleButton(
+            description="Arcs from line to line", icon="share-alt", layout={"width": "auto"}
+        )
+        self.limits = [
+            widgets.FloatSlider(value, min=0, max=most, step=0.5, description=name)
+            for name, value, most in zip(("v ≥", "d ≥"), bench.thresholds, (10, 30), strict=True)
+        ]
+        self.number, self.graph, self.twins = (widgets.HTML() for _ in range(3))
+        self.table = ui.ChoiceTable(name="Lines of the opened answer")
+        controls = (ui.row(self.which, self.by), ui.row(self.order, self.arcs, *self.limits))
+        about = widgets.HTML(f"<small>{ABOUT}</small>")
+        shown = (self.status, self.number, self.table, self.graph, self.twins)
+        self.children = (*controls, *shown, about)
+        self.add_class("sarlab-ledger-tab")
+        self._known: dict[Any, AnswerDependence] = {}
+        for part in (self.which, self.by):
+            part.observe(self.refresh, "value")
+        for part in (self.order, self.arcs):
+            part.observe(self._draw, "value")
+        for slider in self.limits:
+            slider.observe(self._move, "value")
+        self.table.observe(self._choose, "opened")
+        bench.observe(self._draw, ["thresholds", "ledgers"])
+        bench.observe(self.refresh, ["opened", "pinned", "policy", "policy_b", "gold"])
+        bench.observe(self._select, "selection")
+
+    def refresh(self, change: Any = None) -> None:
+        """Work out the ledgers that are looked at; those that are known are not run again."""
+        bench = self.bench
+        if change is not None and change["name"] in ("policy", "policy_b"):
+            self._known.clear()
+        self._turn += 1
+        if not self.is_shown:
+            bench.ledgers = ()  # they may not fit what is opened next
+            return
+        pairs = [("", bench.opened)] if self.which.value == "opened" else bench.pinned_scores()
+        todo = [(label, score) for label, score in pairs if score is not None]
+        no_span = self.by.value == "span" and not bench.selection
+        if no_span or not todo:
+            bench.ledgers = ()
+            hint = "Select a span of the answer first, on the tab Tokens."
+            self.status.value = hint if no_span else "Open an answer above, or pin two."
+            return
+
+        def work(report: Callable[[int, int], None]) -> Callable[[], None]:
+            made = tuple((label, s, self._ledger(label, s, report)) for label, s in todo)
+            return partial(setattr, bench, "ledgers", made)
+
+        self.start("Scoring the rest without line", work)
+
+    def _ledger(
+        self, label: str, score: AnswerScore, report: Callable[[int, int], None]
+    ) -> AnswerDependence:
+        bench = self.bench
+        policy = (bench.policy_b if label[:1] == "B" else None) or bench.policy
+        by: Any = {"sentence": tuple(step_starts(score.tokens)), "span": bench.selection}
+        by = by.get(self.by.value, "line")
+        key = (id(policy), score.question, score.token_ids, by, bench.gold)
+        if key not in self._known:
+            with bench.compute:
+                rescorer = bench.rescorer(score.question, policy)
+                rescorer.score(score.token_ids)  # no forward where it is the last answer still
+                answered = rescorer.answered
+            logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
+            options = {"by": by, "gold": bench.gold or None, "on_lines": report}
+            self._known[key] = dependence_of(policy, answered, *logps, **options)
+        return self._known[key]
+
+    def _select(self, change: Any) -> None:
+        if self.by.value == "span":
+            self.refresh()
+
+    def _move(self, _: Any) -> None:
+        self.bench.thresholds = tuple(slider.value for slider in self.limits)
+
+    def _choose(self, change: Any) -> None:
+        shown, line = self.bench.ledgers, change["new"]
+        if shown and 0 <= line < len(shown[0][2].starts) and self.by.value != "span":
+            _, score, ledger = shown[0]
+            self.bench.selection = (*ledger.starts, score.length)[line : line + 2]
+        self._draw()
+
+    def _draw(self, _: Any = None) -> None:
+        shown, limits = self.bench.ledgers, self.bench.thresholds
+        one = self.which.value == "opened" and bool(shown)
+        for part in (self.table, self.graph):
+            ui.show(part, one)
+        self.number.value = self.graph.value = self.twins.value = ""
+        if not one:
+            twins = [ledger_html(score, ledger, limits, label) for label, score, ledger in shown]
+            self.twins.value = "".join(twins)
+            return
+        _, score, ledger = shown[0]
+        order, classes = ledger_order(ledger, self.order.value), ledger.classes(*limits)
+        header, sides, rows = ledger_rows(score, ledger, limits)
+        tints = [CLASS_VIEWS[classes[k]][1] for k in order]
+        self.table.show(header, sides, [rows[k] for k in order], order, tints)
+        self.number.value = f"<b>{filler_text(ledger, limits)}</b>"
+        if self.arcs.value:
+            self.graph.value = arcs_svg(ledger, limits, self.table.opened)
+
+
+class QuestionTab(_Worker):
+    """What each sentence or number of the question gives: each is left out, the rest stays."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.by = ui.choices({"sentences": "sentence", "numbers": "number"})
+        self.table = ui.ChoiceTable(name="Parts of the question")
+        self.note, self.panel = widgets.HTML(), ui.TokenPanel(compact=True)
+        self.children = (self.by, self.status, self.table, self.note, self.panel)
+        self.add_class("sarlab-question-tab")
+        self._given = torch.zeros(0, 0)
+        self._parts: list[tuple[int, int]] = []
+        self.by.observe(self.refresh, "value")
+        self.table.observe(self._draw, "opened")
+        bench.observe(self._draw, "selection")
+        bench.observe(self.refresh, ["opened", "policy"])
+
+    def refresh(self, _: Any = None) -> None:
+        """Score the opened answer without each part of the question."""
+        score, policy = self.bench.opened, self.bench.policy
+        self._turn += 1
+        self._parts = []
+        self._draw()
+        if not self.is_shown or score is None:
+            return
+        parts = question_parts(score.question, self.by.value)
+        if not parts:
+            self.status.value = "The question holds no number."
+            return
+
+        def work(report: Callable[[int, int], None]) -> Callable[[], None]:
+            logps = torch.tensor(score.logps_conditioned)
+            options = (policy, score.question, parts, score.token_ids, logps)
+            given = question_dependence(*options, on_spans=report)
+
+            def draw() -> None:
+                self._given, self._parts = given, parts
+                self._draw()
+
+            return draw
+
+        self.start("Scoring the answer without part", work)
+
+    def _draw(self, _: Any = None) -> None:
+        score, parts = self.bench.opened, self._parts
+        if score is None or not parts:
+            self.table.show([], "", [])
+            self.note.value = ""
+            self.panel.show(None)
+            return
+        start, stop = self.bench.selection or (0, score.length)
+        sums = self._given.sum(dim=1).tolist()
+        chosen = self._given[:, start:stop].sum(dim=1).tolist()
+        rows = [
+            [signed(total, 1), signed(part, 1), one_line(score.question[slice(*span)], 300)]
+            for total, part, span in zip(sums, chosen, parts, strict=True)
+        ]
+        header = ["nats to the answer", "to the selected tokens", "part of the question"]
+        strongest = max(map(abs, sums)) or 1.0
+        tints = [tint(4 * total / strongest) for total in sums]
+        self.table.show(header, "rrt", rows, range(len(rows)), tints)
+        row = self.table.opened if 0 <= self.table.opened < len(parts) else sums.index(max(sums))
+        logps = torch.tensor(score.logps_conditioned) - self._given[row]
+        self.note.value = (
+            f"Tokens by what <b>{plain(one_line(score.question[slice(*parts[row])]))}</b> gives "
+            "them (Δ log p, SAR and ppl(a) here compare with the question without that part):"
+        )
+        self.panel.show(against(score, logps.tolist()))

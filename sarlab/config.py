@@ -42,6 +42,7 @@ class TrainConfig:
     alpha: float = 0.2
     alpha_schedule: AlphaSchedule = "constant"
     standalone: StandaloneContext = StandaloneContext.EMPTY_TURN
+    thinking: Literal["auto", "on", "off"] = "auto"  # enable_thinking of a template that has it
     log_sar: bool = True  # score the standalone pass for the log even where no reward needs it
     seed: int = 0
     steps: int = 80

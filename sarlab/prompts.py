@@ -39,10 +39,25 @@ class StandaloneContext(StrEnum):
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """The system turn (in both contexts), and the instruction after the question."""
+    """The system turn (in both contexts), and the instruction after the question.
+
+    ``thinking``: what the chat template gets as ``enable_thinking``; None leaves its default.
+    """
 
     system: str | None = DEFAULT_INSTRUCTION
     instruction: str = ""
+    thinking: bool | None = None
+
+    def template_options(self, template: str | None) -> dict[str, bool]:
+        """Further arguments of a chat template. Raises ValueError where it knows no thinking."""
+        if self.thinking is None:
+            return {}
+        if "enable_thinking" not in (template or ""):
+            raise ValueError(
+                f"thinking is {self.thinking}, but the model's chat template has no "
+                "enable_thinking, so it would change nothing. Leave thinking at 'auto'."
+            )
+        return {"enable_thinking": self.thinking}
 
     def user_turn(self, question: str) -> str:
         """The question, then the instruction on a line of its own (if there is one)."""
@@ -51,7 +66,7 @@ class PromptFormat:
 
 def conditioned_ids(tokenizer: Any, question: str, prompt: PromptFormat) -> list[int]:
     """Ids of the prefix with the question, up to where the answer begins."""
-    return _render(tokenizer, prompt.user_turn(question), prompt.system)
+    return _render(tokenizer, prompt.user_turn(question), prompt)
 
 
 def standalone_ids(
@@ -59,7 +74,7 @@ def standalone_ids(
 ) -> list[int]:
     """Ids of the prefix without the question."""
     if context is StandaloneContext.EMPTY_TURN:
-        return _render(tokenizer, "", prompt.system)
+        return _render(tokenizer, "", prompt)
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
             return [token_id]
@@ -108,17 +123,20 @@ def control_tokens(tokenizer: Any, text: str) -> list[str]:
     return re.findall("|".join(map(re.escape, reversed(known))), text) if known else []
 
 
-def _render(tokenizer: Any, user_text: str, system: str | None) -> list[int]:
+def _render(tokenizer: Any, user_text: str, form: PromptFormat) -> list[int]:
+    options = form.template_options(tokenizer.chat_template)
     # A control token in a question is text: the template's pieces around it are encoded apart.
     spelled = control_tokens(tokenizer, user_text)
     for token in dict.fromkeys(spelled):
         user_text = user_text.replace(token, _SENTINEL)
     if tokenizer.chat_template:
-        turns = chat_turns(tokenizer, user_text, system)
-        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        turns = chat_turns(tokenizer, user_text, form.system)
+        prompt = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False, **options
+        )
         start = []
     else:
-        parts = [part for part in (system, f"User: {user_text}") if part]
+        parts = [part for part in (form.system, f"User: {user_text}") if part]
         prompt = "\n\n".join(parts) + "\n\nAssistant:\n"
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     first, *rest = prompt.split(_SENTINEL)

@@ -90,6 +90,20 @@ TEMPLATES: dict[str, str | None] = {
     # A base model's tokenizer.
     "none": None,
 }
+# The shapes of published reasoning templates: a thought that the model opens unless told not to
+# (Qwen3), one that the prompt opens (DeepSeek-R1, QwQ), a thought that past turns lose.
+_BEGIN = "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>"
+_ROLE = "{% set system = '' %}" + _TURNS + "{% else %}{{ m['content'] }}<|end|>"
+THINKING = {
+    "switch": _ROLE + _BEGIN + "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}",
+    "opens": _ROLE + _BEGIN + "{{ '<think>\\n' }}{% endif %}",
+    "strips": _ROLE.replace(
+        "{{ m['content'] }}<|end|>{% else", "{{ m['content'].split('</think>')[-1] }}<|end|>{% else"
+    )
+    + _BEGIN
+    + "{% endif %}",
+}
 # preset: class of transformers, what its configuration has beside the usual, its template
 PAPER_MODELS: dict[str, tuple[str, dict, str]] = {
     "qwen3-1.7b": ("qwen3", {"tie_word_embeddings": True}, "role"),

@@ -13,10 +13,21 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from policies import EOS_IDS, PAPER_MODELS, TEMPLATES, logps_of, random_policy, save_paper_model
+from policies import (
+    ARCHITECTURES,
+    EOS_IDS,
+    PAPER_MODELS,
+    TEMPLATES,
+    THINKING,
+    logps_of,
+    random_policy,
+    save_paper_model,
+)
 
 from sarlab.config import PRESETS, TrainConfig, preset
+from sarlab.experience import collect
 from sarlab.job.logbook import save_adapter
+from sarlab.job.training import run_training
 from sarlab.launch.trl import SARTrainer, grpo_config
 from sarlab.models import (
     LIMIT,
@@ -28,7 +39,7 @@ from sarlab.models import (
     rounding_limit,
     wrap_policy,
 )
-from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, standalone_ids
+from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, end_token_id, standalone_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
 from sarlab.train import grpo_steps
@@ -220,6 +231,80 @@ def test_a_system_text_reaches_the_prompt_whatever_the_template_knows(
     assert [turn["role"] for turn in messages[0]] == turns
     assert [list(ids) for ids in trainer._tokenize_prompts(list(messages))[0]] == wanted
     assert chat_turns(policy.tokenizer, "x", None) == [{"role": "user", "content": "x"}]
+
+
+@pytest.mark.parametrize("name", PAPER_MODELS)
+@pytest.mark.parametrize(
+    ("shape", "thinking", "end"),
+    [
+        ("switch", None, "<|assistant|>"),
+        ("switch", True, "<|assistant|>"),
+        ("switch", False, "<|assistant|><think>\n\n</think>\n\n"),
+        ("opens", None, "<|assistant|><think>\n"),
+        ("strips", None, "<|assistant|>"),
+    ],
+)
+def test_a_reasoning_template_begins_the_answer_where_it_says(
+    name: str, shape: str, thinking: bool | None, end: str, tmp_path: Path
+) -> None:
+    """Both prefixes end alike; a sampled answer ends at a turn's end, never at a thought's."""
+    policy = loaded(save_paper_model(name, tmp_path / name))
+    policy.tokenizer.chat_template = THINKING[shape]
+    policy.prompt = PromptFormat("Be brief.", "", thinking)
+    decode = policy.tokenizer.decode
+    asked = conditioned_ids(policy.tokenizer, "3 + 4?", policy.prompt)
+    alone = standalone_ids(policy.tokenizer, policy.prompt)
+    begin = "<|begin|>Be brief.<|end|><|user|>"
+    assert decode(asked) == f"{begin}3 + 4?<|end|>{end}"
+    assert decode(alone) == f"{begin}<|end|>{end}"
+    assert end_token_id(policy.tokenizer, policy.eos_ids) == 2
+    config = replace(CONFIG, max_answer_tokens=160)
+    batch = collect(
+        policy, load_task("word_problems").train_batch(1, 2, 0), config, seed="0", group_size=3
+    )
+    for ids, length, cut in zip(
+        batch.rollouts.answer_ids, batch.inputs.lengths, batch.rollouts.truncated, strict=True
+    ):
+        own = ids[: int(length)].tolist()
+        assert not set(own[:-1]) & set(EOS_IDS)
+        assert cut == (own[-1] not in EOS_IDS)
+
+
+def test_thinking_without_a_template_for_it_is_refused(tmp_path: Path) -> None:
+    tokenizer = random_policy("llama").tokenizer
+    with pytest.raises(ValueError, match=r"thinking is False.*no enable_thinking.*'auto'"):
+        conditioned_ids(tokenizer, "3 + 4?", PromptFormat(None, "", False))
+    with pytest.raises(ValueError, match="thinking is 'maybe'; choose one of auto, on, off"):
+        TrainConfig(thinking="maybe")
+    with pytest.raises(ValueError, match="no enable_thinking"):
+        run_training(replace(CONFIG, thinking="off"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_trl_gets_the_same_thought(tmp_path: Path) -> None:
+    policy = loaded(save_paper_model("qwen3-1.7b", tmp_path / "model"))
+    policy.tokenizer.chat_template = THINKING["switch"]
+    policy.prompt = PromptFormat("Be brief.", "", False)
+    config = replace(CONFIG, thinking="off")
+    questions = load_task("word_problems").train_batch(1, CONFIG.questions, 0)
+    trainer = SARTrainer(policy, questions, config, grpo_config(config, tmp_path / "out"))
+    ids = trainer._tokenize_prompts(list(trainer.train_dataset["prompt"]))[0]
+    assert policy.tokenizer.decode(ids[0]).endswith("<|assistant|><think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_thought_of_1200_tokens_is_scored_as_one_plain_forward_does(architecture: str) -> None:
+    """It is longer than a chunk of the trunk (1,024 tokens); Gemma's window slides over it."""
+    policy = random_policy(architecture, max_position_embeddings=2048)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(4, len(policy.tokenizer), (1200,), generator=generator).tolist()
+    prefix = Prefix(tuple(conditioned_ids(policy.tokenizer, "3 + 4?", policy.prompt)))
+    torch.testing.assert_close(
+        logps_of(policy, prefix, ids),
+        plain_logps(policy, list(prefix.ids), ids),
+        atol=1e-4,
+        rtol=1e-5,
+    )
 
 
 SHAPE = {

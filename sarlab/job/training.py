@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +94,8 @@ def prepare(config: TrainConfig) -> tuple[Task, HeldOut, Policy]:
     task = load_task(config.task, heldout_ref=config.heldout)
     heldout = held_out(task, config)
     policy = load_policy(config.model, dtype=config.dtype)
+    if config.thinking != "auto":
+        policy.prompt = replace(policy.prompt, thinking=config.thinking == "on")
     check_questions_fit(policy, task, itertools.chain(*heldout), config)
     return task, heldout, policy
 

@@ -110,6 +110,9 @@ def grpo_config(
         "max_grad_norm": config.grad_clip,
         "disable_dropout": True,
         "shuffle_dataset": False,
+        "chat_template_kwargs": (
+            {} if config.thinking == "auto" else {"enable_thinking": config.thinking == "on"}
+        ),
         "bf16": rough,
         "save_steps": config.checkpoint_every * updates,
     }

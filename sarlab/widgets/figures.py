@@ -81,17 +81,19 @@ def history_figure(rows: Sequence[Any]) -> go.Figure:
         hovertemplate="step %{x:d}: %{y:d} tokens, %{customdata}<extra></extra>",
     )
     bar = {"title": f"SAR, ±{end:.2f}", "thickness": 10, "tickvals": [-end, 0, end]}
+    bar["ticktext"] = [signed(-end, 2), "0", signed(end, 2)]  # plotly colours given texts only
     scale = [[0, ORANGE_HEX], [0.5, "#c9c9c9"], [1, BLUE_HEX]]
     figure = go.Figure(marks).update_layout(
         coloraxis={
             "colorscale": scale,
             "cmin": -end,
             "cmax": end,
-            "colorbar": {**bar, "tickformat": "+.2f"},
+            "colorbar": bar,
         }
     )
     steps = sorted({row.step for row in rows})
-    figure.update_xaxes(title="training step", tickvals=steps if len(steps) < 12 else None)
+    ticks = {"tickvals": steps, "ticktext": list(map(str, steps))} if len(steps) < 12 else {}
+    figure.update_xaxes(title="training step", **ticks)
     figure.update_yaxes(title="tokens (● right, ✕ wrong)", rangemode="tozero")
     return _finished(figure, 250)
 

@@ -62,8 +62,9 @@ def page(tmp_path_factory) -> Iterator[Any]:
 
 
 def cells(page: Any, column: int, where: str = LEDGER) -> list[str]:
-    rows = page.locator(f"{where} .sarlab-table tbody tr")
-    return [rows.nth(k).locator("td").nth(column).text_content() for k in range(rows.count())]
+    rows = page.locator(f"{where} .sarlab-table tbody")  # read at once: rows may be replaced
+    column_of = "(bodies, n) => bodies.flatMap(b => [...b.rows].map(r => r.cells[n].textContent))"
+    return rows.evaluate_all(column_of, column)
 
 
 def test_the_lines_are_shown_as_the_library_has_them(page, made) -> None:

@@ -154,6 +154,8 @@ def test_the_notebook_runs_on_what_ships_and_on_a_users_file(mine, own, tmp_path
     text = "".join(data.get("text/html", "") for data in bundles)
     assert sum("application/vnd.plotly.v1+json" in data for data in bundles) == 2
     assert "<b>costs</b>" in text and "<script" not in text
-    assert ("verifree" in text) is own
+    assert (">verifree</td>" in text) is own
+    assert ("<b>Left out</b>" in text) is not own
     if not own:
+        assert "verifree" in text[text.index("<b>Left out</b>") :]
         assert "right &gt; copied question" in text and "the question copied" in text

@@ -80,7 +80,8 @@ def history_figure(rows: Sequence[Any]) -> go.Figure:
         ],
         hovertemplate="step %{x:d}: %{y:d} tokens, %{customdata}<extra></extra>",
     )
-    bar = {"title": f"SAR, ±{end:.2f}", "thickness": 10, "tickvals": [-end, 0, end]}
+    bar = {"title": {"text": f"SAR, ±{end:.2f}", "side": "right"}, "thickness": 10}
+    bar["tickvals"] = [-end, 0, end]
     bar["ticktext"] = [signed(-end, 2), "0", signed(end, 2)]  # plotly colours given texts only
     scale = [[0, ORANGE_HEX], [0.5, "#c9c9c9"], [1, BLUE_HEX]]
     figure = go.Figure(marks).update_layout(

@@ -633,12 +633,14 @@ def plan_f() -> Iterator[dict[str, Any]]:
         difference = "" if arm == "sar" else "not shown"
         if arm != "sar" and len(apart[arm]) >= 3:
             difference = interval(t_interval(apart[arm]))
+        over_length = (by_seed[arm] - by_seed["length_only"]).dropna().to_numpy()
         yield {
             "arm": arm,
             "seeds": len(by_seed[arm]),
             "tokens, steps 21–60": ", ".join(f"{x:.1f}" for x in by_seed[arm]),
             "minus SAR": difference,
             "p (Holm)": f"{adjusted[arm]:.3f}" if arm in adjusted else "",
+            "minus length_only": "" if arm == "length_only" else interval(t_interval(over_length)),
             **row,
         }
 

@@ -126,7 +126,8 @@ class TrackerLog:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Hand on what a tracker can draw: numbers, neither texts nor gaps."""
         if self.tracker is not None:
-            drawn = {k: v for k, v in metrics.items() if k != "step" and type(v) in (int, float)}
+            drawn = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
+            drawn = {k: v for k, v in drawn.items() if k != "step" and not isinstance(v, bool)}
             self.tracker.log(drawn, step=step)
 
     def finish(self, summary: Mapping[str, Any]) -> None:

@@ -48,7 +48,8 @@ def collect(
 ) -> Batch:
     """Sample answers, judge them, and score them with and (if ``standalone``) without the question.
 
-    The log-probs of sampling serve as the conditioned ones, unless weights below float32 round.
+    Sampling's log-probs serve as the conditioned ones. Weights below float32 round, so the two
+    differ there, and answers are scored again.
     """
     clock = Clock()
     prefixes = [prefix_of(policy, question.text) for question in questions]

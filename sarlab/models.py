@@ -217,7 +217,10 @@ def check_policy(policy: Policy) -> None:
 
 
 def check_left_padding(policy: Policy) -> None:
-    """Raise ValueError where padding on the left, as TRL does it, changes the model's log-probs."""
+    """Raise ValueError where padding on the left, as TRL does it, changes the model's log-probs.
+
+    TRL passes a mask and no positions; a model with learned positions then counts the padding.
+    """
     limit, largest = rounding_limit(policy), difference_of(policy, "left padding")
     if not largest <= limit:
         raise ValueError(

@@ -191,7 +191,10 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
 def extend_prefixes(
     policy: Policy, prefixes: Sequence[Prefix], ids: Sequence[int]
 ) -> list[ComputedPrefix]:
-    """The prefixes, each with the same tokens on top; only the new ones are run, in one forward."""
+    """The prefixes, each with the same tokens on top; only the new ones are run, in one forward.
+
+    Where few tokens are new, reading the weights takes the time.
+    """
     computed = compute_prefixes(policy, prefixes)
     if not ids:
         return computed

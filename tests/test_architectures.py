@@ -281,11 +281,13 @@ def test_thinking_without_a_template_for_it_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_trl_gets_the_same_thought(tmp_path: Path) -> None:
+@pytest.mark.parametrize("thinking", ["off", "auto"])
+def test_trl_gets_the_same_thought(thinking: str, tmp_path: Path) -> None:
+    """Also where the policy's stored format decides, as after training with thinking off."""
     policy = loaded(save_paper_model("qwen3-1.7b", tmp_path / "model"))
     policy.tokenizer.chat_template = THINKING["switch"]
     policy.prompt = PromptFormat("Be brief.", "", False)
-    config = replace(CONFIG, thinking="off")
+    config = replace(CONFIG, thinking=thinking)
     questions = load_task("word_problems").train_batch(1, CONFIG.questions, 0)
     trainer = SARTrainer(policy, questions, config, grpo_config(config, tmp_path / "out"))
     ids = trainer._tokenize_prompts(list(trainer.train_dataset["prompt"]))[0]

@@ -128,8 +128,8 @@ class Policy:
     def folded(self) -> Iterator[None]:
         """Within the block, without gradients, the adapter is merged into the base weights.
 
-        The same policy up to rounding (1e-6 nats) with a third of the matrix products, where
-        :func:`sarlab._engine.folded_lora.foldable`: a small model is a quarter faster.
+        The same policy up to rounding (1e-6 nats) with a third of the matrix products: a small
+        model is a quarter faster. Layers that are not ``foldable`` stay as they are.
         """
         with torch.no_grad(), folded(self.model):
             yield

@@ -110,9 +110,6 @@ def grpo_config(
         "max_grad_norm": config.grad_clip,
         "disable_dropout": True,
         "shuffle_dataset": False,
-        "chat_template_kwargs": (
-            {} if config.thinking == "auto" else {"enable_thinking": config.thinking == "on"}
-        ),
         "bf16": rough,
         "save_steps": config.checkpoint_every * updates,
     }
@@ -166,6 +163,8 @@ class SARTrainer(GRPOTrainer):
         self.batch: Batch | None = None
         self.rewards: Tensor | None = None
         tokenizer = _with_template(policy)
+        thinking = policy.prompt.template_options(tokenizer.chat_template)
+        args.chat_template_kwargs = {**(args.chat_template_kwargs or {}), **thinking}
         policy.model.generation_config.eos_token_id = list(policy.eos_ids)
         prompts = [
             chat_turns(tokenizer, policy.prompt.user_turn(q.text), policy.prompt.system)

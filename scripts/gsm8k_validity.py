@@ -25,17 +25,9 @@ from typing import Any, TypeVar
 from gsm8k_answers import gsm8k_answers, read_solutions
 from tqdm import tqdm
 
-from sarlab.audit.claims import (
-    claim_table,
-    claims_for,
-    claims_text,
-    group_table,
-    groups_text,
-    scores_text,
-)
-from sarlab.audit.failures import FAILURES, failure_answers, proof_answers
-from sarlab.audit.scoring import (
-    FACTS,
+from sarlab.audit.__main__ import main as show_court
+from sarlab.audit.failures import failure_answers, proof_answers
+from sarlab.audit.labelled import (
     NUMBERS,
     LabelledAnswer,
     Rows,
@@ -44,7 +36,6 @@ from sarlab.audit.scoring import (
     score_question,
     standalone_prefixes,
 )
-from sarlab.display.tables import aligned
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import DEFAULT_INSTRUCTION, conditioned_ids
 from sarlab.rollout import sample
@@ -53,6 +44,7 @@ from sarlab.scoring import Prefix
 from sarlab.tasks import judge_all, load_task
 from sarlab.types import Question
 
+FACTS = "facts.json"  # what a folder of parts says about itself
 Item = TypeVar("Item")
 
 
@@ -199,11 +191,7 @@ def score_answers(args: argparse.Namespace) -> Path:
         return [row for answers in chunk for row in score_question(policy, answers, alone)]
 
     follow(write_parts(out, cut(groups, args.chunk), facts, make), len(groups), "question")
-    table = read_scored(out)
-    table = table[~table["group"].str.endswith(FAILURES)]
-    found = claim_table(table, claims_for(table["label"]))
-    for text in (claims_text(found), scores_text(found), scores_text(found, "equal_share")):
-        print(aligned(text), end="\n\n")
+    show_court(["pairs", str(out)])
     return out
 
 
@@ -235,7 +223,7 @@ def score_groups(args: argparse.Namespace) -> Path:
 
     steps = write_parts(out, cut(questions, args.chunk), facts, make)
     follow(steps, len(questions), "question")
-    print(aligned(groups_text(group_table(read_scored(out)))))
+    show_court(["groups", str(out)])
     return out
 
 

@@ -9,50 +9,57 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 from tqdm.auto import tqdm
 
 from sarlab.answers import score_answers
-from sarlab.audit.claims import (
-    Claim,
-    claim_table,
-    claims_for,
-    claims_text,
-    group_table,
-    groups_text,
+from sarlab.audit.courts import (
+    TOLERANCE,
     label_table,
-    labels_text,
     option_table,
-    options_text,
+    pairs_court,
+    pivot_text,
+    policy_table,
     score_columns,
-    scores_text,
+    words,
 )
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.plots import shares_figure
-from sarlab.audit.scoring import (
+from sarlab.audit.labelled import (
+    Claim,
     LabelledAnswer,
     Rows,
     by_question,
+    claims_for,
     is_scored,
-    judged,
     read_labelled,
     read_scored,
     score_question,
-    scored_run,
     standalone_prefixes,
 )
-from sarlab.display.figures import show
+from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import answer_view
+from sarlab.evaluation.plots import interval_bars
 from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
 from sarlab.runs.parameters import Settings, project_path
 from sarlab.types import Question
 from sarlab.widgets.html import answer_html
 
-_SHIPPED = DATA / "validity"
 _PROOFS = 20
 _PREFERRED = {True: ("concise", "solution"), False: ("wrong", "operations_changed")}
+# The scores of score_columns: name, colour and symbol; SAR is filled, the others are open.
+_SCORES = {
+    "sar": ("SAR", BLUE, "circle"),
+    "log_sar": ("SAR, log form", "", ""),  # not drawn
+    "length": ("short", ORANGE, "square-open"),
+    "confidence": ("confidence", "#b8518f", "triangle-up-open"),
+    "ppl_standalone": ("ppl(a)", "#00825f", "diamond-open"),
+    "correct": ("correctness", GREY, "x-thin-open"),
+}
+_NAMES = {score: name for score, (name, _, _) in _SCORES.items()}
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class ValiditySettings(Settings):
     questions: int = 0
     standalone: str = "empty_turn"
     end_token: bool = True
-    length_tolerance: float = 0.1
+    length_tolerance: float = TOLERANCE
     failures: bool = True
     groups: str = ""
 
@@ -91,33 +98,26 @@ class ValiditySettings(Settings):
         """The models that score, the first of which the tables are about."""
         return [name.strip() for name in self.model.split(",") if name.strip()]
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Standalone context and end token, as the tables take them."""
-        return {"standalone": self.standalone, "end_token": self.end_token}
+    def scores(self, answers: pd.DataFrame) -> pd.DataFrame:
+        """The answers' scores under the chosen standalone context and end token."""
+        return score_columns(answers, self.standalone, end_token=self.end_token)
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Scored answers, what is claimed of them, and how far it holds.
+    """Rows of :func:`sarlab.audit.labelled.score_question`, and how far what is claimed holds.
 
-    ``table``: rows of :func:`sarlab.audit.scoring.score_question`, those of the failure modes in
-    ``failures``, those of sampled groups in ``groups``; ``measured`` is the claim table of the
-    first model. ``policy`` is that model where it was loaded.
+    ``answers`` are of all models, ``measured`` (the court of pairs) and ``failures`` (answers of
+    the failure modes) of the first, which is the ``policy`` where it was loaded.
     """
 
     settings: ValiditySettings
-    table: pd.DataFrame
+    answers: pd.DataFrame
     claims: Sequence[Claim]
     measured: pd.DataFrame
     failures: pd.DataFrame
     groups: pd.DataFrame
     policy: Policy | None = None
-
-    @property
-    def main(self) -> pd.DataFrame:
-        """The answers as the first model scored them."""
-        return self.table[self.table["model"] == self.table["model"].iloc[0]]
 
 
 def load_validity(settings: ValiditySettings) -> Validity:
@@ -131,10 +131,9 @@ def load_validity(settings: ValiditySettings) -> Validity:
     else:
         answers = read_labelled(path)
         claims_for([a.label for a in answers], settings.claims)  # refused before the model runs
-        chosen = by_question(answers, settings.questions or None)
+        chosen = by_question(answers, settings.questions)
         if settings.failures:
-            given = [answer for group in chosen for answer in group]
-            chosen = by_question([*given, *_failures_of(chosen)])
+            chosen = by_question([a for group in chosen for a in group] + _failures_of(chosen))
         rows: Rows = []
         for name in settings.models:
             loaded = load_policy(name)
@@ -142,80 +141,139 @@ def load_validity(settings: ValiditySettings) -> Validity:
             for group in tqdm(chosen, desc=name, unit="question", mininterval=1, leave=False):
                 rows += score_question(loaded, group, standalone)
         table = pd.DataFrame(rows)
-    first = table["model"] == table["model"].iloc[0]
     tricks = table["group"].str.endswith(f"/{FAILURES}")
-    claims = claims_for(table[~tricks]["label"].tolist(), settings.claims)
-    scores = score_columns(table[~tricks & first], **settings.options)
-    tolerance = settings.length_tolerance
-    measured = claim_table(table[~tricks & first], claims, scores, tolerance=tolerance)
-    failures, groups = table[tricks & first], _groups(settings.groups)
-    return Validity(settings, table[~tricks], claims, measured, failures, groups, policy)
+    answers, first = table[~tricks], table[table["model"] == table["model"].iloc[0]]
+    labelled = first[~tricks]
+    claims = claims_for(answers["label"].tolist(), settings.claims)
+    scores, tolerance = settings.scores(labelled), settings.length_tolerance
+    measured = pairs_court(labelled, scores, claims, tolerance=tolerance)
+    shipped = sorted((DATA / "validity").glob("groups-*.parquet"))
+    sources = [project_path(settings.groups)] if settings.groups else shipped
+    groups = pd.concat(map(read_scored, sources), ignore_index=True)
+    return Validity(settings, answers, claims, measured, first[tricks], groups, policy)
+
+
+def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAnswer]:
+    """Answers of the failure modes to the questions at hand, and the proofs."""
+    questions: list[Question] = []
+    chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
+    for group in groups:
+        if group[0].gold:
+            questions.append(Question(group[0].question, group[0].gold))
+            for verdict, labels in _PREFERRED.items():  # else the first in the file
+                fitting = [a for a in group if a.is_right is verdict]
+                fitting.sort(key=lambda a: a.label not in labels)
+                chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
+    return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
 
 
 def show_labels(validity: Validity) -> Any:
     """What was scored: one row per label."""
-    main = validity.main
-    scores = score_columns(main, **validity.settings.options)
-    questions, model = main["question_id"].nunique(), main["model"].iloc[0]
-    caption = f"{questions} questions, {len(main)} answers, scored by {model}"
-    return html_view(html_table(labels_text(label_table(main, scores)), caption))
+    answers = validity.answers
+    answers = answers[answers["model"] == answers["model"].iloc[0]]
+    columns = (
+        Column("label", "label"),
+        Column("answers", "answers"),
+        Column("right (%)", "right", 0, 100),
+        Column("mean tokens", "tokens", 0),
+        Column("mean SAR", "sar", 3, 1, "+"),
+        Column("log form (nats)", "log_sar", 2, 1, "+"),
+        Column("log ppl(a|q)", "confidence", 2, -1),
+        Column("log ppl(a)", "ppl_standalone", 2),
+        Column("at the clip of −1 (%)", "clipped", 0, 100),
+    )
+    table = words(label_table(answers, validity.settings.scores(answers)))
+    questions, model = answers["question_id"].nunique(), answers["model"].iloc[0]
+    caption = f"{questions} questions, {len(answers)} answers, scored by {model}"
+    return html_view(html_table(text_table(table, columns), caption))
 
 
 def show_claims(validity: Validity) -> Any:
     """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
-    measured, tolerance = validity.measured, validity.settings.length_tolerance
+    measured, tolerance = words(validity.measured), validity.settings.length_tolerance
+
+    def table(score: str, prefix: str, caption: str, *more: Column) -> str:
+        columns = (
+            Column("claim", "claim"),
+            Column("number of pairs", f"{prefix}pairs"),
+            Column("in order (%)", f"{prefix}share", 1, 100),
+            Column("AUC", f"{prefix}auc", 3),
+            *more,
+        )
+        return html_table(text_table(measured[measured["design"] == score], columns), caption)
+
     near = f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer"
+    effect = Column("effect size d", "effect", 2, 1, "+")
     return html_view(
-        html_table(claims_text(measured), "all pairs"),
-        html_table(claims_text(measured, equal_length=True), near),
+        table("sar", "", "all pairs", effect),
+        table("sar", "equal_", near),
         folded(
             "the same for SAR's log form, log ppl(a) − log ppl(a|q)",
-            html_table(claims_text(measured, "log_sar")),
+            table("log_sar", "", "", effect),
         ),
     )
 
 
 def show_scores(validity: Validity) -> Any:
     """Every score on every claim: a figure, then the numbers."""
-    show(shares_figure(validity.measured))
-    more = {"AUC": "auc", "effect size d": "effect", "AUC at equal length": "equal_auc"}
+    show(shares_figure(validity.measured, "claim"))
+    measured = validity.measured.replace({"design": _NAMES})
+
+    def table(cell: Column, caption: str = "") -> str:
+        return html_table(pivot_text(measured, cell, "claim", "design"), caption)
+
     return html_view(
-        html_table(scores_text(validity.measured), "pairs in the claimed order (%)"),
-        html_table(scores_text(validity.measured, "equal_share"), "the same at equal length (%)"),
-        *(folded(t, html_table(scores_text(validity.measured, n))) for t, n in more.items()),
+        table(Column("", "share", 0, 100), "pairs in the claimed order (%)"),
+        table(Column("", "equal_share", 0, 100), "the same at equal length (%)"),
+        folded("AUC", table(Column("", "auc", 2))),
+        folded("effect size d", table(Column("", "effect", 2))),
+        folded("AUC at equal length", table(Column("", "equal_auc", 2))),
     )
 
 
 def show_options(validity: Validity) -> Any:
     """Pairs in the claimed order by model, standalone context, end token and log form."""
     tolerance = validity.settings.length_tolerance
-    options = option_table(validity.table, validity.claims, tolerance=tolerance)
-    return html_view(html_table(options_text(options), "pairs in the claimed order, SAR (%)"))
+    table = option_table(validity.answers, validity.claims, tolerance=tolerance)
+    default = (table["standalone"] == "empty_turn") & table["end_token"]
+    table = table[(table["design"] == "sar") | default]  # the log form once
+    contexts = table["standalone"].str.replace("_", " ")
+    heads = contexts + table["end_token"].map({True: ", with end token", False: ", no end token"})
+    heads = heads.mask(table["design"] == "log_sar", "log form")
+    if table["model"].nunique() > 1:
+        heads = table["model"] + ": " + heads
+    text = pivot_text(table.assign(head=heads), Column("", "share", 0, 100), "claim", "head")
+    return html_view(html_table(text, "pairs in the claimed order, SAR (%)"))
 
 
 def show_groups(validity: Validity) -> Any:
     """Right against wrong within the groups that a policy sampled itself."""
-    if validity.groups.empty:
-        return html_view(
-            "<p><i>No sampled groups were given. Make some with "
-            "<code>scripts/gsm8k_validity.py --groups 8 --task …</code>, or name a run of "
-            "notebook 02: <code>-p groups runs/NAME</code>.</i></p>"
-        )
-    tolerance = validity.settings.length_tolerance
-    scores = score_columns(validity.groups, **validity.settings.options)
-    measured = group_table(validity.groups, scores, tolerance=tolerance)
-    show(shares_figure(measured))
-    return html_view(html_table(groups_text(measured)))
+    settings, groups = validity.settings, validity.groups
+    table = policy_table(groups, settings.scores(groups), tolerance=settings.length_tolerance)
+    show(shares_figure(table, "model"))
+    mixed = table["mixed_groups"].astype(str) + " of " + table["groups"].astype(str)
+    columns = (
+        Column("policy", "model"),
+        Column("right (%)", "accuracy", 1, 100),
+        Column("groups with both", "mixed"),
+        Column("score", "design"),
+        Column("AUC within groups", "share", 3),
+        Column("effect size d", "effect", 2, 1, "+"),
+        Column("number of pairs", "pairs"),
+        Column("of equal length", "equal_pairs"),
+        Column("AUC, equal length", "equal_share", 3),
+    )
+    table = table.assign(mixed=mixed).replace({"design": _NAMES})
+    return html_view(html_table(text_table(table, columns)))
 
 
 def show_failures(validity: Validity) -> Any:
     """How often SAR prefers the bad answer, one row per mode and comparison."""
     failures, labels = validity.failures, set(validity.failures["label"])
-    claims = {c: m.name for m in MODES for c in m.claims if {c.better, c.worse} <= labels}
+    claims = {c: m.name for m in MODES for c in m.claims if {*c} <= labels}
     if not claims:
         return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
-    scores = score_columns(failures, **validity.settings.options)[["sar", "tokens"]]
-    measured = claim_table(failures, list(claims), scores)
+    measured = pairs_court(failures, validity.settings.scores(failures)[["sar"]], list(claims))
     tokens = failures.groupby("label")["length"].mean()
     rates = measured.assign(
         mode=list(claims.values()),
@@ -240,34 +298,19 @@ def show_failures(validity: Validity) -> Any:
 def show_gallery(validity: Validity) -> Any:
     """For each mode the pair in which SAR prefers the bad answer most, token by token."""
     parts = []
-    values = score_columns(validity.failures, **validity.settings.options)
-    scored = validity.failures.assign(sar=values["sar"]).drop_duplicates(["label", "group"])
+    sar = validity.settings.scores(validity.failures)["sar"]
+    scored = validity.failures.assign(sar=sar).drop_duplicates(["label", "group"])
     sides = {label: rows.set_index("group") for label, rows in scored.groupby("label")}
     for mode in MODES:
         body = f"<p>{plain(mode.about)}</p><p><b>What to do:</b> {plain(mode.advice)}</p>"
         claim = mode.claims[0]
-        if {claim.better, claim.worse} <= sides.keys():
+        if {*claim} <= sides.keys():
             good, bad = sides[claim.better], sides[claim.worse]
             margin = (bad["sar"] - good["sar"]).dropna()
             if not margin.empty:
                 body += _token_views(validity, good.loc[margin.idxmax()], bad.loc[margin.idxmax()])
         parts.append(f"<h4>{plain(mode.name)}</h4>{body}")
     return html_view(*parts)
-
-
-def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAnswer]:
-    """Answers of the failure modes to the questions at hand, and the proofs."""
-    questions: list[Question] = []
-    chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
-    for group in groups:
-        if group[0].gold is None:
-            continue
-        questions.append(Question(group[0].question, group[0].gold))
-        for verdict, labels in _PREFERRED.items():  # else the first in the file
-            fitting = [a for a in group if judged(a) is verdict]
-            fitting.sort(key=lambda a: a.label not in labels)
-            chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
-    return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
 
 
 def _token_views(validity: Validity, good: Any, bad: Any) -> str:
@@ -288,10 +331,46 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
 
 
-def _groups(name: str) -> pd.DataFrame:
-    """Sampled groups of the folder or run that was named, or those that ship, or none."""
-    if not name:
-        shipped = [read_scored(path) for path in sorted(_SHIPPED.glob("groups-*.parquet"))]
-        return pd.concat(shipped, ignore_index=True) if shipped else pd.DataFrame()
-    path = project_path(name)
-    return scored_run(path) if (path / "run.json").exists() else read_scored(path)
+def shares_figure(table: pd.DataFrame, column: str) -> go.Figure:
+    """Share of pairs in order by score: all pairs left, those of equal length right.
+
+    ``table``: of :func:`sarlab.audit.courts.pairs_court`, a row per claim, or of ``policy_table``,
+    a row per model; ``column`` says which. Bars are 95% intervals; the line at one half is a score
+    that knows nothing.
+    """
+    groups = "" if column == "claim" else " of a group"
+    rows = list(dict.fromkeys(table[column]))
+    names = [str(row).replace("_", " ") for row in rows]
+    titles = (f"all pairs{groups}", "pairs of equal length")
+    figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
+    scores = [s for s, (_, colour, _) in _SCORES.items() if colour and s in set(table["design"])]
+    for panel, name in enumerate(("share", "equal_share"), start=1):
+        for place, score in enumerate(scores):
+            title, colour, symbol = _SCORES[score]
+            line = {"color": colour, "width": 2}
+            known = table[(table["design"] == score) & table[name].notna()].set_index(column)
+            # Side by side within a row, SAR at its top.
+            shift = 0.64 * (place / max(1, len(scores) - 1) - 0.5)
+            figure.add_scatter(
+                x=known[name].tolist(),
+                y=[rows.index(row) + shift for row in known.index],
+                error_x=interval_bars(known, name, colour),
+                mode="markers",
+                marker={"color": colour, "symbol": symbol, "size": 8, "line": line},
+                name=title,
+                legendgroup=score,
+                showlegend=panel == 1,
+                text=[names[rows.index(row)] for row in known.index],
+                hovertemplate=f"{title}: %{{text}}: %{{x:.1%}}<extra></extra>",
+                row=1,
+                col=panel,
+            )
+    figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
+    for border in range(1, len(rows)):
+        figure.add_hline(y=border - 0.5, line={"color": GRID, "width": 1})
+    axis = "AUC, right over wrong" if groups else "share of pairs in the claimed order"
+    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title_text=axis, nticks=6)
+    ends = [len(rows) - 0.4, -0.6]
+    figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=names, range=ends, showgrid=False)
+    style(figure, height=110 + 46 * len(rows))
+    return figure.update_annotations(font_size=13)

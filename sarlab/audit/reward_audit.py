@@ -87,17 +87,16 @@ def from_trl(function: Callable[..., Sequence[float | None]]) -> Reward:
     """
 
     def bonus(inputs: RewardInputs) -> torch.Tensor:
-        if inputs.texts is None or inputs.questions is None:
-            raise ValueError("A TRL reward needs RewardInputs.texts and RewardInputs.questions.")
-        golds = [q.gold for q in inputs.questions]
+        questions = inputs.questions or ()
+        golds = [q.gold for q in questions]
         values = function(
-            prompts=[q.text for q in inputs.questions],
-            completions=list(inputs.texts),
+            prompts=[q.text for q in questions],
+            completions=list(inputs.texts or ()),
             answer=golds,
             solution=golds,
             ground_truth=golds,
         )
-        return torch.tensor([0.0 if v is None else float(v) for v in values])
+        return torch.tensor([float(v or 0.0) for v in values])
 
     about = f"TRL reward {getattr(function, '__name__', 'function')}"
     return TextReward(bonus, False, about, verifiable=False, needs=("texts", "questions"))
@@ -127,7 +126,7 @@ def audit_reward(
         REWARDS[name] = reward
     try:
         cases = cases or sample_cases(policy, task, questions, seed)
-        words = word_counts([q for q, _, _ in cases])
+        words = word_counts([question for question, _, _ in cases])
         rows = []
         for number, (question, right, wrong) in enumerate(cases, start=1):
             on_progress(f"attacks on question {number} of {len(cases)}")
@@ -139,12 +138,10 @@ def audit_reward(
                 texts["found by search"] = _search(question, tried, score, name, alpha, edits, rng)
             inputs = score([right, wrong, *texts.values()])
             for place, (attack, text) in enumerate(texts.items(), start=2):
-                outcome = _outcome(_rows(inputs, [0, 1, place]), name, alpha)
-                rows.append(
-                    {"attack": attack, "question": question.text, "answer": text, **outcome}
-                )
-        table = pd.DataFrame(rows).groupby("attack", sort=False)
-        findings = pd.DataFrame(_finding(part) for _, part in table)
+                about = {"attack": attack, "question": question.text, "answer": text}
+                rows.append({**about, **_outcome(inputs, place, name, alpha)})
+        outcomes = pd.DataFrame(rows).groupby("attack", sort=False)
+        findings = pd.DataFrame(_finding(part) for _, part in outcomes)
         trained = _train(name, policy, task, alpha, steps, seed, on_progress) if steps else None
         return Audit(name, alpha, len(cases), findings, trained)
     finally:
@@ -180,19 +177,16 @@ def _scored(policy: Policy, question: Question, reward: str, texts: Sequence[str
     return inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
 
 
-def _rows(inputs: RewardInputs, rows: list[int]) -> RewardInputs:
-    """Some of the answers as a group of their own."""
-    changed: dict[str, Any] = {}
+def _outcome(inputs: RewardInputs, place: int, reward: str, alpha: float) -> dict[str, Any]:
+    """The attack at ``place``, as a group with the right answer and the honest wrong one."""
+    rows = [0, 1, place]
+    chosen: dict[str, Any] = {}
     for name, value in vars(inputs).items():
         if isinstance(value, torch.Tensor):
-            changed[name] = value[rows]
+            chosen[name] = value[rows]
         elif isinstance(value, tuple):
-            changed[name] = tuple(value[row] for row in rows)
-    return dataclasses.replace(inputs, **changed)
-
-
-def _outcome(trio: RewardInputs, reward: str, alpha: float) -> dict[str, Any]:
-    """One attack on one question; ``trio``: a right answer, an honest wrong one, the attack."""
+            chosen[name] = tuple(value[row] for row in rows)
+    trio = dataclasses.replace(inputs, **chosen)
     right, wrong, paid = total_reward(trio, reward, alpha).tolist()
     is_wrong = not bool(trio.correct[2])
     cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)

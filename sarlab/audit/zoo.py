@@ -7,7 +7,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
-from sarlab.audit.claims import claims_for
 from sarlab.audit.courts import (
     agreement_text,
     groups_court,
@@ -17,6 +16,7 @@ from sarlab.audit.courts import (
     rank_agreement,
 )
 from sarlab.audit.failures import MODES
+from sarlab.audit.labelled import claims_for
 from sarlab.display.figures import BLUE, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, number_text, text_table
 from sarlab.display.text import plain

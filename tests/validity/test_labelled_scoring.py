@@ -7,12 +7,11 @@ import torch
 from gsm8k_validity import sample_groups, ship_scored, write_parts
 
 from sarlab import StandaloneContext, score_answers
-from sarlab.audit.claims import group_table, score_columns
-from sarlab.audit.scoring import (
+from sarlab.audit.courts import policy_table, score_columns
+from sarlab.audit.labelled import (
     LabelledAnswer,
     read_scored,
     score_question,
-    scored_run,
     standalone_prefixes,
 )
 from sarlab.tasks import load_task
@@ -121,11 +120,11 @@ def test_the_shipped_runs_probes_are_groups_with_the_runs_own_sar():
         for path in sorted(DATA.glob("*/*/summary.json"))
         if list(path.parent.glob("rollouts.parquet/probe-*"))
     )
-    table = scored_run(folder, "probe")
+    table = read_scored(folder)
     kept = read_rollouts(folder, "probe")
     assert score_columns(table)["sar"].tolist() == pytest.approx(kept["sar"].to_pylist(), abs=1e-5)
     assert json.loads((folder / "config.json").read_text())["model"] in table["model"].iloc[0]
-    found = group_table(table)
+    found = policy_table(table, score_columns(table))
     assert found["model"].nunique() == 4
     assert found.drop_duplicates("model")["groups"].sum() == len(
         {*zip(kept["step"].to_pylist(), kept["group_id"].to_pylist(), strict=True)}

@@ -10,7 +10,9 @@ TRL's form, or a :class:`sarlab.Reward`. The exit code is 1 where a fault was fo
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import pandas as pd
 
 from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, pairs_text
 from sarlab.audit.reward_audit import TOLERATED, Audit, audit_reward, from_trl
@@ -19,7 +21,7 @@ from sarlab.models import load_policy
 from sarlab.rewards import Reward
 from sarlab.tasks import load_task
 
-_COURTS = {
+_COURTS: dict[str, tuple[Callable[..., pd.DataFrame], Callable[..., pd.DataFrame], str]] = {
     "pairs": (
         pairs_court,
         pairs_text,
@@ -43,12 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "or show what every design pays on a file of answers.",
     )
     parser.add_argument("reward", help="a name of the table, module:function, pairs, or groups")
-    parser.add_argument(
-        "file", nargs="?", help="of pairs and groups: a run, scored answers, or labelled answers"
-    )
-    parser.add_argument("--model", default="tiny", help="who answers, and scores answers as texts")
-    parser.add_argument("--task", default="word_problems")
+    files = "of pairs and groups: a run, scored answers, or labelled answers"
+    parser.add_argument("file", nargs="?", help=files)
     for name, default, about in (
+        ("model", "tiny", "whose answers are attacked and trained, or who scores texts"),
+        ("task", "word_problems", None),
         ("alpha", 0.2, "weight of the bonus"),
         ("questions", 20, None),
         ("edits", 20, "edits per question; 0: no search"),
@@ -57,25 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("budget", 0, "of pairs and groups: tokens, for designs that have one"),
     ):
         parser.add_argument(f"--{name}", type=type(default), default=default, help=about)
-    given = parser.parse_args(arguments)
-    if (given.reward in _COURTS) is not bool(given.file):
+    options = vars(parser.parse_args(arguments))
+    name, file, model, task, budget = (
+        options.pop(option) for option in ("reward", "file", "model", "task", "budget")
+    )
+    if (name in _COURTS) is not bool(file):
         parser.error("pairs and groups take one file of answers, and a reward takes none.")
     try:
-        if given.file:
-            court, text, remark = _COURTS[given.reward]
-            answers = paid_answers(given.file, given.model, budget=given.budget)
+        if file:
+            court, text, remark = _COURTS[name]
+            answers = paid_answers(file, model, budget=budget)
             print(f"{aligned(text(court(*answers)))}\n{remark}")
             return 0
-        audit = audit_reward(
-            named_reward(given.reward),
-            load_policy(given.model),
-            load_task(given.task),
-            **{
-                name: getattr(given, name)
-                for name in ("alpha", "questions", "edits", "steps", "seed")
-            },
-            on_progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
-        )
+        audit = audit_reward(named_reward(name), load_policy(model), load_task(task), **options)
     except (ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -88,11 +83,7 @@ def named_reward(name: str) -> str | Reward:
     module, is_path, attribute = name.partition(":")
     if not is_path:
         return name
-    sys.path.insert(0, "")
-    try:
-        value = getattr(importlib.import_module(module), attribute, None)
-    finally:
-        sys.path.remove("")
+    value = getattr(importlib.import_module(module), attribute, None)
     if isinstance(value, Reward):
         return value
     if not callable(value):
@@ -113,29 +104,25 @@ def audit_text(audit: Audit) -> str:
         Column("won after the remedy (%)", "remedied", 0, 100),
         Column("", "verdict"),
     )
-    lines = [
-        aligned(text_table(audit.findings.assign(verdict=verdicts), columns)),
-        f"Of {audit.questions} questions. won: earns at least as much as a right "
-        "answer. led: earns more than an\nhonest wrong one, which is what a group without a right "
-        "answer learns. Remedy: correctness beside\nthe bonus, α ≤ 0.2.",
-    ]
+    text = aligned(text_table(audit.findings.assign(verdict=verdicts), columns))
+    text += (
+        f"\nOf {audit.questions} questions. won: earns at least as much as a right answer. led: "
+        "earns more than an\nhonest wrong one, which is what a group without a right answer "
+        "learns. Remedy: correctness beside\nthe bonus, α ≤ 0.2.\n"
+    )
     for fault in audit.findings[audit.findings["flagged"]].itertuples():
         answer = fault.answer[:400].replace("\n", "\n     ")
-        lines.append(
-            f"\n{fault.attack}, {fault.margin:+.2f} above the right answer\n"
-            f"  Q: {fault.question[:200]}\n  A: {answer}"
-        )
-    if audit.training is not None:
-        t = audit.training
-        lines.append(
+        text += f"\n{fault.attack}, {fault.margin:+.2f} above the right answer\n"
+        text += f"  Q: {fault.question[:200]}\n  A: {answer}\n"
+    if t := audit.training:
+        text += (
             f"\n{t.steps} steps of training on it: reward {t.reward[0]:.2f} → {t.reward[1]:.2f}, "
             f"accuracy {t.accuracy[0]:.0%} → {t.accuracy[1]:.0%}, length {t.length[0]:.0f} → "
             f"{t.length[1]:.0f} tokens ({t.answers} held-out answers)"
-            f"{'  FAULT: the reward rose while accuracy fell' if t.flagged else ''}"
+            f"{'  FAULT: the reward rose while accuracy fell' if t.flagged else ''}\n"
         )
     verdict = "FAULT" if audit.flagged else "nothing found"
-    lines.append(f"\n{audit.reward} at α = {audit.alpha:g}: {verdict} (tolerated: {TOLERATED:.0%})")
-    return "\n".join(lines)
+    return f"{text}\n{audit.reward} at α = {audit.alpha:g}: {verdict} (tolerated: {TOLERATED:.0%})"
 
 
 if __name__ == "__main__":

@@ -96,8 +96,8 @@ def paid_answers(
     else:
         answers = [a for a in read_labelled(path) if a.gold and a.is_right is not None]
         answers.sort(key=lambda a: a.group_id)
-        groups = itertools.groupby(answers, lambda a: a.group_id)
         policy = load_policy(model)
+        groups = itertools.groupby(answers, lambda a: a.group_id)
         parts = [_from_texts(policy, list(group)) for _, group in groups]
         rows = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
         table = pd.DataFrame(rows, columns=["question_id", "group", "label", "correct"])
@@ -105,39 +105,33 @@ def paid_answers(
     if table.empty:
         raise ValueError(f"{path}: no answer was judged. Give gold answers.")
     budget = budget or TrainConfig.max_answer_tokens
-    bonuses = [_bonuses(dataclasses.replace(part, budget=budget)) for part in parts]
-    return table, pd.concat(bonuses, ignore_index=True)
+    parts = [dataclasses.replace(part, budget=budget) for part in parts]
+    bonuses = {
+        name: [bonus for part in parts for bonus in answer_bonus(part, name).tolist()]
+        for name, reward in REWARDS.items()
+        if name not in _SAME and all(getattr(parts[0], n) is not None for n in reward.needs)
+    }
+    return table, pd.DataFrame(bonuses)
 
 
 def _from_sums(table: pd.DataFrame) -> RewardInputs:
     """Sums of log-probs spread evenly over the tokens: right for what reads sums or means."""
     alone = table["logp_empty_turn"].fillna(table["logp_bare"])
-    conditioned, standalone = (
-        [[total / n] * n for total, n in zip(sums, table["length"], strict=True)]
-        for sums in (table["logp_conditioned"], alone)
-    )
-    rows = table.assign(logps_conditioned=conditioned, logps_standalone=standalone)
-    return reward_inputs(rows.to_dict("records"), "group")
+    sums = {"logps_conditioned": table["logp_conditioned"], "logps_standalone": alone}
+    spread = {
+        name: [[total / n] * n for total, n in zip(totals, table["length"], strict=True)]
+        for name, totals in sums.items()
+    }
+    return reward_inputs(table.assign(**spread).to_dict("records"), "group")
 
 
 def _from_texts(policy: Policy, group: Sequence[LabelledAnswer]) -> RewardInputs:
     """One group with everything that any design reads."""
     question, texts = Question(group[0].question, group[0].gold), [a.answer for a in group]
     needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
-    verdicts = judge_all(texts, [question] * len(texts))
     reads_all = Reward(no_bonus, True, "reads everything", needs=needs)
+    verdicts = judge_all(texts, [question] * len(texts))
     return inputs_of_texts(policy, question, texts, verdicts, reads_all)
-
-
-def _bonuses(inputs: RewardInputs) -> pd.DataFrame:
-    """The bonus of every design whose needs are there."""
-    return pd.DataFrame(
-        {
-            name: answer_bonus(inputs, name).tolist()
-            for name, reward in REWARDS.items()
-            if name not in _SAME and all(getattr(inputs, need) is not None for need in reward.needs)
-        }
-    )
 
 
 def pairs_court(
@@ -162,10 +156,10 @@ def pairs_court(
         claims = [*(claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
     questions, groups = (pd.factorize(answers[name])[0] for name in ("question_id", within))
     lengths = values.get("tokens", answers["length"]).to_numpy(float)
-    designs, rows = [name for name in values if name != "tokens"], []
-    for claim, design in itertools.product(claims, designs):
+    designs, rows = values.drop(columns="tokens", errors="ignore"), []
+    for claim, (design, column) in itertools.product(claims, designs.items()):
         sides = labels == claim.better, labels == claim.worse
-        given = (values[design].to_numpy(float), *sides, questions)
+        given = (column.to_numpy(float), *sides, questions)
         if tolerance is None:
             row = pair_share(*given, groups)
         else:
@@ -279,8 +273,7 @@ def rank_agreement(
 ) -> pd.DataFrame:
     """Spearman's correlation within groups: ``agreement`` of each ``design`` with each ``other``.
 
-    95% intervals over questions. A group in which one of the two pays all answers the same is left
-    out. ``others``: by default all designs.
+    95% intervals over questions; a group to which one of the two pays the same is left out.
     """
     groups = pd.factorize(answers["group"])[0]
     apart = bonuses.groupby(groups).rank()

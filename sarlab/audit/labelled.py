@@ -39,7 +39,6 @@ NUMBERS = (
 """Columns without text: what may be shipped of answers whose text belongs to others."""
 _SPANS = 4  # of a run's steps
 _MAX_LEVELS = 6  # of labels that are numbers
-_EXAMPLE = '{"question": "1 + 1 = ?", "answer": "Answer: 2", "label": "right", "gold": "2"}'
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,10 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
     names = ", ".join(map(repr, present[:12]))
     if text.strip():
         claims = _read_claims(text)
-        for claim in claims:
-            for side in claim:
-                if side not in present:
-                    raise ValueError(f"The claim '{claim}' names {side!r}; the labels are {names}.")
+        for claim, side in ((c, side) for c in claims for side in c if side not in present):
+            raise ValueError(f"The claim '{claim}' names {side!r}; the labels are {names}.")
         return claims
-    numbers = pd.to_numeric(pd.Series(present), errors="coerce")
-    if len(present) > 1 and np.isfinite(numbers).all():
+    if np.isfinite(pd.to_numeric(pd.Series(present), errors="coerce")).all():
         if len(present) > _MAX_LEVELS:
             raise ValueError(
                 f"The labels are {len(present)} different numbers; at most {_MAX_LEVELS} are "
@@ -166,11 +162,6 @@ def read_labelled(path: str | Path) -> list[LabelledAnswer]:
 
 
 def _answer(row: Mapping[str, Any], where: str) -> LabelledAnswer:
-    name = "label" if "label" in row else "kind"
-    if name not in row:
-        raise ValueError(
-            f"{where}: no field 'label', the quality of the answer. A line looks like {_EXAMPLE}."
-        )
     correct, ids = row.get("correct"), row.get("answer_ids")
     if correct not in (None, 0, 1):
         raise ValueError(
@@ -183,22 +174,20 @@ def _answer(row: Mapping[str, Any], where: str) -> LabelledAnswer:
             f"{where}: answer_ids is {ids!r:.60}; it must be a list of token ids, or be left out "
             "for an answer that is typed text."
         )
-    if isinstance(row[name], bool):
-        label = "right" if row[name] else "wrong"
-    else:
-        label = text_field(row, (name,), where).strip()
-    group, gold = (
-        "" if row.get(field) in (None, "") else text_field(row, (field,), where)
+    if isinstance(row.get("label"), bool):
+        row = {**row, "label": "right" if row["label"] else "wrong"}
+    optional = {
+        field: text_field(row, (field,), where)
         for field in ("group", "gold")
-    )
+        if row.get(field) not in (None, "")
+    }
     return LabelledAnswer(
         question=text_field(row, ("question", "problem", "prompt"), where),
         answer=text_field(row, ("answer", "response", "completion"), where),
-        label=label,
-        group=group,
+        label=text_field(row, ("label", "kind"), where).strip(),
         correct=None if correct is None else bool(correct),
-        gold=gold,
         answer_ids=ids and tuple(ids),
+        **optional,
     )
 
 
@@ -220,10 +209,9 @@ def standalone_prefixes(policy: Policy) -> Sequence[Prefix]:
 def score_question(
     policy: Policy, answers: Sequence[LabelledAnswer], standalone: Sequence[Prefix]
 ) -> Rows:
-    """Rows of the answers to one question, on one computed prefix of it.
+    """Rows of the answers to one question; several questions are a ValueError.
 
-    ``standalone``: of :func:`standalone_prefixes`. A typed answer gets the end token, ids that were
-    sampled are taken as they are. Raises ValueError for answers to several questions.
+    ``standalone``: of :func:`standalone_prefixes`. A typed answer gets the end token.
     """
     question, *others = {a.question for a in answers}
     if others:
@@ -231,17 +219,15 @@ def score_question(
     ids = [
         a.answer_ids or encode_answer(policy.tokenizer, a.answer, policy.end_id) for a in answers
     ]
-    block, mask = answer_block(ids)
+    block, prefixes = answer_block(ids), (prefix_of(policy, question), *standalone)
     logps = {
-        context: answer_logps(policy, prefix, block, mask).double().cpu()
-        for context, prefix in zip(
-            CONTEXTS, (prefix_of(policy, question), *standalone), strict=True
-        )
+        context: answer_logps(policy, prefix, *block).double().cpu()
+        for context, prefix in zip(CONTEXTS, prefixes, strict=True)
     }
     rows = []
     for place, (answer, own) in enumerate(zip(answers, ids, strict=True)):
         ended = own[-1] in policy.eos_ids
-        row = {
+        row: dict[str, Any] = {
             "model": policy.reference,
             "question_id": answer.question_id,
             "group": answer.group_id,
@@ -291,8 +277,8 @@ def read_scored(path: str | Path) -> pd.DataFrame:
 def _scored_run(folder: Path) -> pd.DataFrame:
     """The answers that a run was trained on, or its probes where it was shipped without those.
 
-    The policy changes from step to step, so ``model`` names up to four spans of steps. Only the
-    run's own standalone context is there; the other's columns are NaN.
+    The policy changes from step to step, so ``model`` names spans of steps. NaN where the run did
+    not score a context.
     """
     config = read_json(folder / "config.json")
     trained_on = any((folder / "rollouts.parquet").glob("train-*.parquet"))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from sarlab.audit.failures import attacks, ended, word_counts, wrong_value
 from sarlab.config import preset
@@ -113,7 +114,6 @@ def audit_reward(
     steps: int = 40,
     seed: int = 0,
     cases: Sequence[Case] = (),
-    on_progress: Callable[[str], object] = lambda text: None,
 ) -> Audit:
     """Attack, search and train. ``edits`` and ``steps`` of 0 leave out the search and training.
 
@@ -128,8 +128,7 @@ def audit_reward(
         cases = cases or sample_cases(policy, task, questions, seed)
         words = word_counts([question for question, _, _ in cases])
         rows = []
-        for number, (question, right, wrong) in enumerate(cases, start=1):
-            on_progress(f"attacks on question {number} of {len(cases)}")
+        for question, right, wrong in tqdm(cases, desc="attacks", unit="question", disable=None):
             texts = attacks(question, right, words)
             score = functools.partial(_scored, policy, question, name)
             if edits:
@@ -142,7 +141,7 @@ def audit_reward(
                 rows.append({**about, **_outcome(inputs, place, name, alpha)})
         outcomes = pd.DataFrame(rows).groupby("attack", sort=False)
         findings = pd.DataFrame(_finding(part) for _, part in outcomes)
-        trained = _train(name, policy, task, alpha, steps, seed, on_progress) if steps else None
+        trained = _train(name, policy, task, alpha, steps, seed) if steps else None
         return Audit(name, alpha, len(cases), findings, trained)
     finally:
         if isinstance(reward, Reward):
@@ -253,13 +252,7 @@ def _edited(text: str, question: Question, pool: Sequence[str], rng: random.Rand
 
 
 def _train(
-    reward: str,
-    policy: Policy,
-    task: Task,
-    alpha: float,
-    steps: int,
-    seed: int,
-    on_progress: Callable[[str], object],
+    reward: str, policy: Policy, task: Task, alpha: float, steps: int, seed: int
 ) -> TrainingFinding:
     """GRPO on the reward, on a copy of the policy; the same questions before and after."""
     config = preset(
@@ -273,8 +266,8 @@ def _train(
         columns = total_reward(inputs, reward, alpha), inputs.correct, inputs.lengths
         return [float(column.mean()) for column in columns]
 
-    before = judged()
-    for record in grpo_steps(start(learner, config), task, config):
-        on_progress(f"step {record.step} of {steps}: accuracy {record.metrics['accuracy']:.2f}")
+    before, loop = judged(), grpo_steps(start(learner, config), task, config)
+    for _ in tqdm(loop, desc="training", total=steps, unit="step", disable=None):
+        pass
     paid, accuracy, length = zip(before, judged(), strict=True)
     return TrainingFinding(steps, paid, accuracy, length, 4 * len(heldout))

@@ -34,7 +34,6 @@ from sarlab.audit.labelled import (
     by_question,
     read_scored,
     score_question,
-    standalone_prefixes,
 )
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import DEFAULT_INSTRUCTION, conditioned_ids
@@ -185,10 +184,9 @@ def score_answers(args: argparse.Namespace) -> Path:
     groups, facts = corpus(args)
     out = args.out / "answers"
     policy = load_policy(args.model)
-    alone = standalone_prefixes(policy)
 
     def make(chunk: Sequence[list[LabelledAnswer]]) -> list[dict[str, Any]]:
-        return [row for answers in chunk for row in score_question(policy, answers, alone)]
+        return [row for answers in chunk for row in score_question(policy, answers)]
 
     follow(write_parts(out, cut(groups, args.chunk), facts, make), len(groups), "question")
     show_court(["pairs", str(out)])
@@ -209,7 +207,6 @@ def score_groups(args: argparse.Namespace) -> Path:
     }
     out = args.out / f"groups-{Path(args.model).name}"
     policy = load_policy(args.model)
-    alone = standalone_prefixes(policy)
 
     def make(chunk: Sequence[Question]) -> list[dict[str, Any]]:
         groups = sample_groups(
@@ -219,7 +216,7 @@ def score_groups(args: argparse.Namespace) -> Path:
             max_answer_tokens=args.max_answer_tokens,
             seed=args.seed,
         )
-        return [row for answers in groups for row in score_question(policy, answers, alone)]
+        return [row for answers in groups for row in score_question(policy, answers)]
 
     steps = write_parts(out, cut(questions, args.chunk), facts, make)
     follow(steps, len(questions), "question")

@@ -170,16 +170,13 @@ def pairs_court(
     return table.assign(share_holm=holm(table["share_p"].tolist()))
 
 
-def option_table(
-    answers: pd.DataFrame, claims: Sequence[Claim], *, tolerance: float = TOLERANCE
-) -> pd.DataFrame:
+def option_table(answers: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     """SAR in :func:`pairs_court` by ``model``, ``standalone`` context and ``end_token``."""
     parts = []
     for model, part in answers.groupby("model", sort=False):
         for standalone, end_token in itertools.product(("empty_turn", "bare"), (True, False)):
             scores = score_columns(part, standalone, end_token=end_token)
-            scores = scores[["sar", "log_sar", "tokens"]]
-            table = pairs_court(part, scores, claims, tolerance=tolerance)
+            table = pairs_court(part, scores[["sar", "log_sar"]], claims)
             parts.append(table.assign(model=model, standalone=standalone, end_token=end_token))
     return pd.concat(parts, ignore_index=True)
 
@@ -193,7 +190,7 @@ def label_table(answers: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def policy_table(
-    answers: pd.DataFrame, scores: pd.DataFrame, *, tolerance: float = TOLERANCE
+    answers: pd.DataFrame, scores: pd.DataFrame, tolerance: float = TOLERANCE
 ) -> pd.DataFrame:
     """Right against wrong answers in :func:`pairs_court` within the groups of each ``model``.
 
@@ -312,11 +309,6 @@ def pairs_text(table: pd.DataFrame) -> pd.DataFrame:
     return pivot_text(table, Column("", "share", 0, 100), "design", "claim", mark)
 
 
-def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`rank_agreement` as text, designs over designs."""
-    return pivot_text(table, Column("", "agreement", 2, 1, "+"), "design", "other")
-
-
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:
     """A table of :func:`groups_court` as text."""
     columns = (
@@ -344,6 +336,5 @@ def pivot_text(
 
 def words(table: pd.DataFrame) -> pd.DataFrame:
     """The table with claims and labels without underscores."""
-    return table.assign(
-        **{n: table[n].str.replace("_", " ") for n in ("claim", "label") if n in table}
-    )
+    names = table.columns.intersection(["claim", "label"])
+    return table.assign(**{name: table[name].str.replace("_", " ") for name in names})

@@ -23,7 +23,7 @@ from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, encode_answer
 from sarlab.runs.atomic import read_json, read_jsonl
 from sarlab.runs.folder import read_rollouts
-from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes, prefix_of
+from sarlab.scoring import answer_block, answer_logps, prefix_of
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 from sarlab.types import Question
@@ -201,17 +201,10 @@ def by_question(answers: Sequence[LabelledAnswer], limit: int = 0) -> list[list[
     return [chosen[i * len(chosen) // count] for i in range(count)]
 
 
-def standalone_prefixes(policy: Policy) -> Sequence[Prefix]:
-    """The two prefixes without a question, computed once for all answers."""
-    return compute_prefixes(policy, [prefix_of(policy, None, c) for c in StandaloneContext])
+def score_question(policy: Policy, answers: Sequence[LabelledAnswer]) -> Rows:
+    """Rows of the answers to one question; typed ones get the end token.
 
-
-def score_question(
-    policy: Policy, answers: Sequence[LabelledAnswer], standalone: Sequence[Prefix]
-) -> Rows:
-    """Rows of the answers to one question; several questions are a ValueError.
-
-    ``standalone``: of :func:`standalone_prefixes`. A typed answer gets the end token.
+    Raises ValueError for answers to several questions.
     """
     question, *others = {a.question for a in answers}
     if others:
@@ -219,10 +212,12 @@ def score_question(
     ids = [
         a.answer_ids or encode_answer(policy.tokenizer, a.answer, policy.end_id) for a in answers
     ]
-    block, prefixes = answer_block(ids), (prefix_of(policy, question), *standalone)
+    block = answer_block(ids)
+    prefixes = {context.value: prefix_of(policy, None, context) for context in StandaloneContext}
+    prefixes = {"conditioned": prefix_of(policy, question), **prefixes}
     logps = {
         context: answer_logps(policy, prefix, *block).double().cpu()
-        for context, prefix in zip(CONTEXTS, prefixes, strict=True)
+        for context, prefix in prefixes.items()
     }
     rows = []
     for place, (answer, own) in enumerate(zip(answers, ids, strict=True)):

@@ -4,6 +4,7 @@ Every view takes the :class:`Validity` of :func:`load_validity`, which reads ans
 them, or reads scores that were made before (scripts/gsm8k_validity.py).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,28 +15,17 @@ from plotly.subplots import make_subplots
 from tqdm.auto import tqdm
 
 from sarlab.answers import score_answers
-from sarlab.audit.courts import (
-    TOLERANCE,
-    label_table,
-    option_table,
-    pairs_court,
-    pivot_text,
-    policy_table,
-    score_columns,
-    words,
-)
+from sarlab.audit import courts
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
 from sarlab.audit.labelled import (
     Claim,
     LabelledAnswer,
-    Rows,
     by_question,
     claims_for,
     is_scored,
     read_labelled,
     read_scored,
     score_question,
-    standalone_prefixes,
 )
 from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
@@ -72,26 +62,25 @@ class ValiditySettings(Settings):
     questions: int = 0
     standalone: str = "empty_turn"
     end_token: bool = True
-    length_tolerance: float = TOLERANCE
+    length_tolerance: float = courts.TOLERANCE
     failures: bool = True
     groups: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         contexts = [context.value for context in StandaloneContext]
-        if self.standalone not in contexts:
-            raise ValueError(
-                f"standalone is {self.standalone!r}; choose one of {', '.join(contexts)}."
-            )
-        if self.questions < 0:
-            raise ValueError(f"questions is {self.questions}; it must be 0 (all) or more.")
-        if not 0 <= self.length_tolerance < 1:
-            raise ValueError(
-                f"length_tolerance is {self.length_tolerance}; it is a share of the longer "
-                "answer, at least 0 and below 1."
-            )
-        if not self.models:
-            raise ValueError("model is empty; name one, or several separated by commas.")
+        rules = {
+            f"standalone is {self.standalone!r}; choose one of {', '.join(contexts)}.": (
+                self.standalone in contexts
+            ),
+            f"questions is {self.questions}; it must be 0 (all) or more.": self.questions >= 0,
+            f"length_tolerance is {self.length_tolerance}; it is a share of the longer answer, at "
+            "least 0 and below 1.": 0 <= self.length_tolerance < 1,
+            "model is empty; name one, or several separated by commas.": self.models,
+        }
+        for message, holds in rules.items():
+            if not holds:
+                raise ValueError(message)
 
     @property
     def models(self) -> list[str]:
@@ -100,7 +89,7 @@ class ValiditySettings(Settings):
 
     def scores(self, answers: pd.DataFrame) -> pd.DataFrame:
         """The answers' scores under the chosen standalone context and end token."""
-        return score_columns(answers, self.standalone, end_token=self.end_token)
+        return courts.score_columns(answers, self.standalone, end_token=self.end_token)
 
 
 @dataclass(frozen=True)
@@ -125,46 +114,48 @@ def load_validity(settings: ValiditySettings) -> Validity:
 
     A folder or parquet file of scored answers is taken as it is, for the models that scored it.
     """
-    path, policy = project_path(settings.answers), None
+    path, policies = project_path(settings.answers), []
     if is_scored(path):
         table = read_scored(path)
     else:
-        answers = read_labelled(path)
-        claims_for([a.label for a in answers], settings.claims)  # refused before the model runs
-        chosen = by_question(answers, settings.questions)
-        if settings.failures:
-            chosen = by_question([a for group in chosen for a in group] + _failures_of(chosen))
-        rows: Rows = []
+        given = read_labelled(path)
+        claims_for([a.label for a in given], settings.claims)  # refused before the model runs
+        chosen = by_question(given, settings.questions)
+        tricks = _failures_of(chosen) if settings.failures else []
+        chosen = by_question([*itertools.chain(*chosen), *tricks])
+        rows = []
         for name in settings.models:
-            loaded = load_policy(name)
-            policy, standalone = policy or loaded, standalone_prefixes(loaded)
+            policies.append(load_policy(name))
             for group in tqdm(chosen, desc=name, unit="question", mininterval=1, leave=False):
-                rows += score_question(loaded, group, standalone)
+                rows += score_question(policies[-1], group)
         table = pd.DataFrame(rows)
-    tricks = table["group"].str.endswith(f"/{FAILURES}")
-    answers, first = table[~tricks], table[table["model"] == table["model"].iloc[0]]
-    labelled = first[~tricks]
+    is_trick = table["group"].str.endswith(f"/{FAILURES}")
+    is_first = table["model"] == table["model"].iloc[0]
+    answers, first = table[~is_trick], table[~is_trick & is_first]
     claims = claims_for(answers["label"].tolist(), settings.claims)
-    scores, tolerance = settings.scores(labelled), settings.length_tolerance
-    measured = pairs_court(labelled, scores, claims, tolerance=tolerance)
+    scores, tolerance = settings.scores(first), settings.length_tolerance
+    measured = courts.pairs_court(first, scores, claims, tolerance=tolerance)
     shipped = sorted((DATA / "validity").glob("groups-*.parquet"))
     sources = [project_path(settings.groups)] if settings.groups else shipped
     groups = pd.concat(map(read_scored, sources), ignore_index=True)
-    return Validity(settings, answers, claims, measured, first[tricks], groups, policy)
+    failures = table[is_trick & is_first]
+    return Validity(settings, answers, claims, measured, failures, groups, *policies[:1])
 
 
 def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAnswer]:
     """Answers of the failure modes to the questions at hand, and the proofs."""
-    questions: list[Question] = []
+    questions = [Question(group[0].question, group[0].gold) for group in groups if group[0].gold]
     chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
-    for group in groups:
-        if group[0].gold:
-            questions.append(Question(group[0].question, group[0].gold))
-            for verdict, labels in _PREFERRED.items():  # else the first in the file
-                fitting = [a for a in group if a.is_right is verdict]
-                fitting.sort(key=lambda a: a.label not in labels)
-                chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
+    for verdict, labels in _PREFERRED.items():  # else the first in the file
+        for group in groups:
+            fitting = [a for a in group if a.is_right is verdict]
+            fitting.sort(key=lambda a: a.label not in labels)
+            chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
     return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
+
+
+def _table(table: pd.DataFrame, columns: Sequence[Column], caption: str = "") -> str:
+    return html_table(text_table(courts.words(table), columns), caption)
 
 
 def show_labels(validity: Validity) -> Any:
@@ -182,76 +173,73 @@ def show_labels(validity: Validity) -> Any:
         Column("log ppl(a)", "ppl_standalone", 2),
         Column("at the clip of −1 (%)", "clipped", 0, 100),
     )
-    table = words(label_table(answers, validity.settings.scores(answers)))
+    table = courts.label_table(answers, validity.settings.scores(answers))
     questions, model = answers["question_id"].nunique(), answers["model"].iloc[0]
     caption = f"{questions} questions, {len(answers)} answers, scored by {model}"
-    return html_view(html_table(text_table(table, columns), caption))
+    return html_view(_table(table, columns, caption))
 
 
 def show_claims(validity: Validity) -> Any:
     """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
-    measured, tolerance = words(validity.measured), validity.settings.length_tolerance
-
-    def table(score: str, prefix: str, caption: str, *more: Column) -> str:
-        columns = (
+    near = f"pairs whose lengths differ by at most {validity.settings.length_tolerance:.0%}"
+    tables = []
+    for score, prefix, caption in (
+        ("sar", "", "all pairs"),
+        ("sar", "equal_", f"{near} of the longer answer"),
+        ("log_sar", "", ""),
+    ):
+        columns = [
             Column("claim", "claim"),
             Column("number of pairs", f"{prefix}pairs"),
             Column("in order (%)", f"{prefix}share", 1, 100),
             Column("AUC", f"{prefix}auc", 3),
-            *more,
-        )
-        return html_table(text_table(measured[measured["design"] == score], columns), caption)
-
-    near = f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer"
-    effect = Column("effect size d", "effect", 2, 1, "+")
-    return html_view(
-        table("sar", "", "all pairs", effect),
-        table("sar", "equal_", near),
-        folded(
-            "the same for SAR's log form, log ppl(a) − log ppl(a|q)",
-            table("log_sar", "", "", effect),
-        ),
-    )
+            Column("effect size d", "effect", 2, 1, "+"),
+        ]
+        shown = validity.measured[validity.measured["design"] == score]
+        tables.append(_table(shown, columns[:4] if prefix else columns, caption))
+    log_form = "the same for SAR's log form, log ppl(a) − log ppl(a|q)"
+    return html_view(*tables[:2], folded(log_form, tables[2]))
 
 
 def show_scores(validity: Validity) -> Any:
     """Every score on every claim: a figure, then the numbers."""
     show(shares_figure(validity.measured, "claim"))
     measured = validity.measured.replace({"design": _NAMES})
-
-    def table(cell: Column, caption: str = "") -> str:
-        return html_table(pivot_text(measured, cell, "claim", "design"), caption)
-
-    return html_view(
-        table(Column("", "share", 0, 100), "pairs in the claimed order (%)"),
-        table(Column("", "equal_share", 0, 100), "the same at equal length (%)"),
-        folded("AUC", table(Column("", "auc", 2))),
-        folded("effect size d", table(Column("", "effect", 2))),
-        folded("AUC at equal length", table(Column("", "equal_auc", 2))),
-    )
+    parts = []
+    for measure, factor, caption in (
+        ("share", 100, "pairs in the claimed order (%)"),
+        ("equal_share", 100, "the same at equal length (%)"),
+        ("auc", 1, "AUC"),
+        ("effect", 1, "effect size d"),
+        ("equal_auc", 1, "AUC at equal length"),
+    ):
+        cell = Column("", measure, 0 if factor == 100 else 2, factor)
+        text = courts.pivot_text(measured, cell, "claim", "design")
+        is_main = measure.endswith("share")
+        parts.append(html_table(text, caption) if is_main else folded(caption, html_table(text)))
+    return html_view(*parts)
 
 
 def show_options(validity: Validity) -> Any:
     """Pairs in the claimed order by model, standalone context, end token and log form."""
-    tolerance = validity.settings.length_tolerance
-    table = option_table(validity.answers, validity.claims, tolerance=tolerance)
+    table = courts.option_table(validity.answers, validity.claims)
     default = (table["standalone"] == "empty_turn") & table["end_token"]
     table = table[(table["design"] == "sar") | default]  # the log form once
-    contexts = table["standalone"].str.replace("_", " ")
-    heads = contexts + table["end_token"].map({True: ", with end token", False: ", no end token"})
+    ends = table["end_token"].map({True: ", with end token", False: ", no end token"})
+    heads = table["standalone"].str.replace("_", " ") + ends
     heads = heads.mask(table["design"] == "log_sar", "log form")
     if table["model"].nunique() > 1:
         heads = table["model"] + ": " + heads
-    text = pivot_text(table.assign(head=heads), Column("", "share", 0, 100), "claim", "head")
+    cell = Column("", "share", 0, 100)
+    text = courts.pivot_text(table.assign(head=heads), cell, "claim", "head")
     return html_view(html_table(text, "pairs in the claimed order, SAR (%)"))
 
 
 def show_groups(validity: Validity) -> Any:
     """Right against wrong within the groups that a policy sampled itself."""
     settings, groups = validity.settings, validity.groups
-    table = policy_table(groups, settings.scores(groups), tolerance=settings.length_tolerance)
+    table = courts.policy_table(groups, settings.scores(groups), settings.length_tolerance)
     show(shares_figure(table, "model"))
-    mixed = table["mixed_groups"].astype(str) + " of " + table["groups"].astype(str)
     columns = (
         Column("policy", "model"),
         Column("right (%)", "accuracy", 1, 100),
@@ -263,27 +251,24 @@ def show_groups(validity: Validity) -> Any:
         Column("of equal length", "equal_pairs"),
         Column("AUC, equal length", "equal_share", 3),
     )
-    table = table.assign(mixed=mixed).replace({"design": _NAMES})
-    return html_view(html_table(text_table(table, columns)))
+    mixed = table["mixed_groups"].astype(str) + " of " + table["groups"].astype(str)
+    return html_view(_table(table.assign(mixed=mixed).replace({"design": _NAMES}), columns))
 
 
 def show_failures(validity: Validity) -> Any:
     """How often SAR prefers the bad answer, one row per mode and comparison."""
-    failures, labels = validity.failures, set(validity.failures["label"])
-    claims = {c: m.name for m in MODES for c in m.claims if {*c} <= labels}
-    if not claims:
-        return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
-    measured = pairs_court(failures, validity.settings.scores(failures)[["sar"]], list(claims))
+    failures = validity.failures
     tokens = failures.groupby("label")["length"].mean()
-    rates = measured.assign(
-        mode=list(claims.values()),
-        bad=[c.worse.replace("_", " ") for c in claims],
-        good=[c.better.replace("_", " ") for c in claims],
-        rate=1 - measured["share"],
-        rate_low=1 - measured["share_high"],
-        rate_high=1 - measured["share_low"],
-        tokens=[f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in claims],
-    )
+    modes = {c: mode.name for mode in MODES for c in mode.claims if {*c} <= {*tokens.index}}
+    if not modes:
+        return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
+    scores = validity.settings.scores(failures)[["sar"]]
+    table = courts.words(courts.pairs_court(failures, scores, list(modes)))
+    table[["good", "bad"]] = table["claim"].str.split(" > ", expand=True)
+    for name, end in (("rate", ""), ("rate_low", "_high"), ("rate_high", "_low")):
+        table[name] = 1 - table[f"share{end}"]
+    table["mode"] = list(modes.values())
+    table["tokens"] = [f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in modes]
     columns = (
         Column("mode", "mode"),
         Column("SAR prefers", "bad"),
@@ -292,43 +277,44 @@ def show_failures(validity: Validity) -> Any:
         Column("questions", "questions"),
         Column("mean tokens", "tokens"),
     )
-    return html_view(html_table(text_table(rates, columns)))
+    return html_view(_table(table, columns))
 
 
 def show_gallery(validity: Validity) -> Any:
     """For each mode the pair in which SAR prefers the bad answer most, token by token."""
-    parts = []
     sar = validity.settings.scores(validity.failures)["sar"]
     scored = validity.failures.assign(sar=sar).drop_duplicates(["label", "group"])
     sides = {label: rows.set_index("group") for label, rows in scored.groupby("label")}
+    parts = []
     for mode in MODES:
-        body = f"<p>{plain(mode.about)}</p><p><b>What to do:</b> {plain(mode.advice)}</p>"
-        claim = mode.claims[0]
-        if {*claim} <= sides.keys():
-            good, bad = sides[claim.better], sides[claim.worse]
+        parts.append(f"<h4>{plain(mode.name)}</h4><p>{plain(mode.about)}</p>")
+        parts.append(f"<p><b>What to do:</b> {plain(mode.advice)}</p>")
+        if {*mode.claims[0]} <= sides.keys():
+            good, bad = (sides[label] for label in mode.claims[0])
             margin = (bad["sar"] - good["sar"]).dropna()
             if not margin.empty:
-                body += _token_views(validity, good.loc[margin.idxmax()], bad.loc[margin.idxmax()])
-        parts.append(f"<h4>{plain(mode.name)}</h4>{body}")
+                worst = margin.idxmax()
+                parts.append(_token_views(validity, good.loc[worst], bad.loc[worst]))
     return html_view(*parts)
 
 
 def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     if "question" not in good or validity.policy is None:
         return "<p><i>Token views need the texts and the model: name a file of answers.</i></p>"
-    question, label = str(good["question"]), str(bad["label"]).replace("_", " ")
+    settings = validity.settings
     score = score_answers(
         validity.policy,
-        question,
-        [str(bad["answer"])],
-        standalone=StandaloneContext(validity.settings.standalone),
-        append_eos=validity.settings.end_token,
+        good["question"],
+        [bad["answer"]],
+        standalone=StandaloneContext(settings.standalone),
+        append_eos=settings.end_token,
     )[0]
+    label = bad["label"].replace("_", " ")
     view = answer_html(answer_view(score), heading=label, legend=False, full=False)
     # The other answer as text: a second coloured view would double what a saved notebook weighs.
-    other = f"against {str(good['label']).replace('_', ' ')}, SAR {signed(good['sar'], 2)}"
-    text = f'<p style="white-space: pre-wrap">{plain(str(good["answer"]))}</p>'
-    return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
+    other = f"against {good['label'].replace('_', ' ')}, SAR {signed(good['sar'], 2)}"
+    text = f'<p style="white-space: pre-wrap">{plain(good["answer"])}</p>'
+    return f"<p><i>{plain(good['question'])}</i></p>{view}" + folded(other, text)
 
 
 def shares_figure(table: pd.DataFrame, column: str) -> go.Figure:

@@ -124,21 +124,30 @@ def audit_reward(
     name = reward if isinstance(reward, str) else "audited reward"
     if isinstance(reward, Reward):
         REWARDS[name] = reward
+    logps = not isinstance(reward_named(name), TextReward)
+    pay = functools.partial(total_reward, name=name, alpha=alpha)
+
+    def score(question: Question, texts: Sequence[str]) -> RewardInputs:
+        """Answers to one question as one group that the reward can pay; one pass at most."""
+        verdicts = judge_all(texts, [question] * len(texts))
+        return inputs_of_texts(policy, question, texts, verdicts, name, logps=logps)
+
     try:
         cases = cases or sample_cases(policy, task, questions, seed)
         words = word_counts([question for question, _, _ in cases])
         rows = []
         for question, right, wrong in tqdm(cases, desc="attacks", unit="question", disable=None):
             texts = attacks(question, right, words)
-            score = functools.partial(_scored, policy, question, name)
             if edits:
                 rng = random.Random(f"audit search {seed} {question.id}")
-                tried = [right, wrong, *texts.values()]
-                texts["found by search"] = _search(question, tried, score, name, alpha, edits, rng)
-            inputs = score([right, wrong, *texts.values()])
+                pool = [right, wrong, *texts.values()]
+                texts["found by search"] = _search(question, pool, score, pay, edits, rng)
+            inputs = score(question, [right, wrong, *texts.values()])
             for place, (attack, text) in enumerate(texts.items(), start=2):
-                about = {"attack": attack, "question": question.text, "answer": text}
-                rows.append({**about, **_outcome(inputs, place, name, alpha)})
+                outcome = _outcome(inputs, place, name, alpha)
+                rows.append(
+                    {"attack": attack, "question": question.text, "answer": text, **outcome}
+                )
         outcomes = pd.DataFrame(rows).groupby("attack", sort=False)
         findings = pd.DataFrame(_finding(part) for _, part in outcomes)
         trained = _train(name, policy, task, alpha, steps, seed) if steps else None
@@ -169,23 +178,14 @@ def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[
     return cases[:count]
 
 
-def _scored(policy: Policy, question: Question, reward: str, texts: Sequence[str]) -> RewardInputs:
-    """Answers to one question as one group that the reward can pay; one pass at most."""
-    verdicts = judge_all(texts, [question] * len(texts))
-    logps = not isinstance(reward_named(reward), TextReward)
-    return inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
-
-
 def _outcome(inputs: RewardInputs, place: int, reward: str, alpha: float) -> dict[str, Any]:
     """The attack at ``place``, as a group with the right answer and the honest wrong one."""
-    rows = [0, 1, place]
-    chosen: dict[str, Any] = {}
-    for name, value in vars(inputs).items():
-        if isinstance(value, torch.Tensor):
-            chosen[name] = value[rows]
-        elif isinstance(value, tuple):
-            chosen[name] = tuple(value[row] for row in rows)
-    trio = dataclasses.replace(inputs, **chosen)
+    rows = torch.tensor([0, 1, place])
+    trio = dataclasses.replace(
+        inputs,
+        **{k: v[rows] for k, v in vars(inputs).items() if isinstance(v, torch.Tensor)},
+        **{k: tuple(v[r] for r in rows) for k, v in vars(inputs).items() if isinstance(v, tuple)},
+    )
     right, wrong, paid = total_reward(trio, reward, alpha).tolist()
     is_wrong = not bool(trio.correct[2])
     cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)
@@ -213,9 +213,8 @@ def win_rate(won: Sequence[bool]) -> dict[str, Any]:
 def _search(
     question: Question,
     answers: Sequence[str],
-    score: Callable[[Sequence[str]], RewardInputs],
-    reward: str,
-    alpha: float,
+    score: Callable[[Question, Sequence[str]], RewardInputs],
+    pay: Callable[[RewardInputs], torch.Tensor],
     edits: int,
     rng: random.Random,
 ) -> str:
@@ -223,10 +222,9 @@ def _search(
     right, *pool = answers
     best, tried = (-float("inf"), pool[0]), pool
     for _ in range(1 + max(1, edits // 5)):
-        inputs = score([right, pool[0], *tried])
-        rewards = total_reward(inputs, reward, alpha).tolist()
-        rows = zip(rewards[2:], inputs.correct[2:].tolist(), tried, strict=True)
-        best = max([best, *((r, text) for r, correct, text in rows if not correct)])
+        inputs = score(question, [right, pool[0], *tried])
+        rows = zip(pay(inputs).tolist()[2:], inputs.correct[2:], tried, strict=True)
+        best = max([best, *((paid, text) for paid, correct, text in rows if not correct)])
         tried = [_edited(best[1], question, pool, rng) for _ in range(5)]
     return best[1]
 

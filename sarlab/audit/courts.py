@@ -16,15 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from sarlab.audit import labelled
 from sarlab.audit.failures import FAILURES, MODES
-from sarlab.audit.labelled import (
-    Claim,
-    LabelledAnswer,
-    claims_for,
-    is_scored,
-    read_labelled,
-    read_scored,
-)
+from sarlab.audit.labelled import Claim, LabelledAnswer
 from sarlab.audit.measures import contrast, pair_share
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
@@ -89,12 +83,12 @@ def paid_answers(
     left out; ValueError where none is left.
     """
     path = Path(source)
-    if is_scored(path):
-        table = read_scored(path)
+    if labelled.is_scored(path):
+        table = labelled.read_scored(path)
         table = table[table["correct"].notna()].reset_index(drop=True)
         parts = [_from_sums(table)] if len(table) else []
     else:
-        answers = [a for a in read_labelled(path) if a.gold and a.is_right is not None]
+        answers = [a for a in labelled.read_labelled(path) if a.gold and a.is_right is not None]
         answers.sort(key=lambda a: a.group_id)
         policy = load_policy(model)
         groups = itertools.groupby(answers, lambda a: a.group_id)
@@ -153,7 +147,7 @@ def pairs_court(
     if not claims:
         tricks = answers["group"].astype(str).str.endswith(f"/{FAILURES}")
         modes = [c for mode in MODES for c in mode.claims if {*c} <= {*labels}]
-        claims = [*(claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
+        claims = [*(labelled.claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
     questions, groups = (pd.factorize(answers[name])[0] for name in ("question_id", within))
     lengths = values.get("tokens", answers["length"]).to_numpy(float)
     designs, rows = values.drop(columns="tokens", errors="ignore"), []

@@ -15,18 +15,9 @@ from plotly.subplots import make_subplots
 from tqdm.auto import tqdm
 
 from sarlab.answers import score_answers
-from sarlab.audit import courts
+from sarlab.audit import courts, labelled
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.labelled import (
-    Claim,
-    LabelledAnswer,
-    by_question,
-    claims_for,
-    is_scored,
-    read_labelled,
-    read_scored,
-    score_question,
-)
+from sarlab.audit.labelled import Claim, LabelledAnswer
 from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain, signed
@@ -115,29 +106,31 @@ def load_validity(settings: ValiditySettings) -> Validity:
     A folder or parquet file of scored answers is taken as it is, for the models that scored it.
     """
     path, policies = project_path(settings.answers), []
-    if is_scored(path):
-        table = read_scored(path)
+    if labelled.is_scored(path):
+        table = labelled.read_scored(path)
     else:
-        given = read_labelled(path)
-        claims_for([a.label for a in given], settings.claims)  # refused before the model runs
-        chosen = by_question(given, settings.questions)
+        given = labelled.read_labelled(path)
+        labelled.claims_for(
+            [a.label for a in given], settings.claims
+        )  # refused before the model runs
+        chosen = labelled.by_question(given, settings.questions)
         tricks = _failures_of(chosen) if settings.failures else []
-        chosen = by_question([*itertools.chain(*chosen), *tricks])
+        chosen = labelled.by_question([*itertools.chain(*chosen), *tricks])
         rows = []
         for name in settings.models:
             policies.append(load_policy(name))
             for group in tqdm(chosen, desc=name, unit="question", mininterval=1, leave=False):
-                rows += score_question(policies[-1], group)
+                rows += labelled.score_question(policies[-1], group)
         table = pd.DataFrame(rows)
     is_trick = table["group"].str.endswith(f"/{FAILURES}")
     is_first = table["model"] == table["model"].iloc[0]
     answers, first = table[~is_trick], table[~is_trick & is_first]
-    claims = claims_for(answers["label"].tolist(), settings.claims)
+    claims = labelled.claims_for(answers["label"].tolist(), settings.claims)
     scores, tolerance = settings.scores(first), settings.length_tolerance
     measured = courts.pairs_court(first, scores, claims, tolerance=tolerance)
     shipped = sorted((DATA / "validity").glob("groups-*.parquet"))
     sources = [project_path(settings.groups)] if settings.groups else shipped
-    groups = pd.concat(map(read_scored, sources), ignore_index=True)
+    groups = pd.concat(map(labelled.read_scored, sources), ignore_index=True)
     failures = table[is_trick & is_first]
     return Validity(settings, answers, claims, measured, failures, groups, *policies[:1])
 

@@ -144,10 +144,8 @@ def audit_reward(
                 texts["found by search"] = _search(question, pool, score, pay, edits, rng)
             inputs = score(question, [right, wrong, *texts.values()])
             for place, (attack, text) in enumerate(texts.items(), start=2):
-                outcome = _outcome(inputs, place, name, alpha)
-                rows.append(
-                    {"attack": attack, "question": question.text, "answer": text, **outcome}
-                )
+                about = {"attack": attack, "question": question.text, "answer": text}
+                rows.append({**about, **_outcome(inputs, place, name, alpha)})
         outcomes = pd.DataFrame(rows).groupby("attack", sort=False)
         findings = pd.DataFrame(_finding(part) for _, part in outcomes)
         trained = _train(name, policy, task, alpha, steps, seed) if steps else None
@@ -180,12 +178,12 @@ def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[
 
 def _outcome(inputs: RewardInputs, place: int, reward: str, alpha: float) -> dict[str, Any]:
     """The attack at ``place``, as a group with the right answer and the honest wrong one."""
-    rows = torch.tensor([0, 1, place])
-    trio = dataclasses.replace(
-        inputs,
-        **{k: v[rows] for k, v in vars(inputs).items() if isinstance(v, torch.Tensor)},
-        **{k: tuple(v[r] for r in rows) for k, v in vars(inputs).items() if isinstance(v, tuple)},
-    )
+    rows: dict[str, Any] = {}
+    for name, value in vars(inputs).items():
+        if isinstance(value, torch.Tensor | tuple):
+            chosen = [value[row] for row in (0, 1, place)]
+            rows[name] = tuple(chosen) if isinstance(value, tuple) else torch.stack(chosen)
+    trio = dataclasses.replace(inputs, **rows)
     right, wrong, paid = total_reward(trio, reward, alpha).tolist()
     is_wrong = not bool(trio.correct[2])
     cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)

@@ -135,7 +135,7 @@ def show_cards(zoo: Zoo) -> Any:
         Column("in order (%)", "share", 0, 100),
         Column("failure mode", "trick"),
     )
-    cards = []
+    cards, no_tricks = [], "<p>No claim is turned.</p>"
     for name, alpha in zip(zoo.groups["design"], zoo.groups["alpha"], strict=True):
         reward, lost = REWARDS[name], turned[turned["design"] == name].sort_values("share")
         needs = ["a pass without the question"] if reward.needs_standalone else []
@@ -146,10 +146,6 @@ def show_cards(zoo: Zoo) -> Any:
             "α for SAR's strength at 0.2": number_text(alpha, 3),
         }
         body = "".join(f"<p><b>{head}</b>: {plain(text)}</p>" for head, text in facts.items())
-        table = (
-            html_table(text_table(courts.words(lost), columns))
-            if len(lost)
-            else "<p>No claim is turned.</p>"
-        )
-        cards.append(folded(f"{name}: {reward.about}", body + table))
+        body += html_table(text_table(courts.words(lost), columns)) if len(lost) else no_tricks
+        cards.append(folded(f"{name}: {reward.about}", body))
     return html_view(*cards)

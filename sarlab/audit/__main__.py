@@ -10,9 +10,7 @@ TRL's form, or a :class:`sarlab.Reward`. The exit code is 1 where a fault was fo
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-
-import pandas as pd
+from collections.abc import Sequence
 
 from sarlab.audit.courts import groups_court, groups_text, paid_answers, pairs_court, pairs_text
 from sarlab.audit.reward_audit import TOLERATED, Audit, audit_reward, from_trl
@@ -21,19 +19,11 @@ from sarlab.models import load_policy
 from sarlab.rewards import Reward
 from sarlab.tasks import load_task
 
-_COURTS: dict[str, tuple[Callable[..., pd.DataFrame], Callable[..., pd.DataFrame], str]] = {
-    "pairs": (
-        pairs_court,
-        pairs_text,
-        "Pairs in order (%), [95% interval] over questions. °: not told apart from one half "
-        "(Holm over the table).",
-    ),
-    "groups": (
-        groups_court,
-        groups_text,
-        "[95% interval] over questions: of means, or a jackknife over 20 blocks of them. p: AUC "
-        "against one half, Holm over the designs.",
-    ),
+_REMARKS = {
+    "pairs": "Pairs in order (%), [95% interval] over questions. °: not told apart from one half "
+    "(Holm over the table).",
+    "groups": "[95% interval] over questions: of means, or a jackknife over 20 blocks of them. p: "
+    "AUC against one half, Holm over the designs.",
 }
 
 
@@ -62,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, file, model, task, budget = (
         options.pop(option) for option in ("reward", "file", "model", "task", "budget")
     )
-    if (name in _COURTS) is not bool(file):
+    if (name in _REMARKS) is not bool(file):
         parser.error("pairs and groups take one file of answers, and a reward takes none.")
     try:
         if file:
-            court, text, remark = _COURTS[name]
-            answers = paid_answers(file, model, budget=budget)
-            print(f"{aligned(text(court(*answers)))}\n{remark}")
+            paid, is_pairs = paid_answers(file, model, budget=budget), name == "pairs"
+            text = pairs_text(pairs_court(*paid)) if is_pairs else groups_text(groups_court(*paid))
+            print(aligned(text), _REMARKS[name], sep="\n")
             return 0
         audit = audit_reward(named_reward(name), load_policy(model), load_task(task), **options)
     except (ValueError, ImportError) as error:

@@ -18,17 +18,17 @@ from scipy import stats
 
 from sarlab.audit import labelled
 from sarlab.audit.failures import FAILURES, MODES
-from sarlab.audit.labelled import Claim, LabelledAnswer
+from sarlab.audit.labelled import Claim
 from sarlab.audit.measures import contrast, pair_share
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
 from sarlab.evaluation.statistics import CONFIDENCE, Array, holm, named, named_mean
 from sarlab.experience import inputs_of_texts
-from sarlab.models import Policy, load_policy
+from sarlab.models import load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, no_bonus
 from sarlab.rewards.diagnostics import length_share, reward_inputs, slope_per_10_tokens
 from sarlab.tasks import judge_all
-from sarlab.types import Question, RewardInputs
+from sarlab.types import Question
 
 TOLERANCE = 0.1
 """Answers count as equally long up to this share of the longer one."""
@@ -82,17 +82,29 @@ def paid_answers(
     ``budget``: of lengths, tokens; 0 for the default of training. Answers that nobody judged are
     left out; ValueError where none is left.
     """
-    path = Path(source)
+    path, parts = Path(source), []
     if labelled.is_scored(path):
         table = labelled.read_scored(path)
         table = table[table["correct"].notna()].reset_index(drop=True)
-        parts = [_from_sums(table)] if len(table) else []
+        alone = table["logp_empty_turn"].fillna(table["logp_bare"])
+        sums = {"logps_conditioned": table["logp_conditioned"], "logps_standalone": alone}
+        tokens = {  # sums spread evenly: right for designs that read sums or means
+            name: [[total / n] * n for total, n in zip(totals, table["length"], strict=True)]
+            for name, totals in sums.items()
+        }
+        if len(table):
+            parts = [reward_inputs(table.assign(**tokens).to_dict("records"), "group")]
     else:
         answers = [a for a in labelled.read_labelled(path) if a.gold and a.is_right is not None]
         answers.sort(key=lambda a: a.group_id)
         policy = load_policy(model)
-        groups = itertools.groupby(answers, lambda a: a.group_id)
-        parts = [_from_texts(policy, list(group)) for _, group in groups]
+        needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
+        reads_all = Reward(no_bonus, True, "reads everything", needs=needs)
+        for _, group in itertools.groupby(answers, lambda a: a.group_id):
+            own = list(group)
+            question, texts = Question(own[0].question, own[0].gold), [a.answer for a in own]
+            verdicts = judge_all(texts, [question] * len(texts))
+            parts.append(inputs_of_texts(policy, question, texts, verdicts, reads_all))
         rows = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
         table = pd.DataFrame(rows, columns=["question_id", "group", "label", "correct"])
         table["length"] = [n for part in parts for n in part.lengths.tolist()]
@@ -106,26 +118,6 @@ def paid_answers(
         if name not in _SAME and all(getattr(parts[0], n) is not None for n in reward.needs)
     }
     return table, pd.DataFrame(bonuses)
-
-
-def _from_sums(table: pd.DataFrame) -> RewardInputs:
-    """Sums of log-probs spread evenly over the tokens: right for what reads sums or means."""
-    alone = table["logp_empty_turn"].fillna(table["logp_bare"])
-    sums = {"logps_conditioned": table["logp_conditioned"], "logps_standalone": alone}
-    spread = {
-        name: [[total / n] * n for total, n in zip(totals, table["length"], strict=True)]
-        for name, totals in sums.items()
-    }
-    return reward_inputs(table.assign(**spread).to_dict("records"), "group")
-
-
-def _from_texts(policy: Policy, group: Sequence[LabelledAnswer]) -> RewardInputs:
-    """One group with everything that any design reads."""
-    question, texts = Question(group[0].question, group[0].gold), [a.answer for a in group]
-    needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
-    reads_all = Reward(no_bonus, True, "reads everything", needs=needs)
-    verdicts = judge_all(texts, [question] * len(texts))
-    return inputs_of_texts(policy, question, texts, verdicts, reads_all)
 
 
 def pairs_court(

@@ -106,12 +106,8 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
     """
     present = list(dict.fromkeys(labels))
     names = ", ".join(map(repr, present[:12]))
-    if text.strip():
-        claims = _read_claims(text)
-        for claim, side in ((c, side) for c in claims for side in c if side not in present):
-            raise ValueError(f"The claim '{claim}' names {side!r}; the labels are {names}.")
-        return claims
-    if np.isfinite(pd.to_numeric(pd.Series(present), errors="coerce")).all():
+    numbers = pd.to_numeric(pd.Series(present), errors="coerce")
+    if not text.strip() and len(present) > 1 and np.isfinite(numbers).all():
         if len(present) > _MAX_LEVELS:
             raise ValueError(
                 f"The labels are {len(present)} different numbers; at most {_MAX_LEVELS} are "
@@ -119,25 +115,23 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
             )
         levels = sorted(present, key=float)
         return [Claim(better, worse) for worse, better in itertools.combinations(levels, 2)]
-    known = [claim for claim in _read_claims(KNOWN_CLAIMS) if {*claim} <= {*present}]
-    if not known:
-        raise ValueError(
-            f"Nothing is claimed of the labels {names}. Say what should score higher, such as "
-            f"claims = '{present[0]} > {present[-1]}'."
-        )
-    return known
-
-
-def _read_claims(text: str) -> list[Claim]:
     claims = []
-    for part in filter(None, map(str.strip, text.split(";"))):
+    for part in filter(None, map(str.strip, (text.strip() or KNOWN_CLAIMS).split(";"))):
         sides = [side.strip() for side in part.split(">")]
         if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
             raise ValueError(
                 f"The claim {part!r} cannot be read. Write claims as 'better > worse', "
                 "separated by semicolons."
             )
-        claims.append(Claim(*sides))
+        unknown = [side for side in sides if side not in present]
+        if unknown and text.strip():
+            raise ValueError(f"The claim '{part}' names {unknown[0]!r}; the labels are {names}.")
+        claims += [] if unknown else [Claim(*sides)]
+    if not claims:
+        raise ValueError(
+            f"Nothing is claimed of the labels {names}. Say what should score higher, such as "
+            f"claims = '{present[0]} > {present[-1]}'."
+        )
     return claims
 
 

@@ -1,8 +1,8 @@
 """How well a score tells better answers from worse ones, with 95% intervals over questions. Pure.
 
 - *pair share*: of the pairs of a better and a worse answer to one question, the share in which the
-  better one has the higher score; ties count half. It is the AUC within a question, averaged over
-  questions, and what training can use: advantages compare answers of one group only.
+  better one scores higher; ties count half. It is the AUC within a question, averaged over them,
+  and what training can use: advantages compare answers of one group only.
 - *AUC*: the same over pairs from any two questions: would one threshold serve for all?
 - *effect size*: Cohen's d, the difference of means in pooled standard deviations. Cliff's delta
   would be 2·AUC − 1, the same number twice; a policy gradient is proportional to the distance.
@@ -43,10 +43,9 @@ def contrast(
 ) -> dict[str, Any]:
     """Compare the ``better`` with the ``worse`` answers, all arrays [answers].
 
-    Returns what :func:`pair_share` does, and ``auc`` (in [0, 1]) and ``effect`` (standard
-    deviations), each with ``_low`` and ``_high`` (95%); NaN where nothing can be said. With
-    ``lengths`` only pairs of equal length count, and there is no effect size. Raises ValueError
-    where an answer is on both sides.
+    :func:`pair_share`, and ``auc`` (in [0, 1]) and ``effect`` (standard deviations), each with
+    ``_low`` and ``_high`` (95%); NaN where nothing can be said. With ``lengths`` only pairs of
+    equal length count, without effect size. ValueError where an answer is on both sides.
     """
     if bool(np.any(better & worse)):
         raise ValueError("An answer is among the better and the worse ones. Let it be on one side.")
@@ -121,19 +120,14 @@ def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> tuple[fl
     ``of_b`` and ``of_w`` [answers, questions]: 1 at the question of each answer.
     """
     count, middle = of_b.shape[1], better.mean() if len(better) else 0.0
-    sides = np.array(
-        [
-            [(values - middle) ** power @ of for power in (0, 1, 2)]
-            for values, of in ((better, of_b), (worse, of_w))
-        ]
-    )
+    sides = (better - middle, of_b), (worse - middle, of_w)
+    moments = np.array([[values**power @ of for values, of in sides] for power in (0, 1, 2)])
 
     def effect(weights: Array) -> Array:
-        n, total, squares = np.swapaxes(sides @ weights, 0, 1)  # each [2, R]
+        n, total, squares = moments @ weights  # each [2, R]
         spread = np.maximum(squares - total**2 / n, 0.0).sum(axis=0)
         pooled = np.sqrt(spread / (n.sum(axis=0) - 2))
-        means = total / n
-        d = (means[0] - means[1]) / np.where(pooled > 1e-12, pooled, np.nan)
+        d = (total[0] / n[0] - total[1] / n[1]) / np.where(pooled > 1e-12, pooled, np.nan)
         return np.asarray(np.where((n >= 2).all(axis=0), d, np.nan))
 
     # Weights are shares, moments counts: ones times the number of questions is the sample itself.

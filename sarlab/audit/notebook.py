@@ -110,9 +110,8 @@ def load_validity(settings: ValiditySettings) -> Validity:
         table = labelled.read_scored(path)
     else:
         given = labelled.read_labelled(path)
-        labelled.claims_for(
-            [a.label for a in given], settings.claims
-        )  # refused before the model runs
+        labels = [answer.label for answer in given]
+        labelled.claims_for(labels, settings.claims)  # refused before the model runs
         chosen = labelled.by_question(given, settings.questions)
         tricks = _failures_of(chosen) if settings.failures else []
         chosen = labelled.by_question([*itertools.chain(*chosen), *tricks])
@@ -252,21 +251,20 @@ def show_failures(validity: Validity) -> Any:
     """How often SAR prefers the bad answer, one row per mode and comparison."""
     failures = validity.failures
     tokens = failures.groupby("label")["length"].mean()
-    modes = {c: mode.name for mode in MODES for c in mode.claims if {*c} <= {*tokens.index}}
-    if not modes:
+    claims = [(mode, c) for mode in MODES for c in mode.claims if {*c} <= {*tokens.index}]
+    if not claims:
         return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
     scores = validity.settings.scores(failures)[["sar"]]
-    table = courts.words(courts.pairs_court(failures, scores, list(modes)))
-    table[["good", "bad"]] = table["claim"].str.split(" > ", expand=True)
-    for name, end in (("rate", ""), ("rate_low", "_high"), ("rate_high", "_low")):
-        table[name] = 1 - table[f"share{end}"]
-    table["mode"] = list(modes.values())
-    table["tokens"] = [f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in modes]
+    turned = [Claim(claim.worse, claim.better) for _, claim in claims]
+    table = courts.words(courts.pairs_court(failures, scores, turned))
+    table[["bad", "good"]] = table["claim"].str.split(" > ", expand=True)
+    table["mode"] = [mode.name for mode, _ in claims]
+    table["tokens"] = [f"{tokens[bad]:.0f} against {tokens[good]:.0f}" for bad, good in turned]
     columns = (
         Column("mode", "mode"),
         Column("SAR prefers", "bad"),
         Column("to", "good"),
-        Column("rate (%)", "rate", 0, 100),
+        Column("rate (%)", "share", 0, 100),
         Column("questions", "questions"),
         Column("mean tokens", "tokens"),
     )
@@ -313,43 +311,43 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
 def shares_figure(table: pd.DataFrame, column: str) -> go.Figure:
     """Share of pairs in order by score: all pairs left, those of equal length right.
 
-    ``table``: of :func:`sarlab.audit.courts.pairs_court`, a row per claim, or of ``policy_table``,
-    a row per model; ``column`` says which. Bars are 95% intervals; the line at one half is a score
+    ``table``: of :func:`sarlab.audit.courts.pairs_court` or ``policy_table``, with a row of the
+    figure for each value of ``column``. Bars are 95% intervals; the line at one half is a score
     that knows nothing.
     """
-    groups = "" if column == "claim" else " of a group"
-    rows = list(dict.fromkeys(table[column]))
-    names = [str(row).replace("_", " ") for row in rows]
-    titles = (f"all pairs{groups}", "pairs of equal length")
+    of = "" if column == "claim" else " of a group"
+    titles = (f"all pairs{of}", "pairs of equal length")
     figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
-    scores = [s for s, (_, colour, _) in _SCORES.items() if colour and s in set(table["design"])]
-    for panel, name in enumerate(("share", "equal_share"), start=1):
-        for place, score in enumerate(scores):
-            title, colour, symbol = _SCORES[score]
-            line = {"color": colour, "width": 2}
-            known = table[(table["design"] == score) & table[name].notna()].set_index(column)
-            # Side by side within a row, SAR at its top.
-            shift = 0.64 * (place / max(1, len(scores) - 1) - 0.5)
-            figure.add_scatter(
-                x=known[name].tolist(),
-                y=[rows.index(row) + shift for row in known.index],
-                error_x=interval_bars(known, name, colour),
-                mode="markers",
-                marker={"color": colour, "symbol": symbol, "size": 8, "line": line},
-                name=title,
-                legendgroup=score,
-                showlegend=panel == 1,
-                text=[names[rows.index(row)] for row in known.index],
-                hovertemplate=f"{title}: %{{text}}: %{{x:.1%}}<extra></extra>",
-                row=1,
-                col=panel,
-            )
+    rows = table[column].unique().tolist()
+    drawn = [score for score in _SCORES if _SCORES[score][1] and score in set(table["design"])]
+    for (panel, name), (place, score) in itertools.product(
+        enumerate(("share", "equal_share"), start=1), enumerate(drawn)
+    ):
+        title, colour, symbol = _SCORES[score]
+        known = table[(table["design"] == score) & table[name].notna()]
+        # Side by side within a row, SAR at its top.
+        shift = 0.64 * (place / max(1, len(drawn) - 1) - 0.5)
+        figure.add_scatter(
+            x=known[name].tolist(),
+            y=[rows.index(row) + shift for row in known[column]],
+            error_x=interval_bars(known, name, colour),
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 8}
+            | {"line": {"color": colour, "width": 2}},
+            name=title,
+            legendgroup=score,
+            showlegend=panel == 1,
+            text=known[column].str.replace("_", " ").tolist(),
+            hovertemplate=f"{title}: %{{text}}: %{{x:.1%}}<extra></extra>",
+            row=1,
+            col=panel,
+        )
     figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
     for border in range(1, len(rows)):
         figure.add_hline(y=border - 0.5, line={"color": GRID, "width": 1})
-    axis = "AUC, right over wrong" if groups else "share of pairs in the claimed order"
+    axis = "AUC, right over wrong" if of else "share of pairs in the claimed order"
     figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title_text=axis, nticks=6)
+    names = [row.replace("_", " ") for row in rows]
     ends = [len(rows) - 0.4, -0.6]
     figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=names, range=ends, showgrid=False)
-    style(figure, height=110 + 46 * len(rows))
-    return figure.update_annotations(font_size=13)
+    return style(figure, height=110 + 46 * len(rows)).update_annotations(font_size=13)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from sarlab.answers import score_answers
 from sarlab.audit import courts, labelled
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.labelled import Claim, LabelledAnswer
+from sarlab.audit.labelled import LabelledAnswer
 from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain, signed
@@ -93,7 +93,7 @@ class Validity:
 
     settings: ValiditySettings
     answers: pd.DataFrame
-    claims: Sequence[Claim]
+    claims: Sequence[str]
     measured: pd.DataFrame
     failures: pd.DataFrame
     groups: pd.DataFrame
@@ -197,19 +197,18 @@ def show_scores(validity: Validity) -> Any:
     """Every score on every claim: a figure, then the numbers."""
     show(shares_figure(validity.measured, "claim"))
     measured = validity.measured.replace({"design": _NAMES})
-    parts = []
-    for measure, factor, caption in (
-        ("share", 100, "pairs in the claimed order (%)"),
-        ("equal_share", 100, "the same at equal length (%)"),
-        ("auc", 1, "AUC"),
-        ("effect", 1, "effect size d"),
-        ("equal_auc", 1, "AUC at equal length"),
-    ):
-        cell = Column("", measure, 0 if factor == 100 else 2, factor)
-        text = courts.pivot_text(measured, cell, "claim", "design")
-        is_main = measure.endswith("share")
-        parts.append(html_table(text, caption) if is_main else folded(caption, html_table(text)))
-    return html_view(*parts)
+
+    def table(title: str, *cell: Any) -> str:
+        text = courts.pivot_text(measured, Column("", *cell), "claim", "design")
+        return html_table(text, title)
+
+    return html_view(
+        table("pairs in the claimed order (%)", "share", 0, 100),
+        table("the same at equal length (%)", "equal_share", 0, 100),
+        folded("AUC", table("", "auc", 2)),
+        folded("effect size d", table("", "effect", 2)),
+        folded("AUC at equal length", table("", "equal_auc", 2)),
+    )
 
 
 def show_options(validity: Validity) -> Any:
@@ -251,15 +250,16 @@ def show_failures(validity: Validity) -> Any:
     """How often SAR prefers the bad answer, one row per mode and comparison."""
     failures = validity.failures
     tokens = failures.groupby("label")["length"].mean()
-    claims = [(mode, c) for mode in MODES for c in mode.claims if {*c} <= {*tokens.index}]
-    if not claims:
+    modes = {" > ".join(reversed(c.split(" > "))): m.name for m in MODES for c in m.claims}
+    modes = {c: name for c, name in modes.items() if {*c.split(" > ")} <= {*tokens.index}}
+    if not modes:
         return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
     scores = validity.settings.scores(failures)[["sar"]]
-    turned = [Claim(claim.worse, claim.better) for _, claim in claims]
-    table = courts.words(courts.pairs_court(failures, scores, turned))
-    table[["bad", "good"]] = table["claim"].str.split(" > ", expand=True)
-    table["mode"] = [mode.name for mode, _ in claims]
-    table["tokens"] = [f"{tokens[bad]:.0f} against {tokens[good]:.0f}" for bad, good in turned]
+    table = courts.pairs_court(failures, scores, list(modes))  # of claims turned: bad > good
+    sides = table["claim"].str.split(" > ")
+    table[["bad", "good"]] = courts.words(table)["claim"].str.split(" > ", expand=True)
+    table["mode"] = list(modes.values())
+    table["tokens"] = [f"{tokens[bad]:.0f} against {tokens[good]:.0f}" for bad, good in sides]
     columns = (
         Column("mode", "mode"),
         Column("SAR prefers", "bad"),
@@ -280,8 +280,9 @@ def show_gallery(validity: Validity) -> Any:
     for mode in MODES:
         parts.append(f"<h4>{plain(mode.name)}</h4><p>{plain(mode.about)}</p>")
         parts.append(f"<p><b>What to do:</b> {plain(mode.advice)}</p>")
-        if {*mode.claims[0]} <= sides.keys():
-            good, bad = (sides[label] for label in mode.claims[0])
+        labels = mode.claims[0].split(" > ")
+        if {*labels} <= sides.keys():
+            good, bad = (sides[label] for label in labels)
             margin = (bad["sar"] - good["sar"]).dropna()
             if not margin.empty:
                 worst = margin.idxmax()

@@ -83,20 +83,15 @@ class TextReward(Reward):
 def from_trl(function: Callable[..., Sequence[float | None]]) -> Reward:
     """A reward function of TRL's form as a design that replaces correctness.
 
-    It is called with ``prompts``, ``completions`` (texts), ``answer``, ``solution`` and
-    ``ground_truth`` (the gold). None counts as 0, as in TRL's sum.
+    Called with ``prompts``, ``completions``, and the gold as ``answer``, ``solution`` and
+    ``ground_truth``. None counts as 0, as in TRL's sum.
     """
 
     def bonus(inputs: RewardInputs) -> torch.Tensor:
-        questions = inputs.questions or ()
-        golds = [q.gold for q in questions]
-        values = function(
-            prompts=[q.text for q in questions],
-            completions=list(inputs.texts or ()),
-            answer=golds,
-            solution=golds,
-            ground_truth=golds,
-        )
+        questions, texts = inputs.questions or (), list(inputs.texts or ())
+        prompts, golds = [q.text for q in questions], [q.gold for q in questions]
+        gold = {"answer": golds, "solution": golds, "ground_truth": golds}
+        values = function(prompts=prompts, completions=texts, **gold)
         return torch.tensor([float(v or 0.0) for v in values])
 
     about = f"TRL reward {getattr(function, '__name__', 'function')}"

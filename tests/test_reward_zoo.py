@@ -330,8 +330,7 @@ def test_both_loops_train_on_a_dense_bonus(algorithm, monkeypatch) -> None:
     from sarlab import add_lora, load_policy, load_task
     from sarlab.config import preset
     from sarlab.rewards import Reward
-    from sarlab.train import grpo_steps, ppo_steps
-    from sarlab.update import add_critic, start
+    from sarlab.train import add_critic, grpo_steps, ppo_steps, start
 
     def per_answer(given: Any) -> torch.Tensor:
         return -given.lengths / 100

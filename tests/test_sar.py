@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarlab.answers import score_answers
+from sarlab.rewards.answers import score_answers
 from sarlab.sar import (
     leave_out,
     mean_logp,
@@ -97,7 +97,7 @@ def test_padding_and_what_stands_on_it_change_nothing() -> None:
 
 def test_an_empty_turn_as_question_earns_exactly_nothing(frozen_tiny) -> None:
     """Both contexts are then the same ids, so SAR is 0, not merely near it."""
-    from sarlab.answers import question_prefixes
+    from sarlab.rewards.answers import question_prefixes
 
     _, alone = question_prefixes(frozen_tiny, "anything")
     (score,) = score_answers(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sarlab.answers import AnswerScore, TokenAlternatives
 from sarlab.display.text import (
     LEGEND,
     V_FULL_NATS,
@@ -23,6 +22,7 @@ from sarlab.display.text import (
     tint,
     visible,
 )
+from sarlab.rewards.answers import AnswerScore, TokenAlternatives
 
 _STEP_END = re.compile(r"[.!?]['\")\]]*(?:[ \t]*\n+|(?=\s))|\n+")
 _FOREIGN_PERPLEXITY = 1000.0  # from here on a policy was never trained on such text

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sarlab.answers import AnswerScore, token_pieces
+from sarlab.rewards.answers import AnswerScore, token_pieces
 
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
 _LIGHT = [

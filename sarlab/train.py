@@ -286,32 +286,17 @@ def update_policy(
     ``advantages`` is [B] or [B, T], ``logps_reference`` [B, T] (None: no KL). Raises TrainingError
     where the numbers would ruin the adapter, which stays as it was.
     """
-    policy, step = state.policy, state.step + 1
     changes = (advantages, logps_reference, config)
-    parts, norm = _gradients(
-        policy, state.optimizer, batch, rows, config, lambda x: policy_loss(policy, x, *changes)
+    parts, norm = _optimise(
+        state, None, rate, batch, rows, config, lambda x: policy_loss(state, x, *changes)
     )
+    state.policy.version += 1
     numbers = {name: sum(p[name] for p in parts) for name in ("loss", "kl", "clip_fraction")}
-    numbers |= {"ratio_max": max(p["ratio_max"] for p in parts), "grad_norm": norm}
-    if not math.isfinite(numbers["loss"] + norm):
-        raise TrainingError(
-            "not_finite",
-            f"Step {step}: loss {numbers['loss']} and gradient norm {norm} must be finite. The "
-            "adapter was not changed; go on from the last checkpoint with a lower learning_rate.",
-        )
-    if not numbers["ratio_max"] < MAX_RATIO:
-        raise TrainingError(
-            "exploding_ratio",
-            f"Step {step}: a token became {numbers['ratio_max']:.3g} times likelier within one "
-            f"step, the limit is {MAX_RATIO:g}. Lower learning_rate, epochs or mini_batches.",
-        )
-    _step_optimizer(state.optimizer, rate)
-    policy.version += 1
-    return numbers
+    return {**numbers, "ratio_max": max(p["ratio_max"] for p in parts), "grad_norm": norm}
 
 
 def policy_loss(
-    policy: Policy,
+    state: TrainState,
     part: MicroBatch,
     advantages: Tensor,
     logps_reference: Tensor | None,
@@ -319,7 +304,7 @@ def policy_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """A micro-batch's share of the loss, and of the numbers that are logged."""
     mask, clips = part.mask, {"clip_low": config.clip_low, "clip_high": config.clip_high}
-    logps = part.run(answer_logps, policy, grad=True)
+    logps = part.run(answer_logps, state.policy, grad=True)
     logps_old = part.of(part.batch.inputs.logps_conditioned)
     advantages = part.of(advantages)
     per_token = surrogate_loss(logps, logps_old, advantages, dual_clip=config.dual_clip, **clips)
@@ -334,6 +319,13 @@ def policy_loss(
             "clip_fraction": clip_fraction(logps, logps_old, advantages, mask, **clips) * share,
             "ratio_max": (logps - logps_old)[mask].max().exp().item(),
         }
+    if numbers["ratio_max"] >= MAX_RATIO:
+        raise TrainingError(
+            "exploding_ratio",
+            f"Step {state.step + 1}: a token became {numbers['ratio_max']:.3g} times likelier "
+            f"within one step, the limit is {MAX_RATIO:g}. Lower learning_rate, epochs or "
+            "mini_batches.",
+        )
     return reduce_tokens(per_token, mask, config.loss, **part.totals), numbers
 
 
@@ -358,18 +350,8 @@ def update_critic(
         return reduce_tokens(per_token, part.mask, "dapo", **part.totals), {}
 
     with critic.active():
-        parts, norm = _gradients(
-            critic.policy, critic.optimizer, batch, rows, config, loss_of, "critic update"
-        )
-    loss = sum(part["loss"] for part in parts)
-    if not math.isfinite(loss + norm):
-        raise TrainingError(
-            "not_finite",
-            f"Step {state.step + 1}: value loss {loss} and its gradient norm {norm} must be "
-            "finite. Lower critic_learning_rate.",
-        )
-    _step_optimizer(critic.optimizer, rate)
-    return {"value_loss": loss, "value_grad_norm": norm}
+        parts, norm = _optimise(state, critic, rate, batch, rows, config, loss_of)
+    return {"value_loss": sum(part["loss"] for part in parts), "value_grad_norm": norm}
 
 
 def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
@@ -381,29 +363,31 @@ def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
         return critic.values(hidden).cpu() * mask
 
 
-def _gradients(
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
+def _optimise(
+    state: TrainState,
+    critic: Critic | None,
+    rate: float,
     batch: Batch,
     rows: Tensor,
     config: TrainConfig,
     loss_of: Callable[[MicroBatch], tuple[Tensor, dict[str, float]]],
-    kind: str = "update",
 ) -> tuple[list[dict[str, float]], float]:
-    """Fill in the gradient of the mini-batch ``rows``: numbers per micro-batch, norm unclipped.
+    """One optimiser step of the policy, or of the critic: numbers per micro-batch, gradient norm.
 
     Where memory runs out, all begins anew in smaller micro-batches.
     """
+    policy, optimizer = state.policy, (critic or state).optimizer
+    kind, remedy = "update", "learning_rate"
+    if critic is not None:
+        kind, remedy = "critic update", "critic_learning_rate"
     lengths = batch.rollouts.lengths[rows]
     prefixes = torch.tensor([len(p.ids) for p in batch.prefixes])[batch.rollouts.group_ids[rows]]
     totals = {"total_answers": len(rows), "total_tokens": int(lengths.sum())}
     totals["max_answer_tokens"] = config.max_answer_tokens
     parts: list[dict[str, float]] = []
-    budget = token_budget_for(policy, config.token_budget)
+    sizes = (lengths + prefixes, token_budget_for(policy, config.token_budget))
     groups = prefixes if policy.has_sliding_window else None
-    for attempt in batch_attempts(
-        policy.device, lengths + prefixes, budget, groups, kind, together=True
-    ):
+    for attempt in batch_attempts(policy.device, *sizes, groups, kind, together=True):
         with attempt as plan, folded(policy.model):
             optimizer.zero_grad(set_to_none=True)
             parts = []
@@ -412,13 +396,19 @@ def _gradients(
                 loss.backward()
                 parts.append({"loss": loss.item(), **numbers})
     parameters = optimizer.param_groups[0]["params"]
-    return parts, torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip).item()
-
-
-def _step_optimizer(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip).item()
+    total = sum(part["loss"] for part in parts)
+    if not math.isfinite(total + norm):
+        raise TrainingError(
+            "not_finite",
+            f"Step {state.step + 1}: loss {total} and gradient norm {norm} of the {kind} must be "
+            f"finite. The adapter was not changed; go on from the last checkpoint with a lower "
+            f"{remedy}.",
+        )
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
+    return parts, norm
 
 
 # --- a state: made, written, read ---------------------------------------------------------------

@@ -29,7 +29,6 @@ EMBEDDED = ("tiny", "tiny-facts")
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-_BASE = "base_model_name_or_path"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -98,30 +97,28 @@ def resolve(
         raise ValueError(f"{path} names itself as its base. Put the base's name into its config.")
     seen = (*seen, path.resolve())
     if (path / "run.json").exists() and (path / "config.json").exists():  # a run of this project
-        base = _named_base(path / "config.json", "model")
-        return resolve(base, adapter or path / "adapter", seen)
-    if (path / "adapter_config.json").exists():
-        return resolve(_named_base(path / "adapter_config.json", _BASE), path, seen)
-    if not any(path.glob("*.safetensors")):
-        raise ValueError(_no_weights(path))
-    return str(path), adapter
-
-
-def _named_base(path: Path, key: str) -> str:
+        adapter, named, key = adapter or path / "adapter", path / "config.json", "model"
+    elif (path / "adapter_config.json").exists():
+        adapter, named, key = path, path / "adapter_config.json", "base_model_name_or_path"
+    else:
+        _need_weights(path, "*.safetensors")
+        return str(path), adapter
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))[key]
+        base = json.loads(named.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     if not isinstance(base, str) or not base.strip():
-        raise ValueError(f"{path} names no base model under {key!r}. Write its reference there.")
-    return base
+        raise ValueError(f"{named} names no base model under {key!r}. Write its reference there.")
+    return resolve(base, adapter, seen)
 
 
-def _no_weights(path: Path) -> str:
-    """The error for a folder without safetensors; it names the pickles, which are refused."""
+def _need_weights(path: Path, pattern: str) -> None:
+    """Raise ValueError for a folder without such files; it names the pickles, which are refused."""
+    if any(path.glob(pattern)):
+        return
     pickles = sorted(p.name for p in path.glob("*") if p.suffix in _PICKLES)
     content = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
-    return (
+    raise ValueError(
         f"{path} holds {content}. sarlab reads safetensors and GGUF only, since a pickle can "
         "run code when it is opened. Convert it with save_pretrained in its own project."
     )
@@ -135,8 +132,7 @@ def _checked_embedded(name: str) -> Path:
             f"The embedded model {name!r} is not at {folder}. Run from a clone of the repository, "
             "or set SARLAB_DATA to its data folder."
         )
-    for line in sums.read_text().splitlines():
-        expected, file = line.split()
+    for expected, file in map(str.split, sums.read_text().splitlines()):
         actual = _sha256(folder / file)
         if actual != expected:
             raise ValueError(
@@ -227,8 +223,7 @@ def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
             f"{folder} holds no adapter (no adapter_config.json). Name a PEFT folder, or a run "
             "that has been trained to its end."
         )
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(_no_weights(folder))
+    _need_weights(folder, "adapter_model.safetensors")
     if (folder / "tokenizer.json").is_file():
         try:
             trained_with = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)

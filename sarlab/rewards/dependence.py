@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.prompts import encode_answer
 from sarlab.rewards import FEED_NATS, READ_NATS
+from sarlab.rewards.answers import Rescorer
 from sarlab.scoring import (
     ComputedPrefix,
     Prefix,
     answer_block,
     answer_logps,
     compute_prefixes,
-    extend_prefixes,
-    logps_of_states,
     prefix_of,
 )
 
@@ -33,56 +31,35 @@ CLASSES = ("read and used", "worked out", "copied", "filler", "last")
 _CACHED_TOKENS = 16_384  # tokens whose keys and values are held at once
 _REPORTED_LINES = 3  # lines run between two reports of progress
 
-OnLines = Callable[[int, int], None]
+OnLines = Callable[[int, int], None]  # (lines done, lines in all)
 
 
 @dataclass(frozen=True)
 class LineDependence:
-    """Lines of B answers and what the rest takes from each.
+    """Lines of B answers and what the rest takes from each; 0 for an answer's last line."""
 
-    ``line_ids`` [B, T]: each token's line from 0, −1 on padding. ``taken`` [B, L, L]: nats that
-    the later line (second index) takes from the earlier one (third). ``rest_tokens`` [B, L]: the
-    number of tokens after the line. Both are 0 for the last line of an answer, which nothing
-    follows, and where there is no line.
-    """
-
-    line_ids: Tensor
-    taken: Tensor
-    rest_tokens: Tensor
+    line_ids: Tensor  # [B, T] each token's line from 0, −1 on padding
+    taken: Tensor  # [B, L, L] nats that the later line (second index) takes from the third index's
+    rest_tokens: Tensor  # [B, L] tokens after the line
 
     @property
     def nats(self) -> Tensor:
         """d [B, L]: what all later lines take from each line."""
         return self.taken.sum(dim=1)
 
-    @property
-    def nats_per_token(self) -> Tensor:
-        """d per token of the rest [B, L]; 0 where there is no rest."""
-        return self.nats / self.rest_tokens.clamp(min=1)
-
 
 @dataclass(frozen=True)
 class AnswerDependence:
-    """The ledger of one answer of L lines: what each reads from the question, and what it feeds.
+    """The ledger of one answer of L lines: what each reads from the question, and what it feeds."""
 
-    ``starts``: the first token of each line. [L] each: ``tokens``, ``read_nats`` (v),
-    ``fed_nats`` (d), ``rest_tokens``. ``taken`` [L, L]: see :class:`LineDependence`.
-    ``gold_nats`` [L]: g, by how much the line raises log P(gold), nan from the line with the
-    marker ``Answer:`` on; None where no gold answer is known.
-    """
-
-    starts: tuple[int, ...]
-    tokens: Tensor
-    read_nats: Tensor
-    fed_nats: Tensor
-    rest_tokens: Tensor
-    taken: Tensor
+    starts: tuple[int, ...]  # the first token of each line
+    tokens: Tensor  # [L]
+    read_nats: Tensor  # [L] v
+    fed_nats: Tensor  # [L] d
+    rest_tokens: Tensor  # [L]
+    taken: Tensor  # [L, L] as in LineDependence
+    # [L] g, by how much the line raises log P(gold); nan from the line with "Answer:" on.
     gold_nats: Tensor | None = None
-
-    @property
-    def sar_shares(self) -> Tensor:
-        """Each line's share of Σ v [L], of which SAR is made; large where ups and downs cancel."""
-        return self.read_nats / self.read_nats.sum()
 
     def classes(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> list[str]:
         """One of :data:`CLASSES` per line; a line reads or feeds from the thresholds on.
@@ -100,35 +77,16 @@ class AnswerDependence:
 
 
 def answer_dependence(
-    policy: Policy,
-    question: str,
-    answer: str | Sequence[int],
-    *,
-    by: Literal["line"] | Sequence[int] = "line",
-    gold: str | None = None,
-    on_lines: OnLines | None = None,
+    policy: Policy, question: str, answer: str | Sequence[int], **options: Any
 ) -> AnswerDependence:
     """Both sides of the ledger for an answer (a text, or the ids that were sampled).
 
-    ``by``: "line", or the tokens at which other parts begin, such as those of sentences
-    (:func:`sarlab.display.token_view.step_starts`) or a span's two ends. ``gold`` adds g.
-    ``on_lines(done, total)`` is called on the way; it may raise to stop. 12 lines of equal length
-    cost 5.5 passes over the answer beside the two that give SAR. Of lines that repeat, each feeds
-    what the others leave: without one of two copies the rest hardly changes. ValueError for an
-    empty question or answer.
+    ``options`` are those of :func:`dependence_of`. ValueError for an empty question or answer.
     """
-    ids = [int(i) for i in answer] if not isinstance(answer, str) else []
-    if isinstance(answer, str):
-        ids = encode_answer(policy.tokenizer, answer, policy.end_id)
-    if not question.strip() or not ids:
-        raise ValueError(f"The question {question!r:.60} or the answer is empty; give both a text.")
-    contexts = [prefix_of(policy, question), prefix_of(policy, None)]
-    answered = extend_prefixes(policy, contexts, ids)
-    block, mask = (x.to(policy.device) for x in answer_block([ids]))
-    states = (prefix.hidden[None, -len(ids) - 1 : -1] for prefix in answered)
-    with torch.no_grad():
-        logps = [logps_of_states(policy, x, block, mask)[0].cpu() for x in states]
-    return dependence_of(policy, answered[0], *logps, by=by, gold=gold, on_lines=on_lines)
+    rescorer = Rescorer(policy, question)
+    score = rescorer.score(answer)
+    logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
+    return dependence_of(policy, rescorer.answered, *logps, **options)
 
 
 def dependence_of(
@@ -141,9 +99,14 @@ def dependence_of(
     gold: str | None = None,
     on_lines: OnLines | None = None,
 ) -> AnswerDependence:
-    """The ledger of an answer that is scored already; see :func:`answer_dependence`.
+    """The ledger of an answer that is scored already.
 
     ``answered``: the question's prefix with the answer on top; log-probs [T] of both contexts.
+    ``by``: "line", or the tokens at which other parts begin, such as those of sentences
+    (:func:`sarlab.display.token_view.step_starts`) or a span's two ends. ``gold`` adds g.
+    ``on_lines`` may raise to stop. 12 lines of equal length cost 5.5 passes over the answer. Of
+    lines that repeat, each feeds what the others leave: without one of two copies the rest hardly
+    changes.
     """
     length = len(logps_conditioned)
     start = len(answered.ids) - length
@@ -211,15 +174,14 @@ def line_dependence(
     line_ids: Tensor | None = None,
     answered: Sequence[Prefix] = (),
     prefix_index: Tensor | None = None,
-    token_budget: int = 0,
     on_lines: OnLines | None = None,
 ) -> LineDependence:
     """What the rest takes from every line of B answers [B, T], each on top of its prefix.
 
     ``logps`` [B, T]: the answers' log-probs on those prefixes under this policy, which give the
     first term; the second takes one pass per line over the tokens after it. The prefixes of all
-    lines are cut from one pass over the answer (or from ``answered``, its result), so 12 lines of
-    equal length cost 5.5 passes more. ``line_ids`` [B, T]: other parts than :func:`lines_of`.
+    lines are cut from one pass over the answer (or from ``answered``, its result). ``line_ids``
+    [B, T]: other parts than :func:`lines_of`.
     """
     index = torch.zeros(len(answer_ids), dtype=torch.long) if prefix_index is None else prefix_index
     lines = lines_of(policy.tokenizer, answer_ids, answer_mask) if line_ids is None else line_ids
@@ -227,6 +189,7 @@ def line_dependence(
     taken = torch.zeros(len(lines), count, count)
     rest_tokens = torch.zeros(taken.shape[:2], dtype=torch.long)
     answers = [ids[mask].tolist() for ids, mask in zip(answer_ids, answer_mask, strict=True)]
+    starts = [len(prefixes[int(place)].ids) for place in index]
     whole = list(answered) or [
         Prefix((*prefixes[int(place)].ids, *ids)) for place, ids in zip(index, answers, strict=True)
     ]
@@ -244,15 +207,11 @@ def line_dependence(
         size = _REPORTED_LINES if on_lines else max(1, len(jobs))
         for done in range(0, len(jobs), size):
             part = jobs[done : done + size]
-            before = [len(whole[row].ids) - len(answers[row]) for row, *_ in part]
-            cut = [computed[j[0] - first].cut(n + j[2]) for j, n in zip(part, before, strict=True)]
+            cut = [computed[row - first].cut(starts[row] + start) for row, _, start, _ in part]
             block, mask = answer_block([answers[row][stop:] for row, _, _, stop in part])
-            without = answer_logps(
-                *(policy, cut, block, mask),
-                prefix_index=torch.arange(len(part)),
-                token_budget=token_budget,
-            )
-            for (row, line, _, stop), unseen in zip(part, without.cpu(), strict=True):
+            of_cut = torch.arange(len(part))
+            without = answer_logps(policy, cut, block, mask, prefix_index=of_cut).cpu()
+            for (row, line, _, stop), unseen in zip(part, without, strict=True):
                 rest = len(answers[row]) - stop
                 gains = (logps[row, stop : stop + rest].cpu() - unseen[:rest]).double()
                 sums = torch.zeros(count).double()

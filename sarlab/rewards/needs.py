@@ -5,7 +5,7 @@ them for sampled answers.
 """
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,24 +30,23 @@ def reward_extras(
 ) -> dict[str, Any]:
     """The optional fields of RewardInputs that a reward declares; {} for most rewards."""
     needs = set(reward_named(reward).needs)
-    row_questions = [questions[i] for i in rollouts.group_ids.tolist()]
-    makers: dict[tuple[str, ...], Callable[[], dict[str, Any]]] = {
-        ("copied",): lambda: _copied(policy, questions, rollouts),
-        ("line_ids", "dependence"): lambda: _lines(policy, prefixes, rollouts, logps_conditioned),
-        ("entropy", "self_certainty"): lambda: _statistics(policy, prefixes, rollouts),
-        ("gold_logps", "gold_logps_without", "gold_mask"): lambda: gold_logps(
-            policy, row_questions, prefixes, rollouts
-        ),
-        ("answer_keys",): lambda: {"answer_keys": tuple(v.extracted for v in verdicts)},
-        ("texts",): lambda: {"texts": tuple(rollouts.texts)},
-        ("questions",): lambda: {"questions": tuple(row_questions)},
-    }
+    of_rows = tuple(questions[i] for i in rollouts.group_ids.tolist())
     extras: dict[str, Any] = {}
     with policy.folded():
-        for names, make in makers.items():
-            if needs.intersection(names):
-                extras |= make()
-    return extras
+        if "copied" in needs:
+            extras |= _copied(policy, questions, rollouts)
+        if needs & {"line_ids", "dependence"}:
+            extras |= _lines(policy, prefixes, rollouts, logps_conditioned)
+        if needs & {"entropy", "self_certainty"}:
+            extras |= _statistics(policy, prefixes, rollouts)
+        if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
+            extras |= gold_logps(policy, of_rows, prefixes, rollouts)
+    at_hand = {
+        "answer_keys": tuple(v.extracted for v in verdicts),
+        "texts": tuple(rollouts.texts),
+        "questions": of_rows,
+    }
+    return extras | {name: value for name, value in at_hand.items() if name in needs}
 
 
 def gold_logps(
@@ -79,24 +78,22 @@ def _reasoning(policy: Policy, answer: list[int]) -> list[int]:
     """The ids before the token in which the last marker begins, without an end token."""
     if answer and answer[-1] in policy.eos_ids:
         answer = answer[:-1]
-    decode = policy.tokenizer.decode
-    start = decode(answer, skip_special_tokens=False).rfind(MARKER)
+
+    def text(tokens: int) -> str:
+        return policy.tokenizer.decode(answer[:tokens], skip_special_tokens=False)
+
+    start = text(len(answer)).rfind(MARKER)
     if start < 0:
         return answer
     # The most tokens whose text ends before the marker.
-    lengths = range(1, len(answer) + 1)
-    end = bisect.bisect_right(
-        lengths, start, key=lambda n: len(decode(answer[:n], skip_special_tokens=False))
-    )
-    return answer[:end]
-
-
-def _ids(policy: Policy, text: str) -> list[int]:
-    return list(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+    sizes = range(1, len(answer) + 1)
+    return answer[: bisect.bisect_right(sizes, start, key=lambda n: len(text(n)))]
 
 
 def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> dict[str, Any]:
-    question_ids = [_ids(policy, question.text) for question in questions]
+    question_ids = [
+        policy.tokenizer(q.text, add_special_tokens=False)["input_ids"] for q in questions
+    ]
     copied = torch.zeros_like(rollouts.answer_mask)
     for row, mask in enumerate(rollouts.answer_mask):
         answer = rollouts.answer_ids[row][mask].tolist()

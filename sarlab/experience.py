@@ -12,8 +12,8 @@ from sarlab.config import TrainConfig
 from sarlab.models import Policy
 from sarlab.prompts import encode_answer
 from sarlab.rewards import Reward, alpha_at, answer_bonus, reward_named
+from sarlab.rewards.dependence import reward_extras
 from sarlab.rewards.diagnostics import bonus_diagnostics
-from sarlab.rewards.needs import reward_extras
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes, prefix_of
@@ -128,9 +128,10 @@ def conditioned_logps(
 ) -> Tensor:
     """Log-probs of the answers with their questions [B, T], nats."""
     answers = (prefixes, rollouts.answer_ids, rollouts.answer_mask)
-    options = {"prefix_index": rollouts.group_ids, "token_budget": config.token_budget}
+    groups, budget = rollouts.group_ids, config.token_budget
     with policy.folded():
-        return answer_logps(policy, *answers, **options).cpu()
+        logps = answer_logps(policy, *answers, prefix_index=groups, token_budget=budget)
+    return logps.cpu()
 
 
 def standalone_logps(policy: Policy, rollouts: Rollouts, config: TrainConfig) -> Tensor:

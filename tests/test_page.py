@@ -28,8 +28,7 @@ from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import REWARDS, total_reward
 from sarlab.rewards.answers import AnswerScore, TokenAlternatives, question_prefixes
-from sarlab.rewards.dependence import line_dependence
-from sarlab.rewards.needs import copied_tokens, gold_logps, reward_extras
+from sarlab.rewards.dependence import copied_tokens, gold_logps, line_dependence, reward_extras
 from sarlab.rollout import sample
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import judge

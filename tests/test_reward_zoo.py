@@ -355,7 +355,7 @@ def test_both_loops_train_on_a_dense_bonus(algorithm, monkeypatch) -> None:
 
 def test_a_reward_pays_only_for_its_own_passes(tiny, monkeypatch) -> None:
     """Each reward's fields are there, and nothing that it does not declare is computed."""
-    import sarlab.rewards.needs as module
+    import sarlab.rewards.dependence as module
     from sarlab import TrainConfig, load_task
     from sarlab.experience import collect
 

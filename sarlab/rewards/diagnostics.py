@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sarlab.rewards import answer_bonus
 from sarlab.sar import token_values
@@ -157,10 +158,8 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
     names = {name: i for i, name in enumerate(dict.fromkeys(row[groups] for row in rows))}
 
     def block(column: str) -> Tensor:
-        values = [x for row in rows for x in row[column]]
-        return torch.zeros(mask.shape).masked_scatter(
-            mask, torch.tensor(values, dtype=torch.float32)
-        )
+        values = [torch.tensor(row[column], dtype=torch.float32) for row in rows]
+        return pad_sequence(values, batch_first=True)
 
     alone = all(row["logps_standalone"] is not None for row in rows)
     return RewardInputs(

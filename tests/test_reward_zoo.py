@@ -360,20 +360,22 @@ def test_a_reward_pays_only_for_its_own_passes(tiny, monkeypatch) -> None:
     from sarlab.experience import collect
 
     calls: list[str] = []
-    for name in ("_copied", "_lines", "_statistics", "gold_logps"):
+    for name in ("_copied", "line_dependence", "token_report", "gold_logps"):
         real = getattr(module, name)
         monkeypatch.setattr(
-            module, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
+            module,
+            name,
+            lambda *a, real=real, name=name, **k: (calls.append(name), real(*a, **k))[1],
         )
     expected = {
         "sar": [],
         "kimi": [],
         "majority": [],
         "sar_masked": ["_copied"],
-        "entropy": ["_statistics"],
-        "intuitor": ["_statistics"],
+        "entropy": ["token_report"],
+        "intuitor": ["token_report"],
         "rlpr": ["gold_logps"],
-        "filler_share": ["_lines"],
+        "filler_share": ["line_dependence"],
     }
     for reward, passes in expected.items():
         calls.clear()

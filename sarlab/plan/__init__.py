@@ -163,8 +163,8 @@ def shape_of(model: Any) -> Shape:
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or hidden // heads
     tied = bool(getattr(config, "tie_word_embeddings", False))
-    sizes = [layers, hidden, intermediate, heads, kv_heads, head_dim, config.vocab_size]
-    return Shape(name, *sizes, tied=tied)
+    sizes = [layers, hidden, intermediate, heads, kv_heads, head_dim, config.vocab_size, tied]
+    return Shape(name, *sizes)
 
 
 @dataclass(frozen=True)

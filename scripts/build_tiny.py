@@ -35,7 +35,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sarlab.tasks.stories import draw_problem, draw_story
+from sarlab.tasks.generated import draw_problem, draw_story
 from sarlab.train import load_optimizer, save_optimizer
 from sarlab.types import Question
 

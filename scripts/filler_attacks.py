@@ -26,7 +26,7 @@ from sarlab.rewards import filler_share
 from sarlab.rewards.answers import score_answers
 from sarlab.rewards.dependence import line_dependence, question_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
-from sarlab.tasks.stories import draw_problem, draw_story
+from sarlab.tasks.generated import draw_problem, draw_story
 from sarlab.types import Question, RewardInputs
 
 Pad = Callable[[list[str], Question, random.Random], list[str]]

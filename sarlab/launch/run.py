@@ -28,7 +28,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
-from sarlab.experience import Batch, step_record
+from sarlab.experience import step_record
 from sarlab.job.logbook import (
     SEED_OF_SPLIT,
     Logbook,
@@ -47,10 +47,11 @@ from sarlab.runs.atomic import read_json, replace_file
 from sarlab.runs.folder import Run
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
-from sarlab.types import Question, StepRecord
+from sarlab.types import Question
 from sarlab.update import TrainingError, learning_rate
 
 ENGINE_PREFIX = "trl_"
+_ENGINE = f"trl {version('trl')}"
 _LOGGED = {  # our columns, TRL's names
     "loss": "loss",
     "kl": "kl",
@@ -97,7 +98,7 @@ def train_distributed(
     log: Logbook | None = None
     if state.is_main_process:
         run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
-        run.update(engine=_engine(), processes=state.num_processes, engine_options=changes)
+        run.update(engine=_ENGINE, processes=state.num_processes, engine_options=changes)
         run.update(**origins(policy, config, [*heldout.test, *questions]))
         log = Logbook(run, config, view or LineView(every_seconds=QUIET_SECONDS), tracker)
     state.wait_for_everyone()
@@ -158,7 +159,7 @@ class _Job(TrainerCallback):
         if log is not None:
             count = self.state.num_processes
             machines = f"{count} processes, each {hardware()}" if count > 1 else hardware()
-            summary = log.finish(self.step, engine=_engine(), processes=count, hardware=machines)
+            summary = log.finish(self.step, engine=_ENGINE, processes=count, hardware=machines)
         return dict(_shared(summary))
 
     def judge(
@@ -209,8 +210,19 @@ class _Job(TrainerCallback):
                     f"Step {step}: {name} is {values}; it must be finite. Go on from the last "
                     "checkpoint with a lower learning_rate.",
                 )
-        seconds = time.perf_counter() - self.began
-        record = engine_record(step, trainer.batch, trainer.rewards, updates, seconds, config)
+        batch, rewards = trainer.batch, trainer.rewards
+        groups = batch.inputs.group_ids
+        seconds = time.perf_counter() - self.began - sum(batch.seconds.values())
+        metrics = {
+            "no_signal_share": share_without_signal(rewards, groups),
+            "learning_rate": learning_rate(config, step),
+            "seconds_engine": seconds,
+        }
+        for ours, theirs in _LOGGED.items():
+            if values := [float(u[theirs]) for u in updates if u.get(theirs) is not None]:
+                metrics[ours] = sum(values) / len(values)
+        advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
+        record = step_record(step, batch, rewards, advantages, config, **metrics)
         self.step, validation = step, None
         model = trainer.accelerator.unwrap_model(trainer.model)
         live = dataclasses.replace(trainer.policy, model=model, version=state.global_step)
@@ -233,38 +245,12 @@ class _Job(TrainerCallback):
             self.log.run.save_checkpoint(step, partial(_move_all, written))
 
 
-def engine_record(
-    step: int,
-    batch: Batch,
-    rewards: torch.Tensor,
-    logs: Sequence[dict[str, float]],
-    seconds: float,
-    config: TrainConfig,
-) -> StepRecord:
-    """One step of ``seconds`` in sarlab's columns, from its answers and TRL's logs of updates."""
-    groups = batch.inputs.group_ids
-    advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
-    metrics: dict[str, float] = {
-        "no_signal_share": share_without_signal(rewards, groups),
-        "learning_rate": learning_rate(config, step),
-        "seconds_engine": seconds - sum(batch.seconds.values()),
-    }
-    for ours, theirs in _LOGGED.items():
-        if values := [float(entry[theirs]) for entry in logs if entry.get(theirs) is not None]:
-            metrics[ours] = sum(values) / len(values)
-    return step_record(step, batch, rewards, advantages, config, **metrics)
-
-
 def whole_weights(trainer: SARTrainer) -> bool:
     """Whether each process holds all weights: not so with FSDP and ZeRO-3."""
     accelerator = trainer.accelerator
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return int(accelerator.state.deepspeed_plugin.zero_stage) < 3
     return accelerator.distributed_type != DistributedType.FSDP
-
-
-def _engine() -> str:
-    return f"trl {version('trl')}"
 
 
 def _move_all(source: Path, target: Path) -> None:

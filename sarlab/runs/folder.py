@@ -20,7 +20,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
@@ -178,11 +178,12 @@ class Run:
 
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose checksums hold; damaged ones are named and passed over."""
-        for step, path in sorted(self._checkpoints(), reverse=True):
+        for path in sorted(self.folder.glob("checkpoints/step-*"), reverse=True):
             fault = _fault(path)
             if fault is None:
-                return step, path
-            self.event(step, "damaged_checkpoint", f"{path.name} is passed over: {fault}")
+                return _step_of(path), path
+            text = f"{path.name} is passed over: {fault}"
+            self.event(_step_of(path), "damaged_checkpoint", text)
         return None
 
     def rewind(self, step: int) -> None:
@@ -195,13 +196,12 @@ class Run:
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in lines))
         messages = self.facts().get("messages", [])
         self.update(messages=[m for m in messages if m["step"] <= step or "at" in m])
-        for part in (self.folder / "rollouts.parquet").glob("*"):
-            split, _, number = part.stem.rpartition("-")
-            if not number.isdigit() or int(number) > step or split == "heldout_trained":
-                part.unlink()
-        for later, folder in self._checkpoints():
-            if later > step:
-                remove(folder)
+        for path in self.folder.glob("rollouts.parquet/*-*"):
+            if _step_of(path) > step or path.name.startswith("heldout_trained"):
+                path.unlink()
+        for path in self.folder.glob("checkpoints/step-*"):
+            if _step_of(path) > step:
+                remove(path)
         best = self.checkpoint(step) / BEST
         if best.exists():
             copy = partial(shutil.copytree, best, dirs_exist_ok=True)
@@ -209,9 +209,10 @@ class Run:
         else:
             remove(self.folder / BEST)
 
-    def _checkpoints(self) -> Iterator[tuple[int, Path]]:
-        for path in (self.folder / "checkpoints").glob("step-*"):
-            yield int(path.name.split("-")[1]), path
+
+def _step_of(path: Path) -> int:
+    """The number at the end of the name of a part or checkpoint."""
+    return int(path.stem.rsplit("-", 1)[1])
 
 
 def refuse_existing(folder: Path) -> None:
@@ -257,14 +258,12 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, None where its checksums hold."""
     try:
-        expected = json.loads((checkpoint / _SUMS).read_text())
-    except (OSError, ValueError) as error:
+        expected = read_json(checkpoint / _SUMS)
+    except ValueError as error:
         return f"its checksums cannot be read ({error})"
     sums = _checksums(checkpoint)
-    for name in expected:
-        if sums.get(name) != expected[name]:
-            return f"{name} {'does not match its checksum' if name in sums else 'is missing'}"
-    return None
+    wrong = [name for name in expected if sums.get(name) != expected[name]]
+    return f"{wrong[0]} is missing or does not match its checksum" if wrong else None
 
 
 def read_rollouts(folder: str | Path, split: str | None = None) -> pa.Table:
@@ -307,9 +306,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str | None]:
-    installed = {name: [*distributions(name=name)] for name in _PACKAGES}
-    return {name: matches[0].version if matches else None for name, matches in installed.items()}
+def _versions() -> dict[str, str]:
+    return {name: found.version for name in _PACKAGES for found in distributions(name=name)}
 
 
 def _git_state() -> dict[str, Any]:

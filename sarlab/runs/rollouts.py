@@ -7,7 +7,7 @@ guessed: a column that the file does not hold is null. Files are only parsed, ne
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def open_rollouts(
     rendered = frame["prompt"].notna()
     if rendered.any():
         prompts = frame.loc[rendered, "prompt"]
-        questions, note = _questions_of(prompts.unique(), tokenizer)
+        questions, note = _questions_of(list(prompts.unique()), tokenizer)
         frame.loc[rendered, "question"] = prompts.map(lambda p: questions.get(p, p))
         notes.append(note)
     frame["step"] = pd.to_numeric(frame["step"]).astype("Int64")
@@ -114,7 +114,7 @@ def _check(row: Row, place: str) -> None:
             )
 
 
-def _questions_of(prompts: Iterable[str], tokenizer: Any) -> tuple[dict[str, str], str]:
+def _questions_of(prompts: Sequence[str], tokenizer: Any) -> tuple[dict[str, str], str]:
     """The questions in prompts that were logged as rendered text, and a sentence on how that went.
 
     A prompt is matched with what the chat template makes of a system and a user turn, or of a user
@@ -130,7 +130,7 @@ def _questions_of(prompts: Iterable[str], tokenizer: Any) -> tuple[dict[str, str
     known = {token: f"(?:{re.escape(token)})?" for token in special} | marks
     pieces = re.compile("(" + "|".join(map(re.escape, known)) + ")")
     turns = [{"role": mark.split("-")[1], "content": mark} for mark in marks]
-    prompts, questions = list(prompts), {}
+    questions: dict[str, str] = {}
     for messages in (turns[1:], turns):
         with contextlib.suppress(TemplateError):  # this template has no system role
             text = tokenizer.apply_chat_template(

@@ -11,6 +11,7 @@ from typing import Any
 from sarlab.tasks.rows import MAX_LINE_BYTES, as_object, field_names, parsed, read_records
 
 COLUMNS = ("step", "group_id", "question", "answer", "gold", "reward", "source")
+_OURS = ("step", "group", "question", "prompt", "answer", "gold", "reward")
 Record = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -42,13 +43,13 @@ class RolloutFormat:
 
     def rows(self, record: Record, file: Path) -> Iterator[Row]:
         """The answers of a record."""
-        names = dict.fromkeys(("step", "group", "question", "prompt", "answer", "gold", "reward"))
-        for ours, theirs in (column.split("=") for column in self.renamed.split()):
+        names = {name: name for name in _OURS}
+        for ours, _, theirs in (column.partition("=") for column in self.renamed.split()):
             names[ours] = theirs
         for flat in map(dict, self.flat(record, file)):
             row: Row = {}
             for ours, theirs in names.items():
-                name = next((n for n in (theirs or ours).split("|") if n in flat), None)
+                name = next((n for n in theirs.split("|") if n in flat), theirs)
                 row[ours] = flat.pop(name, None)
             prompt = row.pop("prompt")
             if row["question"] is None and isinstance(prompt, list):

@@ -124,7 +124,8 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "between evaluation and probes of the base": {
-        "function": "sarlab.job.logbook:Logbook.probe",
+        "function": "sarlab.job.logbook:Logbook.judge",
+        "path": "probe",
         "when": "before",
     },
     "sampling": {"function": "sarlab.rollout:draw_tokens", "lines": 2, "skip": 5},

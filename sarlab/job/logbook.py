@@ -17,10 +17,9 @@ import torch
 from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
-from sarlab.experience import answer_rows, collect
 from sarlab.job.watchers import VALIDATION_COLUMNS, TrackerLog, View
 from sarlab.models import Policy
-from sarlab.rewards import reward_named, total_reward
+from sarlab.rewards import reward_named
 from sarlab.runs.atomic import read_json, replace_file, write_json
 from sarlab.runs.folder import BEST, Run, read_metrics, read_rollouts
 from sarlab.tasks.verify import user_function
@@ -28,9 +27,18 @@ from sarlab.types import Question, StepRecord
 from sarlab.update import TrainingError
 
 PROBE_SAMPLES = 4
-SEED_OF_SPLIT = {"heldout_base": "heldout", "heldout_trained": "heldout", "validation": "validat"}
-"""Seeds of the evaluations: base and trained policy draw the same random numbers, in pairs."""
-_LABELS = {"heldout_base": "test, base policy", "heldout_trained": "test"}
+# Base and trained policy draw the same random numbers, in pairs.
+SEED_OF_SPLIT = {
+    **dict.fromkeys(("heldout_base", "heldout_trained"), "heldout"),
+    "validation": "validat",
+    "probe": "probe {}",
+}
+_LABELS = {
+    "heldout_base": "test, base policy",
+    "heldout_trained": "test",
+    "validation": "validation at step {}",
+    "probe": "probe questions at step {}",
+}
 _DROP = 0.05  # fall in accuracy and relative length for "shorter and worse"
 _WINDOW = 5  # steps whose mean training accuracy is followed
 _CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
@@ -76,32 +84,27 @@ class Logbook:
 
     def judge(
         self, policy: Policy, questions: Sequence[Question], split: str, step: int
-    ) -> dict[str, Any]:
-        """Evaluate a policy, keep its answers, return their summary."""
-        tell = partial(self.view.phase, _LABELS.get(split, f"validation at step {step}"))
-        tell(0, len(questions))
-        seed = SEED_OF_SPLIT[split]
-        rows = evaluate_policy(
-            policy, questions, self.config, split=split, step=step, seed=seed, on_answer=tell
-        )
-        self.run.write_rollouts(step, split, rows)
-        return summarise(rows)
+    ) -> dict[str, Any] | None:
+        """Evaluate a policy and keep its answers; the summary of a validation, else None.
 
-    def probe(self, policy: Policy, questions: Sequence[Question], step: int) -> None:
-        """Sample the probe questions, so that answers to one question can be followed."""
+        Probe questions have several answers, so that answers to one question can be followed.
+        """
         if not questions:
-            return
-        batch = collect(
+            return None
+        tell = partial(self.view.phase, _LABELS[split].format(step))
+        tell(0, len(questions))
+        rows = evaluate_policy(
             policy,
             questions,
             self.config,
-            seed=f"probe {step}",
-            group_size=PROBE_SAMPLES,
-            progress=1.0,
-            on_token=partial(self.view.phase, f"probe questions at step {step}"),
+            split=split,
+            step=step,
+            samples=PROBE_SAMPLES if split == "probe" else 1,
+            seed=SEED_OF_SPLIT[split].format(step),
+            on_answer=tell,
         )
-        rewards = total_reward(batch.inputs, self.config.reward, self.config.alpha)
-        self.run.write_rollouts(step, "probe", [*answer_rows(step, "probe", batch, rewards, None)])
+        self.run.write_rollouts(step, split, rows)
+        return summarise(rows) if split == "validation" else None
 
     def step(
         self, record: StepRecord, validation: dict[str, Any] | None, save: Callable[[Path], Any]
@@ -136,21 +139,18 @@ class Logbook:
         self.tracker.log(step, metrics)
         self.view.step(StepRecord(step, metrics, record.rows, tuple(messages)))
 
-    def finish(
-        self, step: int, *, judged: bool = True, stopped: bool = False, **more: Any
-    ) -> dict[str, Any]:
+    def finish(self, step: int, *, stopped: bool = False, **more: Any) -> dict[str, Any]:
         """Write the summary (``more`` facts on top), and hand it to tracker and view.
 
-        Without ``judged`` there is no trained policy to compare, and nothing is written.
+        Where the trained policy was not judged there is nothing to compare, and none is written.
         """
         folder = self.run.folder
         logged = (item for line in read_metrics(folder) for item in line.items())
         seconds = round(sum(v or 0.0 for k, v in logged if k.startswith("seconds_")), 1)
-        if judged:
+        summary = {"steps": step, "train_seconds": seconds, "hardware": hardware()}
+        if self.run.part(step, "heldout_trained").exists():
             summary = {**summarise_run(folder, self.config, step, seconds), **more}
             write_json(folder / "summary.json", summary)
-        else:
-            summary = {"steps": step, "train_seconds": seconds, "hardware": hardware()}
         status = "stopped" if stopped else "finished"
         self.run.update(status=status, steps_done=step, train_seconds=seconds)
         self.tracker.finish(summary)

@@ -135,12 +135,13 @@ def _train_and_judge(
     unlogged: StepRecord | None = None  # a step that is done, but whose validation is not
     try:
         with policy.as_reference():  # the untrained policy, also where a run is resumed
-            if not run.part(0, "heldout_base").exists():
-                log.judge(policy, heldout.test, "heldout_base", 0)
-            if not run.part(0, "probe").exists():
-                log.probe(policy, heldout.probes, 0)
-            if heldout.validation and not run.part(0, "validation").exists():
-                log.judge(policy, heldout.validation, "validation", 0)
+            for split, questions in (
+                ("heldout_base", heldout.test),
+                ("probe", heldout.probes),
+                ("validation", heldout.validation),
+            ):
+                if not run.part(0, split).exists():
+                    log.judge(policy, questions, split, 0)
         log.begin(state.step)
         steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
         drawn = steps(
@@ -152,9 +153,8 @@ def _train_and_judge(
             unlogged, step, validation = record, record.step, None
             last = step == config.steps
             if step % config.eval_every == 0 or last:
-                if heldout.validation:
-                    validation = log.judge(policy, heldout.validation, "validation", step)
-                log.probe(policy, heldout.probes, step)
+                validation = log.judge(policy, heldout.validation, "validation", step)
+                log.judge(policy, heldout.probes, "probe", step)
             log.step(record, validation, partial(save_adapter, policy))
             unlogged = None
             stopped = view.wants_stop() and not last
@@ -170,7 +170,7 @@ def _train_and_judge(
 
         if state.step:
             run.save_checkpoint(state.step, save)
-        return log.finish(state.step, judged=False, stopped=True)
+        return log.finish(state.step, stopped=True)
     log.memory(state.step)
     replace_file(run.folder / "adapter", partial(export_policy, policy), folder=True)
     return log.finish(state.step, stopped=stopped)

@@ -133,18 +133,18 @@ class _Job(TrainerCallback):
             if _shared(log is not None and not log.run.part(0, split).exists()):
                 self.judge(policy, part, split, 0)
         if log is not None and not log.run.part(0, "probe").exists():
-            log.probe(policy, heldout.probes, 0)
+            log.judge(policy, heldout.probes, "probe", 0)
         self.trainer = trainer = SARTrainer(policy, questions, self.config, args)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
         if log is not None:
             log.begin(self.step)
             if not whole_weights(trainer):
-                log.run.message(
+                log.event(
                     self.step,
                     "no_validation",
-                    "no_validation: the weights are spread over the processes, so nothing is "
-                    "evaluated between the steps; the test before and after is.",
+                    "The weights are spread over the processes, so nothing is evaluated between "
+                    "the steps; the test before and after is.",
                 )
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         folder = Path(args.output_dir).parent
@@ -231,7 +231,7 @@ class _Job(TrainerCallback):
             trainer.model.eval()
             validation = self.judge(live, self.heldout.validation, "validation", step)
             if self.log is not None:
-                self.log.probe(live, self.heldout.probes, step)
+                self.log.judge(live, self.heldout.probes, "probe", step)
             trainer.model.train(was_training)
         if self.log is not None:
             self.log.step(record, validation, partial(save_adapter, live))

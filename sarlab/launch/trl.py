@@ -26,7 +26,7 @@ from trl.trainer.utils import pad
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock, reward_inputs
 from sarlab.models import Policy, check_left_padding, lora_config
-from sarlab.prompts import chat_turns, conditioned_ids, control_tokens, standalone_ids
+from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.tasks import judge_all, opens_thought
@@ -39,12 +39,6 @@ _SAME = (  # fields of GRPOConfig, and of TrainConfig where the name is another
     "seed beta learning_rate weight_decay num_iterations=epochs num_generations=group_size "
     "max_completion_length=max_answer_tokens loss_type=loss epsilon=clip_low "
     "epsilon_high=clip_high delta=dual_clip max_grad_norm=grad_clip"
-)
-# What `prompts` writes for a tokenizer without a chat template, as one that TRL can apply.
-PLAIN_TEMPLATE = (
-    "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ 'User: ' }}{% endif %}{{ message['content'] + '\n\n' }}"
-    "{% endfor %}{{ 'Assistant:\n' }}"
 )
 
 
@@ -145,14 +139,11 @@ class SARTrainer(GRPOTrainer):
         check_left_padding(policy)
         self.policy, self.questions, self.config = policy, list(questions), config
         self.reward = reward_named(config.reward)
-        tokenizer = _with_template(policy)
-        thinking = policy.prompt.template_options(tokenizer.chat_template)
-        args.chat_template_kwargs = {**(args.chat_template_kwargs or {}), **thinking}
         policy.model.generation_config.eos_token_id = list(policy.eos_ids)
-        prompts = [
-            chat_turns(tokenizer, policy.prompt.user_turn(q.text), policy.prompt.system)
-            for q in self.questions
-        ]
+        columns = {
+            "prompt": [question.text for question in self.questions],
+            "question_index": list(range(len(self.questions))),
+        }
 
         def bonus(**columns: Any) -> list[float]:  # TRL calls `correct` first
             return self._of_this_process(self.reward.bonus(self.batch.inputs))
@@ -162,34 +153,17 @@ class SARTrainer(GRPOTrainer):
             model=policy.model,
             reward_funcs=[self.correct, bonus],
             args=args,
-            train_dataset=Dataset.from_dict(
-                {"prompt": prompts, "question_index": list(range(len(prompts)))}
-            ),
-            processing_class=tokenizer,
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=policy.tokenizer,
             peft_config=lora_config(config.lora_rank, config.lora_alpha),
         )
         self.add_callback(_SeedEachStep(config, self.accelerator.process_index))
-        self._check_prompts(prompts[: config.questions])
 
-    def _check_prompts(self, first_prompts: Sequence[Any]) -> None:
-        """Raise where TRL would ask other token ids than sarlab does."""
-        tokenizer, form = self.policy.tokenizer, self.policy.prompt
-        for question in self.questions:
-            if spelled := control_tokens(tokenizer, question.text):
-                raise ValueError(
-                    f"The question {question.text[:60]!r}… spells out {spelled[0]!r}, which TRL "
-                    "encodes as the control token itself. Take it out of the task, or train with "
-                    "sarlab's own loop (notebook 02), where it stays text."
-                )
-        prompts, _, _ = self._tokenize_prompts(first_prompts)
-        for question, ids in zip(self.questions, prompts, strict=False):
-            expected = conditioned_ids(tokenizer, question.text, form)
-            if list(ids) != expected:
-                raise ValueError(
-                    f"TRL's prompt for {question.text[:60]!r}… has other tokens than sarlab's "
-                    f"({list(ids)[:12]}… against {expected[:12]}…). The tokenizer's chat template "
-                    "is read in two ways; give it one that renders the same without options."
-                )
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """sarlab's own prompts of questions, whatever TRL would make of their text."""
+        policy = self.policy
+        ids = [conditioned_ids(policy.tokenizer, text, policy.prompt) for text in prompts]
+        return ids, None, {}
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -307,17 +281,3 @@ class _SeedEachStep(TrainerCallback):
         step, rest = divmod(state.global_step, updates_per_step(self.config))
         if rest == 0:
             torch.manual_seed(seed_of(f"{self.config.seed} {step + 1} sample {self.process}"))
-
-
-def _with_template(policy: Policy) -> Any:
-    """The tokenizer, with a template that writes sarlab's plain prompt where it has none."""
-    tokenizer = policy.tokenizer
-    if not tokenizer.chat_template:
-        plain = conditioned_ids(tokenizer, "1 + 1 = ?", policy.prompt)
-        tokenizer.chat_template = PLAIN_TEMPLATE
-        if conditioned_ids(tokenizer, "1 + 1 = ?", policy.prompt) != plain:
-            raise ValueError(
-                f"The tokenizer of {policy.reference!r} has no chat template, and splits the plain "
-                "prompt otherwise when it comes from one. Give it a chat template of its own."
-            )
-    return tokenizer

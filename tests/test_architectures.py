@@ -228,8 +228,8 @@ def test_a_system_text_reaches_the_prompt_whatever_the_template_knows(
     wanted = [conditioned_ids(policy.tokenizer, q.text, PROMPT) for q in questions]
     trainer = SARTrainer(policy, questions, CONFIG, grpo_config(CONFIG, tmp_path / "out"))
     assert trainer._tokenize_prompts(list(trainer.train_dataset["prompt"]))[0] == wanted
-    messages = chat_turns(policy.tokenizer, "3 + 4?", "Be brief.")
     if template != "none":
+        messages = chat_turns(policy.tokenizer, "3 + 4?", "Be brief.")
         assert [turn["role"] for turn in messages] == turns
     assert chat_turns(policy.tokenizer, "x", None) == [{"role": "user", "content": "x"}]
 

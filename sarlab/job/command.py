@@ -8,8 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = """examples:
   sarlab score "Ada has 12 apples and buys 5. How many?" "12 + 5 = 17\\nAnswer: 17" "Answer: 17"
@@ -29,24 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    parsers = {}
-    for run, text, has_help in (
-        (lab, "open JupyterLab on the notebooks", True),
-        (train, "train a model with SA-GRPO, SA-PPO or another reward", True),
-        (score, "score answers to one question", True),
-        (inspect, "open the answers of any trainer's run", False),  # they have their own
-        (audit, "break a reward before it trains", False),
-    ):
-        parsers[run] = commands.add_parser(
-            run.__name__, help=text, description=run.__doc__, add_help=has_help
-        )
-        parsers[run].set_defaults(run=run)
-    parsers[lab].add_argument("folder", nargs="?", default=".", help="default: the current folder")
-    parsers[score].add_argument("question")
-    parsers[score].add_argument("answers", nargs="+", metavar="answer")
-    parsers[score].add_argument(
+
+    def command(run: Callable[..., int], text: str, **options: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, help=text, description=run.__doc__, **options)
+        added.set_defaults(run=run)
+        return added
+
+    lab_parser = command(lab, "open JupyterLab on the notebooks")
+    lab_parser.add_argument("folder", nargs="?", default=".", help="default: the current folder")
+    command(train, "train a model with SA-GRPO, SA-PPO or another reward")
+    score_parser = command(score, "score answers to one question")
+    score_parser.add_argument("question")
+    score_parser.add_argument("answers", nargs="+", metavar="answer")
+    score_parser.add_argument(
         "--model", default="tiny", help="tiny, smollm2-135m, a hub id or a folder"
     )
+    command(inspect, "open the answers of any trainer's run", add_help=False)
+    command(audit, "break a reward before it trains", add_help=False)
     given, rest = parser.parse_known_args(arguments)
     if rest and given.run is score:
         parser.error(f"unknown: {' '.join(rest)}")
@@ -70,7 +70,10 @@ def lab(given: argparse.Namespace, rest: list[str]) -> int:
         if not (folder / notebook.name).exists():
             shutil.copy2(notebook, folder / notebook.name)
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1"),
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ip=127.0.0.1",
         f"--ServerApp.root_dir={folder}",
         "--LabApp.default_url=/lab/tree/01_reward_inspection.ipynb",
         "--LabApp.news_url=None",
@@ -91,9 +94,8 @@ def train(given: argparse.Namespace, rest: list[str]) -> int:
     from sarlab.runs.parameters import command_parameters, run_request
     from sarlab.summary import summary_text
 
-    config, folder, resume = run_request(
-        {"out": str(Path("runs").resolve()), **command_parameters(rest)}
-    )
+    told = {"out": str(Path("runs").resolve()), **command_parameters(rest)}
+    config, folder, resume = run_request(told)
     run_training(config, folder, resume=resume)
     print(summary_text(folder))
     return 0
@@ -112,7 +114,7 @@ def score(given: argparse.Namespace, rest: list[str]) -> int:
         nats = sum(scored.logps_conditioned) - sum(scored.logps_standalone)
         print(
             f"{scored.sar:+6.3f}  {scored.ppl_conditioned:9.3f}  {scored.ppl_standalone:9.3f}  "
-            f"{nats:8.2f}  {scored.length:6d}  {' '.join(answer.split())[:60]}"
+            f"{nats:8.2f}  {len(scored.token_ids):6d}  {' '.join(answer.split())[:60]}"
         )
     if any(map(out_of_depth, scores)):
         print(

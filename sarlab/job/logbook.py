@@ -17,7 +17,7 @@ import torch
 from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
-from sarlab.job.watchers import VALIDATION_COLUMNS, TrackerLog, View
+from sarlab.job.watchers import QUIET_SECONDS, VALIDATION_COLUMNS, LineView, TrackerLog, View
 from sarlab.models import Policy
 from sarlab.rewards import reward_named
 from sarlab.runs.atomic import read_json, replace_file, write_json
@@ -27,17 +27,12 @@ from sarlab.types import Question, StepRecord
 from sarlab.update import TrainingError
 
 PROBE_SAMPLES = 4
-# Base and trained policy draw the same random numbers, in pairs.
-SEED_OF_SPLIT = {
-    **dict.fromkeys(("heldout_base", "heldout_trained"), "heldout"),
-    "validation": "validat",
-    "probe": "probe {}",
-}
-_LABELS = {
-    "heldout_base": "test, base policy",
-    "heldout_trained": "test",
-    "validation": "validation at step {}",
-    "probe": "probe questions at step {}",
+# Seed and name of each evaluation. Base and trained policy draw the same random numbers, in pairs.
+EVALUATIONS = {
+    "heldout_base": ("heldout", "test, base policy"),
+    "heldout_trained": ("heldout", "test"),
+    "validation": ("validat", "validation at step {}"),
+    "probe": ("probe {}", "probe questions at step {}"),
 }
 _DROP = 0.05  # fall in accuracy and relative length for "shorter and worse"
 _WINDOW = 5  # steps whose mean training accuracy is followed
@@ -47,11 +42,30 @@ _CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
 class Logbook:
     """Writes what a step leaves into the run folder; every engine of training has one."""
 
-    def __init__(self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog) -> None:
-        self.run, self.config, self.view, self.tracker = run, config, view, tracker
+    def __init__(
+        self, folder: Path, config: TrainConfig, view: View | None, *, resume: bool, **facts: Any
+    ) -> None:
+        """Open the run folder; ``facts`` go into run.json. Without a view lines are printed."""
+        self.config, self.view = config, view or LineView(every_seconds=QUIET_SECONDS)
+        self.tracker = TrackerLog(config.tracker, folder)
+        open_run = Run.reopen if resume else Run.create
+        self.run = open_run(folder, config.to_dict())
+        self.run.update(**facts)
         self.guard = Guard(config.questions)
-        best = run.folder / BEST / "validation.json"
+        self.best: float | None = None  # validation reward of the adapter in best/
+
+    def take_up(self, notes: Sequence[str]) -> tuple[int, Path | None]:
+        """Go back to the last good checkpoint: its step and folder, (0, None) without one.
+
+        ``notes`` say which rows of a user's file the task leaves out.
+        """
+        step, checkpoint = self.run.last_good_checkpoint() or (0, None)
+        self.run.rewind(step)
+        best = self.run.folder / BEST / "validation.json"
         self.best = read_json(best)["mean_reward"] if best.exists() else None
+        for note in notes:
+            self.event(step, "questions", note)
+        return step, checkpoint
 
     def begin(self, step: int) -> None:
         """Start view and tracker after ``step``; replay what was recorded up to there to them."""
@@ -62,7 +76,7 @@ class Logbook:
         if self.run.part(0, "validation").exists():
             rows = read_rollouts(self.run.folder, "validation").to_pylist()
         by_step = itertools.groupby(rows, key=lambda row: row["step"])
-        validations = {step: summarise(list(group)) for step, group in by_step}
+        validations = {past: summarise(list(group)) for past, group in by_step}
         for past in sorted({*accuracies, *validations}):
             self.guard.trained(past, accuracies.get(past))
             if summary := validations.get(past):
@@ -91,7 +105,8 @@ class Logbook:
         """
         if not questions:
             return None
-        tell = partial(self.view.phase, _LABELS[split].format(step))
+        seed, name = (text.format(step) for text in EVALUATIONS[split])
+        tell = partial(self.view.phase, name)
         tell(0, len(questions))
         rows = evaluate_policy(
             policy,
@@ -100,7 +115,7 @@ class Logbook:
             split=split,
             step=step,
             samples=PROBE_SAMPLES if split == "probe" else 1,
-            seed=SEED_OF_SPLIT[split].format(step),
+            seed=seed,
             on_answer=tell,
         )
         self.run.write_rollouts(step, split, rows)
@@ -179,10 +194,10 @@ class Guard:
             self._best, self._low_validations = (accuracy, length), 0
             return []
         best, best_length = self._best
-        accuracies = f"{best:.0%} → {accuracy:.0%}"
-        clear = best - accuracy > _beyond_chance(best, accuracy, int(summary.get("questions", 0)))
+        fall, accuracies = best - accuracy, f"{best:.0%} → {accuracy:.0%}"
+        clear = fall > _beyond_chance(best, accuracy, int(summary.get("questions", 0)))
         self._low_validations = self._low_validations + 1 if clear else 0
-        if best - accuracy > _DROP and length < (1 - _DROP) * best_length:
+        if fall > _DROP and length < (1 - _DROP) * best_length:
             return [
                 f"shorter_and_worse: at step {step} validation answers are shorter "
                 f"({best_length:.0f} → {length:.0f} tokens) and less often right ({accuracies}). "
@@ -203,17 +218,15 @@ class Guard:
         if accuracy is None or len(self._recent) < _WINDOW:
             return []
         mean, (best, at) = sum(self._recent) / _WINDOW, self._best_window
-        if mean >= best:
-            self._best_window = (mean, step)
+        self._best_window = max(self._best_window, (mean, step))
         fell = best - mean > _beyond_chance(best, mean, _WINDOW * self._questions)
         speaks, self._spoken = fell and not self._spoken, fell
-        if not speaks:
-            return []
-        return [
+        text = (
             f"accuracy_fell: over the last {_WINDOW} steps {mean:.0%} of the training answers "
             f"were right, at best {best:.0%} (up to step {at}). Lower learning_rate; best/ "
             "holds the adapter with the best validation."
-        ]
+        )
+        return [text] if speaks else []
 
 
 def _beyond_chance(best: float, now: float, questions: int) -> float:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sarlab.config import TrainConfig
 from sarlab.job.logbook import Logbook, check_resumed, origins, recording, save_adapter
-from sarlab.job.watchers import QUIET_SECONDS, LineView, RunStopped, TrackerLog, View
+from sarlab.job.watchers import RunStopped, View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.runs.atomic import replace_file
@@ -46,7 +46,6 @@ def run_training(
     summary. Without a view a line is printed every 30 seconds.
     """
     folder = Path(folder)
-    tracker = TrackerLog(config.tracker, folder)
     # What was killed before its run had begun has nothing to go on from: it begins.
     resume = resume and not (folder.is_dir() and holds_nothing(folder))
     if resume:
@@ -60,18 +59,11 @@ def run_training(
     state = start(policy, config)
     if config.algorithm == "ppo":
         add_critic(state, config)
-    open_run = Run.reopen if resume else Run.create
-    run = open_run(folder, config.to_dict())
-    with recording(run, lambda: state.step):
-        if resume:
-            step, checkpoint = run.last_good_checkpoint() or (0, None)
-            run.rewind(step)
-            if checkpoint:
-                state.load(checkpoint, step)
-        run.update(**facts)
-        log = Logbook(run, config, view or LineView(every_seconds=QUIET_SECONDS), tracker)
-        for note in task.notes:
-            log.event(state.step, "questions", note)
+    log = Logbook(folder, config, view, resume=resume, **facts)
+    with recording(log.run, lambda: state.step):
+        step, checkpoint = log.take_up(task.notes)
+        if checkpoint:
+            state.load(checkpoint, step)
         return _train_and_judge(log, state, task, heldout)
 
 

@@ -30,7 +30,7 @@ from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
 from sarlab.experience import step_record
 from sarlab.job.logbook import (
-    SEED_OF_SPLIT,
+    EVALUATIONS,
     Logbook,
     check_resumed,
     hardware,
@@ -39,12 +39,11 @@ from sarlab.job.logbook import (
     save_adapter,
 )
 from sarlab.job.training import HeldOut, prepare
-from sarlab.job.watchers import QUIET_SECONDS, LineView, TrackerLog, View
+from sarlab.job.watchers import LineView, View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.losses import group_advantages, share_without_signal
 from sarlab.models import Policy, load_policy, save_prompt_format
 from sarlab.runs.atomic import read_json, replace_file
-from sarlab.runs.folder import Run
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
 from sarlab.types import Question
@@ -87,7 +86,6 @@ def train_distributed(
                 f"engine, and {state.num_processes} were launched. Resume it with what it was "
                 "started with."
             )
-    tracker = TrackerLog(config.tracker if state.is_main_process else "none", folder)
     with state.main_process_first():  # one download of a hub's files
         task, heldout, policy = prepare(config)
     questions = [
@@ -97,21 +95,13 @@ def train_distributed(
     ]
     log: Logbook | None = None
     if state.is_main_process:
-        run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
-        run.update(engine=_ENGINE, processes=state.num_processes, engine_options=changes)
-        run.update(**origins(policy, config, [*heldout.test, *questions]))
-        log = Logbook(run, config, view or LineView(every_seconds=QUIET_SECONDS), tracker)
+        facts = origins(policy, config, [*heldout.test, *questions])
+        facts |= {"engine": _ENGINE, "processes": state.num_processes, "engine_options": changes}
+        log = Logbook(folder, config, view, resume=resume, **facts)
     state.wait_for_everyone()
     job = _Job(log, config, heldout)
     with recording(log.run, lambda: job.step) if log else nullcontext():
-        step, checkpoint = 0, None
-        if log is not None:
-            if resume:
-                step, checkpoint = log.run.last_good_checkpoint() or (0, None)
-                log.run.rewind(step)
-            for note in task.notes:
-                log.event(step, "questions", note)
-        job.step, checkpoint = _shared((step, checkpoint))
+        job.step, checkpoint = _shared(log and log.take_up(task.notes))
         return job.train(policy, questions, args, checkpoint)
 
 
@@ -172,7 +162,7 @@ class _Job(TrainerCallback):
         rows = []
         if share := list(questions)[rank::count]:
             # With one process the seed, and so every answer, is that of sarlab's own loop.
-            seed = SEED_OF_SPLIT[split] + (f" {rank} of {count}" if count > 1 else "")
+            seed = EVALUATIONS[split][0] + (f" {rank} of {count}" if count > 1 else "")
             rows = evaluate_policy(policy, share, self.config, split=split, step=step, seed=seed)
         placed = [{**row, "group_id": row["group_id"] * count + rank} for row in rows]
         rows = sorted(gather_object(placed), key=lambda row: row["group_id"])

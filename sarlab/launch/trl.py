@@ -1,14 +1,9 @@
 """SA-GRPO on TRL's trainer: the same tasks, rewards and contexts, for several GPUs.
 
-:class:`SARTrainer` is TRL's ``GRPOTrainer`` with two reward functions, correctness and the bonus,
-and the warm-up of sarlab's own loop. Sampling, reference, loss, gathering, vLLM, DeepSpeed and FSDP
-are TRL's.
-
-TRL hands a reward function neither prompt ids nor the log-probs of the old policy, so both scoring
-passes are paid for: the standalone one, which any SAR needs, and the conditioned one, which
-sarlab's own loop has for free from sampling. docs/SCALE.md has what they cost.
-
-Needs the extra: ``pip install sarlab[trl]``.
+:class:`SARTrainer` is TRL's ``GRPOTrainer`` on sarlab's prompts, with two reward functions
+(correctness, the bonus) and sarlab's warm-up. Sampling, reference, loss, gathering, vLLM, DeepSpeed
+and FSDP are TRL's. A reward function of TRL sees neither prompt ids nor old log-probs, so both
+scoring passes are paid for (docs/SCALE.md). Needs the extra: ``pip install sarlab[trl]``.
 """
 
 from collections.abc import Sequence
@@ -130,11 +125,7 @@ class SARTrainer(GRPOTrainer):
     rewards: Tensor
 
     def __init__(
-        self,
-        policy: Policy,
-        questions: Sequence[Question],
-        config: TrainConfig,
-        args: GRPOConfig,
+        self, policy: Policy, questions: Sequence[Question], config: TrainConfig, args: GRPOConfig
     ) -> None:
         check_left_padding(policy)
         self.policy, self.questions, self.config = policy, list(questions), config

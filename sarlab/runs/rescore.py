@@ -86,10 +86,10 @@ def score_rollouts(
             on_progress(len(rows))
     scored = frame.copy()
     for name in _SCORES:
-        scored[name] = [known[i][name] if i in known else None for i in ids]
-    both = list(zip(scored["logps_conditioned"], scored["logps_standalone"], strict=True))
-    scored["length"] = [None if c is None else len(c) for c, _ in both]
-    scored["v_nats"] = [None if c is None else sum(c) - sum(s) for c, s in both]
+        scored[name] = [known.get(i, {}).get(name) for i in ids]
+    conditioned, standalone = scored["logps_conditioned"], scored["logps_standalone"]
+    scored["length"] = conditioned.str.len()
+    scored["v_nats"] = conditioned.map(sum, "ignore") - standalone.map(sum, "ignore")
     if "correct" not in scored:
         triples = zip(scored["question"], scored["gold"], scored["answer"], strict=True)
         scored["correct"] = [

@@ -101,9 +101,13 @@ class Run:
         versions = _versions()
         before = run.facts().get("versions") or versions
         run.update(status="running", resumed=now(), versions=versions)
-        if before != versions:
-            changed = [f"{name} {before.get(name)} → {new}" for name, new in versions.items()]
-            text = f"Resumed with other versions than before: {', '.join(changed)}."
+        changes = [
+            f"{name} {before.get(name)} → {new}"
+            for name, new in versions.items()
+            if before.get(name) != new
+        ]
+        if changes:
+            text = f"Resumed with other versions than before: {', '.join(changes)}."
             run.event(0, "other_versions", text)
         if config is not None:
             write_json(run.folder / "config.json", config)

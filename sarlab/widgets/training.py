@@ -19,13 +19,8 @@ from sarlab.config import TrainConfig
 from sarlab.display.figures import show, training_figure
 from sarlab.display.tables import folded, html_table, views
 from sarlab.display.text import signed
-from sarlab.evaluation.formatting import (
-    ONE_SEED,
-    pair_table,
-    run_summary,
-    tint_legend,
-    tinted_answer,
-)
+from sarlab.evaluation.behaviours import tint_legend, tinted_answer
+from sarlab.evaluation.compare import ONE_SEED, pair_table, run_summary
 from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View

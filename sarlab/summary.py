@@ -17,7 +17,7 @@ def summary_text(folder: str | Path) -> str:
     Raises ValueError where the folder is not a finished run.
     """
     folder = Path(folder)
-    table = compare.run_summary(folder)
+    table = compare.run_table(recorded([folder]))
     trained = table.iloc[1]
     lines = [
         f"{folder.name}: {trained['arm']}, {run_facts(folder)}",

@@ -179,4 +179,4 @@ def test_the_example_of_a_behaviour_is_the_first_answer_that_shows_it():
 
 
 def test_every_behaviour_has_a_definition_and_patterns():
-    assert all(definition and patterns for definition, *patterns in BEHAVIOURS.values())
+    assert all(rule["definition"] and rule["patterns"] for rule in BEHAVIOURS.values())

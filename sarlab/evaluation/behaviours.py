@@ -1,7 +1,7 @@
 """Reasoning behaviours in answers, by documented patterns, and what a shorter answer lost.
 
-An answer is cut into sentences and lines; each may show several behaviours. The four of the table
-:data:`BEHAVIOURS` are those that studies of reasoning models count (Gandhi et al. 2025, arXiv
+An answer is cut into sentences and lines; each may show several behaviours. The four of
+behaviours.toml are those that studies of reasoning models count (Gandhi et al. 2025, arXiv
 2503.01307; Zeng et al. 2025, arXiv 2503.18892), found here by regular expressions instead of a
 language model, so that a count can be repeated and looked up. Patterns are blunt: they see wording,
 not thought. Filler is found by a rule, see :func:`label_sentences`.
@@ -9,7 +9,9 @@ not thought. Filler is found by a rule, see :func:`label_sentences`.
 
 import itertools
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,89 +23,26 @@ from sarlab.evaluation.judge import Rows
 from sarlab.evaluation.statistics import pooled_interval
 
 FILLER = "filler"
-# A number, perhaps with a sign, currency, decimals or a percent sign.
-_NUMBER = r"[-−]?[$€£]?\d[\d.,]*%?"
-# By name: what it is, then the patterns that find it in a sentence or line.
-BEHAVIOURS: dict[str, tuple[str, ...]] = {
-    "backtracking": (
-        "takes something back or starts anew",
-        r"\bwait\b(?! for| until| \d)",
-        r"\bhmm+\b",
-        r"^(no|oops|actually)\b[,.!—–-]",
-        r"\b(that|this|it)('s| is| was| can(no|')t be)? (wrong|incorrect|not right)",
-        r"\b(i|we) (made|have made) (a|an) (mistake|error|slip)",
-        r"\b(let me|let's|i('ll| will| should)?) (start|begin|try|do (it|this|that)) "
-        r"(over|again|anew)",
-        r"\b(go|going|step) back\b|\bhold on\b",
-        r"\bon second thought",
-        r"\binstead,? (let|try|i)\b",
-        r"\b(let me|let's) (try|use) (a|an) (other|different)|\btry another\b",
-    ),
-    "verification": (
-        "checks a result that it has",
-        r"\b(re-?|double-?)?check(s|ed|ing)?\b(?!ers|out| in\b|book)",
-        r"\bverif(y|ies|ied|ying|ication)\b",
-        r"\b(let me|let's) (confirm|make sure|be sure)\b|\bto confirm\b",
-        r"\bsanity\b",
-        r"\b(plug|substitut)\w* .*\b(back|into|in)\b|\bredo\b|\bonce more\b",
-        r"\b(matches|agrees? with|they agree|consistent with|satisf(y|ies))\b",
-        r"\b(as expected|make sense)\b",
-        r"\bindeed\b.*=",
-        r"\b(that|this|it|which)('s| is| was| looks| seems) (correct|right)\b|, yes[.!]$",
-    ),
-    "sub-goals": (
-        "carries out or announces one step of several",
-        rf"{_NUMBER}\s*([-+*/×÷·−]|x)\s*{_NUMBER}[^=]*=\s*{_NUMBER}",  # 14 * 6 = 84
-        r"^(step \d+|first(ly)?|second(ly)?|third(ly)?|next|then|finally|now|lastly)\b",
-        r"^(\(?\d{1,2}[.)]|[-*•])\s",  # a numbered or bulleted step
-        r"\b(we|i) (first |now |then )?(need|have|want) to (find|compute|calculate|know|work)",
-        r"\b(let|denote)\b.*\b(be|by|=)\b",
-        r"\b(so far|which gives|this gives|that gives|that leaves|which leaves|in total)\b",
-    ),
-    "enumeration": (
-        "goes through cases or candidates",
-        r"\b(case|option|possibility|scenario|candidate) ([a-z\d]|one|two|three|i+)\b",
-        r"\b(all|list|consider|there are \w+) (the )?(possible|possibilities|cases|options)\b",
-        r"^(if|suppose|assume|try)\b.*(=|\bis\b|\btells\b|\blies\b|\bwere\b)",
-        r"\beither\b.*\bor\b",
-        r"\bon the (one|other) hand\b",
-        r"\b(for each|one by one|in turn)\b",
-    ),
-}
+_RULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+BEHAVIOURS: dict[str, dict[str, str]] = _RULES["behaviours"]
+"""By name: its ``definition``, and the ``patterns`` that find it, one a line."""
 NAMES = (*BEHAVIOURS, FILLER)
 
 _COMPILED = {
-    name: re.compile("|".join(f"(?:{p})" for p in patterns), re.IGNORECASE)
-    for name, (_, *patterns) in BEHAVIOURS.items()
+    name: re.compile("|".join(f"(?:{p})" for p in rule["patterns"].splitlines()), re.IGNORECASE)
+    for name, rule in BEHAVIOURS.items()
 }
 _ANSWER_LINE = re.compile(r"^\W*(final )?answer\W*(is\b|:)|\\boxed", re.IGNORECASE)
 _SYMBOL = re.compile(r"[\d=+*/<>×÷%$€£^√∑]|\\[a-z]+|\b[b-hj-z]\b", re.IGNORECASE)
-_QUANTITY = re.compile(
-    r"\b(zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|"
-    r"forty|fifty|hundred|thousand|million|half|twice|double|triple|dozen|plus|minus|times|"
-    r"sum|total|product|divide[ds]?|multipl\w+|add(s|ed|ing)?|subtract\w*|carry|carries|"
-    r"true|false|knights?|knaves?|implies|contradict\w*)\b",
-    re.IGNORECASE,
-)
+_QUANTITY = re.compile(rf"\b({'|'.join(_RULES[FILLER]['quantities'].split())})\b", re.IGNORECASE)
 _CONCLUSION = re.compile(r"^(so|therefore|thus|hence)?,?\s*(it is |it's )?(yes|no)[.!]?$", re.I)
 _WORD = re.compile(r"[^\W\d_]{3,}")
-# Words that any two English texts share, and those that talk about the talking.
-_EVERYDAY = """
-about after again all also and another any are asked before but can could did does done down each
-easy else even every few find first for from get gets give given goes good had has have her here
-hers him his how into its just kind know last later left less let like long look made make makes
-many may more most much must near need next nice not now off once one only other our out over own
-per problem question quite rather right same see she should since small some still such take than
-that the their them then there these they thing things think this those through time today together
-too took true until use used very want was way well were what when where whether which while who
-whole whose why will with work would yet you your answer solve step steps says said tell
-"""
-_COMMON = frozenset(_WORD.findall(_EVERYDAY))
+_EVERYDAY = frozenset(_RULES[FILLER]["everyday"].split())
 
 
 def content_words(text: str) -> set[str]:
     """Words of three letters or more that are not everyday ones, in lower case, plurals folded."""
-    words = {w.lower() for w in _WORD.findall(text)} - _COMMON
+    words = {w.lower() for w in _WORD.findall(text)} - _EVERYDAY
     return {w[:-1] if w.endswith("s") and len(w) > 3 else w for w in words}
 
 
@@ -241,7 +180,10 @@ def behaviour_text(change: pd.DataFrame) -> pd.DataFrame:
 
 def definitions() -> pd.DataFrame:
     """The table of behaviours: name, definition, patterns."""
-    lines = [(name, what, "   ".join(patterns)) for name, (what, *patterns) in BEHAVIOURS.items()]
+    lines = [
+        (name, rule["definition"], "   ".join(rule["patterns"].splitlines()))
+        for name, rule in BEHAVIOURS.items()
+    ]
     rule = "says nothing about the question: no number, no operator, no content word of it"
     lines.append((FILLER, rule, "(a rule: label_sentences)"))
     return pd.DataFrame(lines, columns=["behaviour", "definition", "patterns"])

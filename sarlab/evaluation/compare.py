@@ -6,7 +6,6 @@ tables are made of them, as text that :mod:`sarlab.display.tables` writes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 
 from sarlab.display.tables import Column, text_table
 from sarlab.evaluation.judge import pooled_difference, pooled_values, question_means
-from sarlab.evaluation.policies import Evaluated, recorded
+from sarlab.evaluation.policies import Evaluated
 from sarlab.evaluation.statistics import Array, holm, named, pooled_function, pooled_interval
 
 SHOWN_TRUNCATED = 0.05  # share of truncated answers from which lengths are lower bounds
@@ -25,8 +24,8 @@ _DIFFERENCES = {"d_accuracy": "correct", "d_length": "length", "d_truncated": "t
 _SHOWN = (
     ("accuracy", "accuracy (%)", "d_accuracy", "Δ accuracy (points)", 1, 100),
     ("mean_length", "mean length (tokens)", "d_length", "Δ length (tokens)", 1, 1),
+    ("median_length", "median", "", "", 0, 1),
     ("", "", "gain_length", "Δ length (%)", 1, 100),
-    ("median_length", "median (tokens)", "", "", 0, 1),
     ("truncated_share", "truncated (%)", "d_truncated", "Δ truncated (points)", 1, 100),
     ("sar", "SAR", "", "", 3, 1),
     ("tokens_per_right_answer", "tokens per right answer", "", "", 1, 1),
@@ -274,17 +273,3 @@ def _policy_columns(table: pd.DataFrame) -> list[Column]:
 def head_of(table: pd.DataFrame) -> str:
     """What must stand above a table: that seeds are not covered where each row is one run."""
     return "" if "seeds" in table and (table["seeds"] > 1).any() else ONE_SEED
-
-
-def run_summary(folder: str | Path) -> pd.DataFrame:
-    """Base and trained policy of one finished run: the two rows of a :func:`run_table`.
-
-    Raises ValueError where the folder is not a finished run, or its record is damaged.
-    """
-    base, trained = recorded([folder])
-    if base.questions != trained.questions:
-        raise ValueError(
-            f"{folder}: base and trained policy answered different questions, so the run's record "
-            "is damaged. Evaluate it anew with sarlab.evaluation.policies.fresh."
-        )
-    return run_table([base, trained])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 
 from sarlab.display.figures import BLUE, GREY, ORANGE, style
@@ -21,6 +22,7 @@ _SYMBOLS = (
     *("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x"),
     "bowtie",
 )
+_REMARK = {"x": 0.01, "xref": "paper", "yref": "paper", "showarrow": False, "font_size": 11}
 _CROWD = 0.12  # how far below the best accuracy a policy may be to belong to the crowd
 
 
@@ -68,7 +70,7 @@ def plane_figure(
     figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=frame)
     if not below.empty:
         gone = below.apply(lambda r: f"{r.label} ({r.accuracy:.0%}, {r.mean_length:.0f} tokens)", 1)
-        _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
+        figure.add_annotation(text=f"below the frame: {', '.join(gone)}", y=0.01, **_REMARK)
     # The parameters of a task would run out of the picture.
     return style(figure, height=420, title=f"Accuracy and length on {task.partition('?')[0]}")
 
@@ -119,7 +121,7 @@ def gains_figure(table: pd.DataFrame) -> go.Figure:
     look = {"color": GREY, "symbol": "diamond", "size": 11}
     hover = f"{names}<extra></extra>"
     figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hovertemplate=hover)
-    _remark(figure, "shorter, more often right", y=0.99)
+    figure.add_annotation(text="shorter, more often right", y=0.99, **_REMARK)
     return style(figure, height=420, title=f"Gains on {task}")
 
 
@@ -131,25 +133,25 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     """
     table = pd.DataFrame({name: change["other"] for name, change in changes.items()})
     table.insert(0, "base", next(iter(changes.values()))["base"])
-    figure = go.Figure()
-    parts = {"other_tokens": ("about the question", BLUE), "filler_tokens": ("filler", ORANGE)}
-    for row, (name, colour) in parts.items():
-        figure.add_bar(
-            y=list(table),
-            x=table.loc[row].tolist(),
-            name=name,
-            orientation="h",
-            marker={"color": colour},
-            text=[f"{v:.0f}" if v >= 1 else "" for v in table.loc[row]],
-            textposition="inside",
-            insidetextanchor="middle",
-            insidetextfont={"color": "#111111"},
-            hovertext=["", *(what_was_lost(c) for c in changes.values())],
-            hovertemplate=f"{name}: %{{x:.1f}} tokens<br>%{{hovertext}}<extra></extra>",
-        )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    names = {"other_tokens": "about the question", "filler_tokens": "filler"}
+    figure = px.bar(
+        table.loc[list(names)].T.rename(columns=names),
+        orientation="h",
+        color_discrete_sequence=(BLUE, ORANGE),
+        text_auto=".0f",
+    )
+    lost = ["", *(what_was_lost(change) for change in changes.values())]
+    figure.update_traces(
+        textposition="inside",
+        insidetextanchor="middle",
+        insidetextfont_color="#111111",
+        hovertext=lost,
+        hovertemplate="%{fullData.name}: %{x:.1f} tokens<br>%{hovertext}<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, title=None)
     figure.update_xaxes(title_text="tokens per answer")
-    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
+    figure.update_layout(bargap=0.35, legend_traceorder="normal", legend_title_text="")
+    figure.update_layout(uniformtext={"minsize": 9, "mode": "hide"})  # no number in a sliver
     return style(figure, height=110 + 34 * table.shape[1], title="Where the tokens went")
 
 
@@ -201,8 +203,3 @@ def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]
     looks = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.3, "width": 4}
     above, below = table[f"{name}_high"] - table[name], table[name] - table[f"{name}_low"]
     return {**looks, "array": above.tolist(), "arrayminus": below.tolist()}
-
-
-def _remark(figure: go.Figure, text: str, y: float) -> None:
-    place = {"x": 0.01, "y": y, "xref": "paper", "yref": "paper"}
-    figure.add_annotation(text=text, showarrow=False, font_size=11, **place)

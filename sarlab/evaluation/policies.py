@@ -22,10 +22,6 @@ from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import find_runs, read_rollouts
 from sarlab.tasks import load_task
 
-_COLUMNS = [
-    *("question_id", "question", "gold", "answer", "answer_ids", "length"),
-    *("truncated", "correct", "verdict", "sar", "reward"),
-]
 # Fields that change how a run is watched or split into batches, not what is trained.
 _NOT_THE_ARM = {"seed", "eval_every", "checkpoint_every", "token_budget", "log_sar", "tracker"}
 
@@ -90,8 +86,10 @@ def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
         model, limit = config["model"], config["max_answer_tokens"]
         task = config["heldout"] or config["task"]
         before, after = (
-            read_rollouts(folder, f"heldout_{split}").select(_COLUMNS).to_pylist()
-            for split in ("base", "trained")
+            read_rollouts(folder, split)
+            .drop_columns(["logps_conditioned", "logps_standalone"])
+            .to_pylist()
+            for split in ("heldout_base", "heldout_trained")
         )
         same = (task, limit, model, *((r["question_id"], r["answer"]) for r in before))
         number = sum(b.model == model for b in bases.values())
@@ -141,8 +139,8 @@ def fresh(
         settings = TrainConfig.from_parameters(config)
         policy = load_policy(entry.model if entry.is_base else str(entry.folder), device=device)
         for task, drawn in asked.items():
-            name = f"{entry.label} on {task}"
-            with tqdm(desc=name, unit="answer", mininterval=2, leave=False) as bar:
+            name, answers = f"{entry.label} on {task}", samples * len(drawn)
+            with tqdm(desc=name, total=answers, unit="answer", mininterval=2, leave=False) as bar:
                 rows = evaluate_policy(
                     policy,
                     drawn,
@@ -161,7 +159,6 @@ def fresh(
 
 
 def _advance(bar: Any, done: int, total: int) -> None:
-    bar.total = total
     bar.update(done - bar.n)
 
 

@@ -1,8 +1,8 @@
 """What is shown of evaluated runs: the views of notebook 03, and one run as one page.
 
-Every view takes the :class:`EvaluatedRuns` of :func:`load_runs`; without runs each says so, and the
-notebook comes to its end in an empty folder too. ``python -m sarlab.evaluation.report runs/<name>``
-writes a run's report.html, a page that opens anywhere: no script, no network, pictures inside it.
+Every view takes the :class:`EvaluatedRuns` of :func:`load_runs`. ``python -m
+sarlab.evaluation.report runs/<name>`` writes a run's report.html, a page that opens anywhere: no
+script, no network, pictures inside it.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +65,30 @@ class EvaluationSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluatedRuns:
-    """Evaluated policies and the tables made of them; all empty where no run was found."""
+    """Evaluated policies, and the tables made of them by :mod:`sarlab.evaluation.compare`."""
 
-    policies: Sequence[Evaluated] = ()
-    arms: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["task"]))
-    runs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    policies: Sequence[Evaluated]
+    arms: pd.DataFrame
+    runs: pd.DataFrame
+
+    def base_of(self, entry: Evaluated) -> Evaluated | None:
+        """The untrained policy of the same model that answered the same questions."""
+        alike = [e for e in self.policies if e.is_base and e.model == entry.model]
+        return next((e for e in alike if e.asked == entry.asked), None)
 
 
 def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
-    """Policies recorded or asked anew, and their tables; where there is none, says what to do."""
+    """Policies recorded or asked anew, and their tables.
+
+    Where nothing was trained yet, the runs that ship with the project; ValueError where a folder
+    was named that holds no finished run.
+    """
     folder = project_path(settings.runs)
-    if not (folder / "summary.json").exists() and not find_runs(folder):
-        lack = (
-            f"No finished run was found in {settings.runs!r}. Train one with notebook 02 or "
-            "`make train`, then run this notebook again"
+    if settings.runs == EvaluationSettings.runs and not find_runs(folder):
+        print(
+            f"No finished run was found in {settings.runs!r}. Train one with notebook 02 or `make "
+            "train`. Meanwhile, these are the runs that ship with the project."
         )
-        if settings.runs != EvaluationSettings.runs or not find_runs(SHIPPED):
-            print(f"{lack}; or set runs to a folder of runs.")
-            return EvaluatedRuns()
-        print(f"{lack}. Meanwhile, these are the runs that ship with the project.")
         folder = SHIPPED
     if settings.fresh:
         policies = fresh(
@@ -96,9 +101,8 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
         )
     else:
         policies = recorded(folder)
-    tables = tqdm(
-        (compare.arm_table, compare.run_table), desc="intervals", unit="table", leave=False
-    )
+    makers = compare.arm_table, compare.run_table
+    tables = tqdm(makers, desc="intervals", unit="table", leave=False)
     return EvaluatedRuns(policies, *(make(policies, settings.baseline) for make in tables))
 
 
@@ -114,8 +118,6 @@ def show_differences(study: EvaluatedRuns) -> Any:
 
 def _tables(study: EvaluatedRuns, make: Callable[[pd.DataFrame], pd.DataFrame], to: str) -> Any:
     """A table of arms, below it that of runs; ``to`` stands before the baseline's name."""
-    if not study.policies:
-        return _nothing()
     names = " / ".join(dict.fromkeys(study.arms.loc[study.arms["is_baseline"], "label"]))
     head = "; ".join(filter(None, [to and to + names, compare.head_of(study.arms)]))
     single = folded("every single run", html_table(make(study.runs), compare.ONE_SEED))
@@ -142,24 +144,21 @@ def show_gains(study: EvaluatedRuns) -> None:
 def show_behaviours(study: EvaluatedRuns) -> Any:
     """What each arm's answers lost or won against the base: a figure, sentences and tables."""
     arms: dict[str, list[Evaluated]] = {}
-    bases, several = _bases(study), study.arms["task"].nunique() > 1
+    several = study.arms["task"].nunique() > 1
     for entry in study.policies:
-        base = bases.get((entry.asked, entry.model))
+        base = study.base_of(entry)
         if base is not None and not entry.is_base:
             arms.setdefault(entry.arm + several * f" on {entry.task}", [base]).append(entry)
-    if not arms:
-        return _nothing()
-    changes = {}
+    changes, parts = {}, []
     for arm, (base, *seeds) in tqdm(arms.items(), desc="behaviours", unit="arm", leave=False):
         rows, texts = (e.rows for e in seeds), token_texts(seeds[0])
-        changes[arm] = behaviours.behaviour_change(base.rows, *rows, token_text=texts)
+        change = behaviours.behaviour_change(base.rows, *rows, token_text=texts)
+        title = f"{arm}: {behaviours.what_was_lost(change)}"
+        parts.append(folded(title, html_table(behaviours.behaviour_text(change))))
+        changes[arm] = change
     show(plots.token_figure(changes))
-    tables = {
-        f"{k}: {behaviours.what_was_lost(c)}": behaviours.behaviour_text(c)
-        for k, c in changes.items()
-    }
-    tables["how behaviours are found"] = behaviours.definitions()
-    return html_view(*(folded(title, html_table(table)) for title, table in tables.items()))
+    patterns = html_table(behaviours.definitions())
+    return html_view(*parts, folded("how behaviours are found", patterns))
 
 
 def show_answers(study: EvaluatedRuns, run: str = "") -> Any:
@@ -168,20 +167,17 @@ def show_answers(study: EvaluatedRuns, run: str = "") -> Any:
     ``run``: its name; empty for the last run in the table.
     """
     trained = {e.label: e for e in study.policies if not e.is_base}
-    if not trained:
-        return _nothing()
     if run and run not in trained:
         raise ValueError(
             f"There is no run {run!r} to take examples from. Choose one of {', '.join(trained)}."
         )
     chosen = trained[run or list(trained)[-1]]
-    base = _bases(study).get((chosen.asked, chosen.model))
+    base = study.base_of(chosen)
     parts = [f"<p>Base against <b>{plain(chosen.label)}</b></p>", behaviours.tint_legend()]
     if base is not None:
         for title, pairs in example_pairs(base.rows, chosen.rows).items():
-            parts.append(
-                f"<p><b>{title}</b></p>" + "".join(behaviours.tinted_pair(*p) for p in pairs[:3])
-            )
+            shown = "".join(behaviours.tinted_pair(*pair) for pair in pairs[:3])
+            parts.append(f"<p><b>{title}</b></p>{shown}")
     for name in behaviours.NAMES:
         rows = [behaviours.example(e.rows, name) for e in filter(None, (base, chosen))]
         shown = "".join(
@@ -206,15 +202,6 @@ def example_pairs(base: Rows, other: Rows) -> dict[str, list[tuple[Any, Any]]]:
     return {title: [pair for pair in both if belongs(*pair)][:4] for title, belongs in _PLAN}
 
 
-def _bases(study: EvaluatedRuns) -> dict[Any, Evaluated]:
-    """The untrained policies by what they answered, and their model."""
-    return {(e.asked, e.model): e for e in reversed(study.policies) if e.is_base}
-
-
-def _nothing() -> Any:
-    return html_view("<p><i>Nothing to show yet: no finished run was found.</i></p>")
-
-
 # --- one run as a page --------------------------------------------------------------------------
 
 
@@ -224,7 +211,8 @@ def write_report(folder: str | Path) -> Path:
     Returns the page's path. Raises ValueError where the folder is not a finished run.
     """
     folder = Path(folder)
-    table, (base, trained) = compare.run_summary(folder), recorded([folder])
+    base, trained = recorded([folder])
+    table = compare.run_table([base, trained])
     change = behaviours.behaviour_change(base.rows, trained.rows, token_text=token_texts(trained))
     pair, counts = compare.pair_table(table), behaviours.behaviour_text(change)
     lost = behaviours.what_was_lost(change)
@@ -236,13 +224,11 @@ def write_report(folder: str | Path) -> Path:
     )
     write_text(folder / "report.md", "\n".join(markdown))
     run, metrics = read_json(folder / "run.json"), read_metrics(folder)
-    versions = run.get("versions", {})
     page = views("report.html").page(
         title=f"{folder.name}: {trained.arm}",
-        facts=f"{run_facts(folder)}; status {run.get('status')}; sarlab {versions.get('sarlab')}, "
-        f"torch {versions.get('torch')}; commit {str(run.get('git_commit') or 'unknown')[:9]}.",
+        facts=run_facts(folder),
+        run=run,
         warnings=[note for note in dict.fromkeys(table["note"]) if note],
-        messages=[f"step {m['step']}: {m['text']}" for m in run.get("messages", [])],
         tables={
             "pair": html_table(pair, compare.head_of(table)),
             "steps": html_table(_some_steps(metrics)) if metrics else "",

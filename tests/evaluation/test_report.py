@@ -280,14 +280,18 @@ def test_parameters_are_checked():
             EvaluationSettings.from_parameters(wrong)
 
 
-def test_no_run_says_what_to_do(tmp_path, capsys):
-    assert load_runs(EvaluationSettings(runs=str(tmp_path))).policies == ()
+def test_no_run_says_what_to_do(tmp_path, monkeypatch, study, capsys):
+    with pytest.raises(ValueError, match="make train"):
+        load_runs(EvaluationSettings(runs=str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()  # nothing was trained yet: the runs that ship are shown
+    monkeypatch.setattr(sarlab.evaluation.report, "SHIPPED", study)
+    assert len(load_runs(EvaluationSettings()).policies) == 6
     assert "make train" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("empty", [True, False])
-def test_the_notebook_runs_with_runs_and_without(study, tmp_path, empty):
+def test_the_notebook_runs(study, tmp_path):
     import nbformat
     import papermill
 
@@ -295,7 +299,7 @@ def test_the_notebook_runs_with_runs_and_without(study, tmp_path, empty):
     papermill.execute_notebook(
         ROOT / "notebooks" / "03_evaluation.ipynb",
         out,
-        {"runs": str(tmp_path / "none" if empty else study)},
+        {"runs": str(study)},
         cwd=ROOT,
         progress_bar=False,
         store_widget_state=False,
@@ -303,11 +307,7 @@ def test_the_notebook_runs_with_runs_and_without(study, tmp_path, empty):
     outputs = [o for c in nbformat.read(out, 4).cells for o in c.get("outputs", [])]
     text = "".join(o.get("data", {}).get("text/html", "") + o.get("text", "") for o in outputs)
     figures = [o for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
-    if empty:
-        assert "No finished run was found" in text
-        assert not figures
-    else:
-        assert len(figures) == 3
-        assert "SA-GRPO α=0.2" in text
-        assert "<details>" in text
-        assert out.stat().st_size < 500_000
+    assert len(figures) == 3
+    assert "SA-GRPO α=0.2" in text
+    assert "<details>" in text
+    assert out.stat().st_size < 500_000

@@ -1,6 +1,7 @@
 """Another trainer's run in the workbench: a path, then the step and the question to look at."""
 
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import ipywidgets as widgets
@@ -13,89 +14,72 @@ from sarlab.widgets.candidates import Draft
 from sarlab.widgets.live import Report, attempt, button, fill, row, show, status
 from sarlab.widgets.state import Bench, counted
 
+_FORMATS = "a run folder or file of TRL, verl, OpenRLHF, prime-rl, tinker, Inspect, JSON lines"
 _LISTED = 1000  # questions of a step in the list; a browser shows more of them slowly
 
 
 class RolloutsBox(widgets.VBox):
     """Opens what TRL, verl, OpenRLHF and others logged (:func:`sarlab.open_rollouts`).
 
-    ``frame`` holds its answers. The answers of a group come into the workbench, labelled with
-    their step and logged reward.
+    ``frame`` holds its answers by step. The answers of a group come into the workbench, labelled
+    with their step and logged reward.
     """
 
     def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.frame = pd.DataFrame()
+        self.bench, self.frame = bench, pd.DataFrame()
         wide = {"flex": "1 1 300px", "min_width": "0"}
-        where = "a run folder or file of TRL, verl, OpenRLHF, prime-rl, tinker, Inspect, JSON lines"
-        self.note = status()
-        self.path = widgets.Text(description="Rollouts", placeholder=where, layout=wide)
-        self.open_button = button(
-            "Open rollouts", "folder-open", partial(attempt, self.note, self._open)
-        )
+        self.path = widgets.Text(description="Rollouts", placeholder=_FORMATS, layout=wide)
         self.steps = widgets.Dropdown(description="Logged step", layout={"width": "190px"})
         self.questions = widgets.Dropdown(description="Logged question", layout=wide)
-        self.take_button = button(
-            "Open these answers", "external-link", partial(attempt, self.note, self._take)
-        )
+        self.note = status()
+        open_it, take = (partial(attempt, self.note, do) for do in (self._open, self._take))
+        self.open_button = button("Open rollouts", "folder-open", open_it)
+        self.take_button = button("Open these answers", "external-link", take)
         self._found = row(self.steps, self.questions, self.take_button)
         super().__init__([row(self.path, self.open_button), self.note, self._found])
         show(self._found, False)
 
     def _open(self) -> None:
-        path, tokenizer = self.path.value.strip(), self.bench.policy.tokenizer
+        path = self.path.value.strip()
         if not path:
             raise ValueError("The path is empty. Name a run folder or a file of answers.")
         self.frame = pd.DataFrame()
 
         def work(report: Report) -> None:
-            report(0, 1, f"Reading {path} …")
-            self.frame = open_rollouts(path, tokenizer=tokenizer)
+            frame = open_rollouts(path, tokenizer=self.bench.policy.tokenizer)
+            at = frame["step"].astype("string").fillna("–")
+            self.frame = frame.assign(at=at).sort_values("step", kind="stable")
 
         self.bench.job.start(f"Reading {path} …", work, then=self._list)
 
     def _list(self) -> None:
-        frame = self.frame
-        show(self._found, not frame.empty)
-        if frame.empty:
-            return  # the job says why
-        at = frame.sort_values("step", kind="stable")["step"].astype("string")
-        self.note.value = plain(" ".join(frame.attrs["notes"]))
-        fill(self.steps, [*at.fillna("–").unique()], None, self._list_questions)
-        self._list_questions()
+        show(self._found, not self.frame.empty)
+        if not self.frame.empty:  # else the job says why
+            fill(self.steps, [*self.frame["at"].unique()], None, self._list_questions)
+            self._list_questions()
 
     def _list_questions(self, _: Any = None) -> None:
         frame = self.frame[self.frame["question"].notna()]
-        groups = frame[frame["step"].astype("string").fillna("–") == self.steps.value].groupby(
-            "group_id", sort=False
-        )
-        table = groups.agg(
-            question=("question", "first"), answers=("answer", "size"), reward=("reward", "mean")
-        )
+        groups = frame[frame["at"] == self.steps.value].groupby("group_id", sort=False)
         self.questions.options = [
             (
-                f"{one_line(r.question, 90)} ({counted(r.answers, 'answer')}, "
-                f"mean reward {number_text(r.reward, 2, sign='+')})",
-                int(r.Index),
+                f"{one_line(group['question'].iloc[0], 90)} ({counted(len(group), 'answer')}, "
+                f"mean reward {number_text(group['reward'].mean(), 2, sign='+')})",
+                int(number),
             )
-            for r in table[:_LISTED].itertuples()
+            for number, group in islice(groups, _LISTED)
         ]
-        if len(table) > _LISTED:
-            self.note.value += f" The first {_LISTED:,} of {len(table):,} questions are listed."
+        more = f" The first {_LISTED:,} of {len(groups):,} questions are listed."
+        self.note.value = plain(" ".join(frame.attrs["notes"]) + more * (len(groups) > _LISTED))
 
     def _take(self) -> None:
-        if self.questions.value is None:
-            raise ValueError("No row of this step has a question, so nothing can be scored.")
         group = self.frame[self.frame["group_id"] == self.questions.value]
-        drafts = [
-            Draft(
-                r.question,
-                r.answer,
-                r.gold or None,
-                f"step {self.steps.value}, reward {number_text(r.reward, 2, sign='+')}",
-            )
-            for r in group.itertuples()
-        ]
+        if group.empty:
+            raise ValueError("No row of this step has a question, so nothing can be scored.")
+        drafts = []
+        for r in group.itertuples():
+            label = f"step {r.at}, reward {number_text(r.reward, 2, sign='+')}"
+            drafts.append(Draft(r.question, r.answer, r.gold or None, label))
         self.bench.add(drafts, repeats=True)
         self.bench.open_question(drafts[0].question, show=str(drafts[0].answer))
         self.note.value = plain(

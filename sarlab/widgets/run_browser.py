@@ -199,19 +199,14 @@ class RunBrowser(widgets.VBox):
     def _audited(self) -> pd.DataFrame:
         """The audit's rows; the message says what was looked for and in how many answers."""
         listed = audit.short_with_low_sar(self.rows, *self.limits)
-        candidates, right = audit.auditable(self.rows), self.rows["correct"].sum()
+        right = self.rows["correct"].sum()
         text = (
             f"{len(listed)} of {right} correct answers ({len(self.rows)} logged) have at most "
             f"{self.length.value} tokens and a SAR of at most {signed(self.sar.value, 2)}"
         )
         text += f"; the first {_AUDIT_ROWS} are shown." if len(listed) > _AUDIT_ROWS else "."
-        if candidates.empty and right:
+        if right and audit.auditable(self.rows).empty:
             text += " None of them has a SAR: this run logged no log-probs without the question."
-        elif listed.empty and right:
-            text += (
-                f" The shortest has {candidates['length'].min()} tokens, the lowest SAR is "
-                f"{signed(candidates['sar'].min(), 2)}."
-            )
         if self.limits == self._set_limits != _AUDIT_LIMITS:
             length, sar = _AUDIT_LIMITS
             text += f" None has ≤ {length} tokens and SAR ≤ {sar:.0f}, so the search begins here."

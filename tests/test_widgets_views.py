@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from sarlab.answers import AnswerScore
 from sarlab.display.text import signed
 from sarlab.display.token_view import answer_view, payload, split_steps
 from sarlab.losses import group_advantages
 from sarlab.rewards import REWARDS, Reward, total_reward
+from sarlab.rewards.answers import AnswerScore
 from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import (
     Candidate,

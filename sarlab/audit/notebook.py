@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from sarlab.answers import score_answers
 from sarlab.audit.claims import (
     Claim,
     claim_table,
@@ -46,6 +45,7 @@ from sarlab.display.text import plain, signed
 from sarlab.display.token_view import answer_view
 from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
+from sarlab.rewards.answers import score_answers
 from sarlab.runs.parameters import Settings, project_path
 from sarlab.types import Question
 from sarlab.widgets.html import answer_html

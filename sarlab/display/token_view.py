@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sarlab.answers import AnswerScore
 from sarlab.display.text import (
     LEGEND,
     V_FULL_NATS,
@@ -22,6 +21,7 @@ from sarlab.display.text import (
     tint,
     visible,
 )
+from sarlab.rewards.answers import AnswerScore
 
 _STEP_END = re.compile(r"[.!?]['\")\]]*(?:[ \t]*\n+|(?=\s))|\n+")
 _FOREIGN_PERPLEXITY = 1000.0  # from here on a policy was never trained on such text

@@ -22,8 +22,8 @@ from sarlab.rewards import reward_named
 from sarlab.runs.atomic import read_json, replace_folder, write_json
 from sarlab.runs.folder import BEST, Run, read_metrics, read_rollouts
 from sarlab.tasks.verify import user_function
+from sarlab.train import TrainingError
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainingError
 
 _DROP = 0.05  # fall in accuracy and relative length for "shorter and worse"
 _WINDOW = 5  # steps whose mean training accuracy is followed

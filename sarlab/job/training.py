@@ -30,9 +30,8 @@ from sarlab.rewards import total_reward
 from sarlab.runs.atomic import replace_folder
 from sarlab.runs.folder import Run, holds_nothing, read_metrics, refuse_existing
 from sarlab.tasks import Task, load_task
-from sarlab.train import grpo_steps, ppo_steps
+from sarlab.train import TrainState, add_critic, grpo_steps, ppo_steps, start
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
 PROBE_SAMPLES = 4

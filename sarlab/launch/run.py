@@ -47,8 +47,8 @@ from sarlab.runs.atomic import read_json, replace_folder
 from sarlab.runs.folder import Run
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
+from sarlab.train import TrainingError, learning_rate
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainingError, learning_rate
 
 ENGINE_PREFIX = "trl_"
 _LOGGED = {name: name for name in ("loss", "kl", "grad_norm")}  # our columns, TRL's names

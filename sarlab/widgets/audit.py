@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sarlab.answers import AnswerScore, token_pieces
+from sarlab.rewards.answers import AnswerScore, token_pieces
 from sarlab.runs.rollouts import open_rollouts
 from sarlab.runs.trainer_formats import COLUMNS
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from sarlab.answers import AnswerScore, score_answers
 from sarlab.models import DATA, Policy
+from sarlab.rewards.answers import AnswerScore, score_answers
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 

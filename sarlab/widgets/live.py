@@ -17,10 +17,10 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import traitlets
 
-from sarlab.answers import AnswerScore
 from sarlab.display.figures import blank, mimebundle
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view, legend, payload
+from sarlab.rewards.answers import AnswerScore
 
 _STATIC = Path(__file__).parent / "static"
 

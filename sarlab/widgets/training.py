@@ -20,13 +20,8 @@ from sarlab.config import TrainConfig
 from sarlab.display.figures import show, training_figure
 from sarlab.display.tables import folded, html_table, views
 from sarlab.display.text import signed
-from sarlab.evaluation.formatting import (
-    ONE_SEED,
-    pair_table,
-    run_summary,
-    tint_legend,
-    tinted_answer,
-)
+from sarlab.evaluation.behaviours import tint_legend, tinted_answer
+from sarlab.evaluation.compare import ONE_SEED, pair_table, run_table
 from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
@@ -238,7 +233,7 @@ def show_summary(folder: str | Path) -> HTML:
     """Base against trained; what to do next where a run was stopped before that was judged."""
     folder = Path(folder)
     if (folder / "summary.json").exists():
-        table = run_summary(folder)
+        table = run_table(recorded([folder]))
         head = f"{table.iloc[1]['questions']} test questions, 95% intervals; {ONE_SEED}"
         return HTML(html_table(pair_table(table), head) + _lines(run_facts(folder), _AES))
     return HTML(

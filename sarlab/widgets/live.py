@@ -173,26 +173,26 @@ class Stopped(Exception):
 
 
 class JobBar(widgets.HBox):
-    """Runs one piece of work at a time and shows how far it is.
+    """Runs one piece of work at a time in a thread and shows how far it is.
 
-    ``busy`` is True while something runs. The stop button sets an event and nothing else, since
-    its callback may run while a cell runs; the work notices at its next report.
+    ``busy`` is True while something runs; ``closing`` is what the last work ended with: "",
+    "Stopped." or an error. A bar that ``replaces`` ends what runs when other work starts; any
+    other refuses to start. The stop button sets an event and nothing else, since its callback may
+    run while a cell runs; the work notices at its next report.
     """
 
     busy = traitlets.Bool(False)
 
-    def __init__(self) -> None:
-        self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
+    def __init__(self, *, replaces: bool = False) -> None:
+        self.replaces = replaces
+        self.bar = widgets.IntProgress(0, 0, 1, layout={"width": "220px"})
         self.words = status()
-        self._stop = threading.Event()
         self.stop_button = button("Stop", "stop", self.stop)
-        self._thread: threading.Thread | None = None
-        self._title = ""
-        self.closing = ""  # what the last work ended with: "", "Stopped." or an error
+        self._stop, self._thread = threading.Event(), threading.Thread()
         self.error: Exception | None = None
         super().__init__([self.bar, self.stop_button, self.words])
         self.add_class("sarlab-job")
-        self._idle("")
+        self._end("")
 
     def start(
         self,
@@ -200,24 +200,45 @@ class JobBar(widgets.HBox):
         work: Callable[[Report], Any],
         *,
         wait: bool = False,
-        then: Callable[[], Any] | None = None,
+        then: Callable[[], Any] = lambda: None,
     ) -> None:
         """Run ``work(report)`` in a thread, then ``then()``; with ``wait`` return when it is done.
 
-        What it raises is shown beside the bar, and raised again for a caller that waits. Raises
-        RuntimeError while other work runs.
+        What it raises is shown beside the bar, and raised again for a caller that waits. Work that
+        was replaced shows nothing and ends without ``then()``.
         """
-        if self.busy:
+        if self.busy and not self.replaces:
             raise RuntimeError(
-                f"Other work is running ({self._title!r}). Stop it, or wait for its end."
+                f"Other work is running ({self.words.value}). Stop it, or wait for its end."
             )
-        self._stop.clear()
-        self._title, self.error = words, None
+        self._stop.set()
+        stop = self._stop = threading.Event()
+        self.error = None
+
+        def report(done: int, total: int, words: str) -> None:
+            if stop.is_set():
+                raise Stopped
+            self.bar.max, self.bar.value = max(1, total), done
+            self.words.value = plain(words)
+
+        def run() -> None:
+            closing, failure = "", None
+            try:
+                work(report)
+            except Stopped:
+                closing = "Stopped."
+            except Exception as error:  # noqa: BLE001 (shown to the reader, raised again by wait)
+                closing, failure = f"{type(error).__name__}: {error}", error
+            if stop is self._stop:
+                self.error = failure
+                self._end(closing)
+                then()
+
         for part in (self, self.bar, self.stop_button):
             show(part, True)
-        self._report(0, 1, words)
+        report(0, 1, words)
         self.busy = True
-        self._thread = in_thread(self._run, work, then)
+        self._thread = in_thread(run)
         if wait:
             self.wait()
 
@@ -227,45 +248,24 @@ class JobBar(widgets.HBox):
 
     def wait(self) -> None:
         """Wait for the end of the work; an interrupt of the kernel stops it."""
-        thread = self._thread
-        while thread is not None and thread.is_alive():
+        while self._thread.is_alive():
             try:
-                thread.join(0.05)
+                self._thread.join(0.05)
             except KeyboardInterrupt:
                 self.stop()
         if self.error is not None:
             raise self.error
 
-    def _run(self, work: Callable[[Report], Any], then: Callable[[], Any] | None) -> None:
-        closing = ""
-        try:
-            work(self._report)
-        except Stopped:
-            closing = "Stopped."
-        except Exception as error:  # noqa: BLE001 (shown to the reader, raised again by wait)
-            self.error = error
-            closing = f"{type(error).__name__}: {error}"
-        self._idle(closing)
-        if then is not None:
-            then()
-
-    def _report(self, done: int, total: int, words: str) -> None:
-        self.bar.max, self.bar.value = max(1, total), done
-        self.words.value = plain(words)
-        if self._stop.is_set():
-            raise Stopped
-
-    def _idle(self, words: str) -> None:
+    def _end(self, closing: str) -> None:
         for part in (self.bar, self.stop_button):
             show(part, False)
-        show(self, bool(words))  # an empty bar would leave a gap
-        self.closing, self.words.value = words, plain(words)
+        show(self, bool(closing))  # an empty bar would leave a gap
+        self.closing, self.words.value = closing, plain(closing)
         self.busy = False
 
 
-def in_thread(work: Callable[..., Any], *arguments: Any) -> threading.Thread:
+def in_thread(work: Callable[[], Any]) -> threading.Thread:
     """Start ``work`` in a thread; the caller's context tells ipykernel whose output it is."""
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
     thread.start()
     return thread

@@ -5,21 +5,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.display.figures import INK, style
 from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, one_line, signed
-from sarlab.widgets.candidates import Candidate, LabelRow, verdict_text
+from sarlab.widgets.candidates import Candidate, verdict_text
 from sarlab.widgets.designs import Design, LabelMean, Measure, label_means
 
 _COLUMNS = 3  # panels side by side: legible from 500 pixels on
 _ZERO = "rgba(128, 128, 128, 0.8)"
 
 
-def labels_figure(rows: Sequence[LabelRow]) -> go.Figure:
+def labels_figure(rows: pd.DataFrame) -> go.Figure:
     """Mean SAR by label."""
-    means = [LabelMean(row.label, row.mean_sar, 0.0, row.answers) for row in rows]
+    means = [LabelMean(row.label, row.mean_sar, 0.0, row.answers) for row in rows.itertuples()]
     figure = go.Figure(_bars(means, "mean SAR"))
     figure.update_xaxes(title="mean SAR over the questions", range=_range(means, 0.16))
     figure.update_yaxes(autorange="reversed")

@@ -15,12 +15,10 @@ from sarlab.widgets.candidates import (
     Candidate,
     Draft,
     group_drafts,
-    label_rows,
-    orderings,
     read_examples,
     score_candidates,
 )
-from sarlab.widgets.html import LABELS, ORDERINGS, answer_html, records_html
+from sarlab.widgets.html import answer_html, labels_html
 from sarlab.widgets.stored import stored_example, stored_scores
 
 _REDRAW_SECONDS = 1.0
@@ -81,11 +79,11 @@ def score_with_progress(
             scored += score_candidates(policy, group)
             left -= 1
             if time.monotonic() - drawn > _REDRAW_SECONDS:
-                table.update(HTML(_tables(scored)))
+                table.update(HTML(labels_html(scored)))
                 drawn = time.monotonic()
     except KeyboardInterrupt:
         pass  # what is scored is shown, and the line says how much that is
-    table.update(HTML(_tables(scored)))
+    table.update(HTML(labels_html(scored)))
     questions = len({c.question for c in scored})
     text = (
         f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
@@ -99,9 +97,3 @@ def score_with_progress(
         )
     line.update(HTML(text))
     return scored
-
-
-def _tables(scored: Sequence[Candidate]) -> str:
-    if not scored:
-        return ""
-    return records_html(LABELS, label_rows(scored)) + records_html(ORDERINGS, orderings(scored))

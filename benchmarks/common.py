@@ -173,7 +173,7 @@ def machine_said() -> str:
     """The machine in a few words, and what ran beside the measurement."""
     load = os.getloadavg()[0]
     return (
-        f"CPU {_cpu_name()}, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"CPU {_cpu_name()}, threads: {torch.get_num_threads()}, {platform.machine()}, "
         f"torch {torch.__version__}, load {load:.1f}"
         + (", seconds of CPU time" if ON_CPU_TIME else "")
     )

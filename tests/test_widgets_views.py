@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sarlab.answers import AnswerScore
-from sarlab.display.token_view import answer_view, payload, sar_without_each, split_steps
+from sarlab.display.text import signed
+from sarlab.display.token_view import answer_view, payload, split_steps
 from sarlab.losses import group_advantages
 from sarlab.rewards import REWARDS, Reward, total_reward
 from sarlab.types import RewardInputs
@@ -92,9 +93,10 @@ def test_steps_without_any_value_have_no_share() -> None:
 
 def test_sar_without_each_token_is_the_librarys() -> None:
     score = answer([2.0, -1.0, 0.5, 0.25])
-    expected = [score.sar_without(j, j + 1) for j in range(4)]
-    assert sar_without_each(score.values) == pytest.approx(expected, abs=1e-6)
-    assert sar_without_each([1.0]) == [None]
+    for j, card in enumerate(answer_view(score).cards):
+        assert f"SAR without this token: {signed(score.sar_without(j, j + 1))} " in card[2][2]
+    (only,) = answer_view(answer([1.0])).cards
+    assert not any("SAR without" in note for note in only[2])
 
 
 def test_a_card_says_what_the_score_says() -> None:

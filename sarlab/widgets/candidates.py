@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -17,13 +18,8 @@ from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 
 EXAMPLES = DATA / "examples" / "answers.jsonl"
-EXPECTED_ORDER = (
-    ("concise", "redundant"),
-    ("concise", "no thought"),
-    ("concise", "off topic"),
-    ("redundant", "no thought"),
-    ("redundant", "off topic"),
-)
+_LABELS = ("concise", "redundant", "no thought", "off topic")  # the higher SAR is expected first
+EXPECTED_ORDER = [*itertools.combinations(_LABELS, 2)][:-1]  # the last two are not compared
 
 
 @dataclass(frozen=True)
@@ -135,29 +131,19 @@ def label_rows(candidates: Sequence[Candidate]) -> pd.DataFrame:
     ``below_concise``: how many have a *concise* answer to their question with a higher SAR.
     """
     best = {c.question: c.score.sar for c in candidates if c.label == "concise"}
-    table = pd.DataFrame(
-        [
-            (c.label, c.score.sar, c.score.length, c.correct, best.get(c.question, -math.inf))
-            for c in candidates
-        ],
-        columns=["label", "sar", "length", "correct", "concise"],
-    ).astype({"correct": float})
-    rows = (
-        table.assign(below=table["concise"] > table["sar"])
-        .groupby("label", sort=False, as_index=False)
-        .agg(
-            answers=("sar", "size"),
-            mean_sar=("sar", "mean"),
-            mean_length=("length", "mean"),
-            share_correct=("correct", "mean"),
-            below=("below", "sum"),
-        )
-    )
-    below = [
-        f"{row.below} of {row.answers}" if best and row.label != "concise" else ""
-        for row in rows.itertuples()
-    ]
-    return rows.assign(below_concise=below)
+    rows = []
+    for label in dict.fromkeys(c.label for c in candidates):
+        group = [c for c in candidates if c.label == label]
+        below = sum(best.get(c.question, -math.inf) > c.score.sar for c in group)
+        facts = ((c.score.sar, c.score.length, c.correct) for c in group)
+        means = [
+            pd.Series(values, dtype=float).mean()  # None is left out
+            for values in zip(*facts, strict=True)
+        ]
+        shown = f"{below} of {len(group)}" if best and label != "concise" else ""
+        rows.append((label, len(group), *means, shown))
+    columns = ["label", "answers", "mean_sar", "mean_length", "share_correct", "below_concise"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def orderings(candidates: Sequence[Candidate]) -> pd.DataFrame:

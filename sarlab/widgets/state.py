@@ -24,7 +24,7 @@ from sarlab.prompts import encode_answer
 from sarlab.rewards import FEED_NATS, READ_NATS
 from sarlab.rollout import sample as sample_answers
 from sarlab.widgets.candidates import Candidate, Draft, is_correct
-from sarlab.widgets.live import JobBar, Report, in_thread
+from sarlab.widgets.live import JobBar, Report
 from sarlab.widgets.stored import stored_scores
 
 _SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
@@ -87,9 +87,8 @@ class Bench(widgets.VBox):
         self.drafts: list[Draft] = []
         self._rescorers: dict[int, Rescorer] = {}  # one per policy: long answers' caches are large
         self._detailed: dict[tuple[int, str, tuple[int, ...]], AnswerScore] = {}
-        self._details: threading.Thread | None = None
         self._show = ""
-        self.job = JobBar()
+        self.job, self._details = JobBar(), JobBar(replaces=True)  # the second is not shown
         self.runs = Path(runs)
         super().__init__(policy=policy)
         self.job.observe(self._go_on, "busy")
@@ -344,8 +343,7 @@ class Bench(widgets.VBox):
     def wait(self) -> None:
         """Wait for work in threads: scoring, sampling, details of the opened answer."""
         self.job.wait()
-        if self._details is not None:
-            self._details.join()
+        self._details.wait()
 
     # Inside
 
@@ -389,12 +387,13 @@ class Bench(widgets.VBox):
             known = self._detailed.get((id(self.policy), self.question, score.token_ids), score)
             self.opened = replace(known, answer=score.answer)
         if not self.opened.alternatives_conditioned:
-            self._details = in_thread(partial(self._add_details, self.policy, self.opened))
+            self._details.start("", partial(self._add_details, self.opened))
 
-    def _add_details(self, policy: Policy, score: AnswerScore) -> None:
+    def _add_details(self, score: AnswerScore, report: Report) -> None:
         """Ranks and alternatives of an answer that was scored without them."""
-        detailed = self.score(score.question, score.token_ids, policy=policy)
-        if self.opened is score and self.policy is policy:
+        detailed = self.score(score.question, score.token_ids)
+        report(1, 1, "")  # not if another answer was opened meanwhile
+        if self.opened is score:
             self.opened = replace(detailed, answer=score.answer)
 
     @traitlets.observe("gold")

@@ -247,7 +247,8 @@ class RunBrowser(widgets.VBox):
             if reference not in self._tokenizers:
                 self._tokenizers[reference] = load_policy(reference).tokenizer
             score = audit.row_score(opened, self._tokenizers[reference])
-            self.tokens.show(score, 0, opened.correct, opened.truncated)
+            more = {"advantage": opened.advantage}
+            self.tokens.show(score, 0, opened.correct, opened.truncated, **more)
         except ValueError as error:
             self.note.value = plain(str(error))
 

@@ -691,28 +691,33 @@ def test_another_trainers_run_is_opened(page, lab) -> None:
             for k in (3, 3, 4)
         ]
         (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    fold(page, open_it=True)
-    path = field(page, "Rollouts")
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    path = field(page, "Rollouts", runs)
     path.fill("no/such/folder")
-    path.press("Tab")
-    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="no/such/folder does not exist").wait_for()
+    path.press("Enter")
+    note = f"{runs} .sarlab-status"
+    page.locator(note, has_text="no/such/folder does not exist").wait_for()
     path.fill(str(folder))
-    path.press("Tab")
-    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
-    note = f"{BENCH} .sarlab-source .sarlab-status"
-    page.locator(note, has_text="verl rollout data: 12 answers in 4 groups").first.wait_for()
-    field(page, "Logged step").select_option("2")
-    field(page, "Logged question").select_option("What is 1 + 2? (3 answers, mean reward +0.67)")
-    page.locator(f"{BENCH} button", has_text="Open these answers").click()
-    page.locator(note, has_text=f"scored by {MODEL}, not by the model that wrote").first.wait_for()
+    path.press("Enter")
+    page.locator(note, has_text="verl rollout data: 12 answers in 4 groups").wait_for()
+    field(page, "Question", runs).select_option("What is 1 + 2? (1 step)")
+    rewards = page.locator(f"{runs} .sarlab-table tbody td:nth-child(6)")
+    until(page, lambda: rewards.all_text_contents() == ["+1.00", "+1.00", "+0.00"])
+    page.locator(f"{runs} button", has_text="Open in the workbench").click()
+    said = page.locator(f"{BENCH} .sarlab-source .sarlab-status", has_text=f"Here {MODEL} scores")
+    said.first.wait_for()
     rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
     until(page, lambda: rows.count() == 3)
     labels = rows.locator("td:nth-child(2)").all_text_contents()
-    assert sorted(labels) == ["step 2, reward +0.00", *["step 2, reward +1.00"] * 2]
+    here = "verl, step 2, reward"
+    assert sorted(labels) == [f"{here} +0.00", *[f"{here} +1.00"] * 2]
     verdicts = rows.locator("td:nth-child(7)").all_text_contents()
     assert sorted(verdicts) == ["✓ right", "✓ right", "✗ wrong"]
-    fold(page, open_it=False)
+    tab(page, "Runs")
+    path.fill("")
+    path.press("Enter")
+    page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
     first_question(page)
 
 
@@ -727,19 +732,22 @@ def test_ten_thousand_logged_answers_are_listed_at_once(page, lab) -> None:
             for k in range(8)
         ]
         (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    fold(page, open_it=True)
-    field(page, "Rollouts").fill(str(folder))
-    field(page, "Rollouts").press("Tab")
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    path = field(page, "Rollouts", runs)
+    path.fill(str(folder))
     page.evaluate(WATCH_FRAMES)
     began = time.monotonic()
-    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
-    page.locator(f"{BENCH} .sarlab-status", has_text="10,000 answers in 1,250").first.wait_for()
-    listed = field(page, "Logged question").locator("option")
-    until(page, lambda: listed.count() == 125)
+    path.press("Enter")
+    page.locator(f"{runs} .sarlab-status", has_text="10,000 answers in 1,250").wait_for()
+    listed = field(page, "Question", runs).locator("option")
+    until(page, lambda: listed.count() == 1250)
     seconds, longest = time.monotonic() - began, page.evaluate("window.longest")
     print(f"\n10,000 answers listed in {seconds:.1f} s; the page's longest pause: {longest:.0f} ms")
     assert seconds < 5 and longest < 2000
-    fold(page, open_it=False)
+    path.fill("")
+    path.press("Enter")
+    page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
 
 
 def test_runs_are_filtered_by_arm_and_seed(page) -> None:

@@ -330,23 +330,24 @@ def test_another_trainers_answers_come_with_their_reward(bench, tmp_path) -> Non
         for k in (2, 2, 5)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    box = bench.source.rollouts
-    box.open_button.click()
-    assert "The path is empty" in box.note.value
-    box.path.value = str(path)
-    box.open_button.click()
-    while not box.questions.options:
-        bench.wait()
-    assert box.steps.value == "3"
-    assert [text for text, _ in box.questions.options] == [
-        f"What is {n} + 1? (3 answers, mean reward +3.00)" for n in (1, 2)
-    ]
-    box.questions.index = 1
-    box.take_button.click()
+    browser = bench.run_browser
+    browser.other.value = str(tmp_path / "none")
+    assert "none does not exist" in browser.message.value and browser.shown == ()
+    browser.other.value = str(path)
+    assert "6 answers in 2 groups" in browser.message.value and browser.steps.value == 3
+    questions = [text for text, _ in browser.questions.options]
+    assert questions == [f"What is {n} + 1? (1 step)" for n in (1, 2)]
+    browser.questions.index = 1
+    rows = browser.table.content["rows"]
+    assert [row[5] for row in rows] == ["+2.00", "+2.00", "+5.00"]
+    assert [row[1:5] + row[6:7] for row in rows] == [["–"] * 5] * 3  # not in the file
+    assert "without the log-probs of each token" in browser.note.value
+    browser.to_bench.click()
     bench.wait()
     assert bench.question == "What is 2 + 1?"
-    assert [c.label for c in bench.answers] == [f"step 3, reward +{k}.00" for k in (2, 2, 5)]
-    assert "scored by tiny, not by the model that wrote them" in box.note.value
+    labels = [f"answers.jsonl, step 3, reward +{k}.00" for k in (2, 2, 5)]
+    assert [c.label for c in bench.answers] == labels
+    assert "tiny scores them" in bench.source.message.value
 
 
 def test_the_next_wider_thresholds_by_hand() -> None:

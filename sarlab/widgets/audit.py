@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sarlab.answers import AnswerScore, token_pieces
+from sarlab.runs.rollouts import open_rollouts
+from sarlab.runs.trainer_formats import COLUMNS
 
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
 _LIGHT = [
@@ -43,14 +45,24 @@ FILTERS = {
 }
 
 
-def read_audit(folder: str | Path) -> pd.DataFrame:
+def read_audit(folder: str | Path, tokenizer: Any = None) -> pd.DataFrame:
     """The logged answers of a run, by step. Raises ValueError where there are none.
 
-    ``sar`` is missing where the run's reward needed no pass without the question.
+    ``sar`` is missing where the run's reward needed no pass without the question. What another
+    trainer wrote (:func:`sarlab.open_rollouts`, which takes the ``tokenizer``) has questions,
+    answers and rewards; ``attrs["about"]`` says what was read and what is not in the file.
     """
     parts = sorted((Path(folder) / "rollouts.parquet").glob("*.parquet"))
     if not parts:
-        raise ValueError(f"{folder} has no rollouts. Choose the folder of a finished run.")
+        frame = open_rollouts(folder, tokenizer=tokenizer)
+        if frame["question"].isna().all():
+            raise ValueError(f"No row of {folder} has a question, so nothing can be scored.")
+        missing = [name for name in _LIGHT if name not in COLUMNS and name != "group_id"]
+        rows = frame.dropna(subset="question").assign(**dict.fromkeys(missing, math.nan))
+        rows["question_id"], rows["truncated"] = rows["question"], False
+        rows["step"] = rows["step"].fillna(0).astype(int)
+        rows.attrs["about"] = " ".join(frame.attrs["notes"])
+        return rows.sort_values("step", kind="stable", ignore_index=True)
     frames = []
     for part in parts:
         try:
@@ -182,9 +194,11 @@ def row_score(row: Any, tokenizer: Any) -> AnswerScore:
 
     Raises ValueError for a row whose run did not log both contexts.
     """
-    table = pq.read_table(row.part, columns=list(_HEAVY)).slice(row.place, 1)
-    ids, conditioned, standalone = (tuple(table.column(name)[0].as_py() or ()) for name in _HEAVY)
-    if pd.isna(row.sar) or len(standalone) != len(ids):
+    ids: tuple[int, ...] = ()
+    if not pd.isna(row.sar):
+        logged = pq.read_table(row.part, columns=list(_HEAVY)).slice(row.place, 1).to_pylist()[0]
+        ids, conditioned, standalone = (tuple(logged[name] or ()) for name in _HEAVY)
+    if not ids or len(standalone) != len(ids):
         raise ValueError(
             f"Step {row.step} of this run was logged without the log-probs of each token, so its "
             "tokens have no colours here. Open the answer in the workbench to score it, or choose "

@@ -29,9 +29,13 @@ LOGGED: Columns = (
     ("SAR", "r", lambda row: number_text(row.sar, 3, sign="+")),
     ("ppl(a|q)", "r", lambda row: number(row.ppl_conditioned)),
     ("ppl(a)", "r", lambda row: number(row.ppl_standalone) if row.sar == row.sar else MISSING),
-    ("tokens", "r", lambda row: str(row.length)),
+    ("tokens", "r", lambda row: number_text(row.length, 0)),
     ("reward", "r", lambda row: number_text(row.reward, 2, sign="+")),
-    ("verdict", "l", lambda row: verdict_text(row.correct, row.truncated)),
+    (
+        "verdict",
+        "l",
+        lambda row: MISSING if pd.isna(row.correct) else verdict_text(row.correct, row.truncated),
+    ),
     ("answer", "t", lambda row: one_line(row.answer, 140)),
 )
 LABELS: Columns = (

@@ -14,10 +14,12 @@ from sarlab.widgets import audit
 from sarlab.widgets import live as ui
 from sarlab.widgets.figures import history_figure
 from sarlab.widgets.html import LOGGED, table_of
+from sarlab.widgets.state import counted
 
 _AUDIT_ROWS = 50
 _AUDIT_LIMITS = (30, 0.0)  # tokens and SAR that the audit begins with
 _ALL = "all"
+_FORMATS = "a run folder or file of TRL, verl, OpenRLHF, prime-rl, tinker, Inspect, JSON lines"
 
 OnOpen = Callable[[list[Any], Any, Path, str], None]
 """Called with the answers to a question at a step and the opened one of them (rows of
@@ -27,7 +29,8 @@ OnOpen = Callable[[list[Any], Any, Path, str], None]
 class RunBrowser(widgets.VBox):
     """Opens a run folder's rollouts; nothing is scored again, the logged numbers are shown.
 
-    ``rows`` are the run's answers, ``shown`` those in the table. With ``on_open`` two buttons hand
+    ``rows`` are the run's answers, ``shown`` those in the table. A path typed under Rollouts opens
+    what another trainer logged (:func:`sarlab.open_rollouts`). With ``on_open`` two buttons hand
     the opened answer on, with its group.
     """
 
@@ -47,6 +50,11 @@ class RunBrowser(widgets.VBox):
         self._wider: tuple[int, float] | None = None
         self.arm, self.seed = _dropdown("Arm", "190px"), _dropdown("Seed", "130px")
         self.runs = _dropdown("Run", "300px")
+        grows = {"flex": "1 1 300px", "width": "auto", "min_width": "0"}
+        late = {"continuous_update": False}
+        self.other = widgets.Text(
+            description="Rollouts", placeholder=_FORMATS, layout=grows, **late
+        )
         self.mode = ui.choices(
             {"one question over time": "follow", "correct, short, low SAR": "audit"},
             *("How its answers changed", "Answers that may be guessed"),
@@ -56,9 +64,7 @@ class RunBrowser(widgets.VBox):
         )
         self.filter = _dropdown("Show", "190px", list(audit.FILTERS))
         self.order = _dropdown("Sort", "190px", list(audit.ORDERS))
-        self.questions = _dropdown("Question", "auto")
-        self.questions.layout.flex, self.questions.layout.min_width = "1 1 300px", "0"
-        late = {"continuous_update": False}
+        self.questions = widgets.Dropdown(description="Question", layout=grows)
         narrow = {"width": "auto", "max_width": "520px"}
         self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
@@ -78,7 +84,8 @@ class RunBrowser(widgets.VBox):
         self._follow = widgets.VBox([chosen, ui.row(self.questions), self.figure, self.steps])
         self._audit = ui.row(self.length, self.sar, self.wider)
         self._hand = ui.row(self.to_bench, self.with_model)
-        parts = [ui.row(self.arm, self.seed, self.runs), self.mode, self._follow, self._audit]
+        parts = [ui.row(self.arm, self.seed, self.runs, self.other), self.mode]
+        parts += [self._follow, self._audit]
         parts += [self.message, self.table, self.question_text, self.note, self._hand]
         super().__init__([*parts, self.tokens, ui.Access()])
         self.add_class("sarlab-runs")
@@ -89,6 +96,7 @@ class RunBrowser(widgets.VBox):
         ):
             for box in boxes:
                 box.observe(handler, "value")
+        self.other.observe(self.refresh, "value")
         self.table.observe(self._open, "opened")
         self._open()
         self.refresh()
@@ -116,22 +124,23 @@ class RunBrowser(widgets.VBox):
         """The opened answer; None where there is none."""
         return self.shown[self.table.opened] if 0 <= self.table.opened < len(self.shown) else None
 
-    def refresh(self) -> None:
-        """Look for finished runs again."""
-        self._names = audit.list_runs(find_runs(self.folder))
+    def refresh(self, _: Any = None) -> None:
+        """Look for finished runs again, and open what the typed path names."""
+        other = [Path(path) for path in [self.other.value.strip()] if path]
+        self._names = audit.list_runs([*find_runs(self.folder), *other])
         for box, part in ((self.arm, "arm"), (self.seed, "seed")):
             values = sorted({getattr(name, part) for name in self._names})
             ui.fill(box, [_ALL, *values], _ALL, self._list_runs)
             ui.show(box, len(values) > 1)
-        self._list_runs()
+        self._list_runs(chosen="".join(map(str, other)))
 
-    def _list_runs(self, _: Any = None) -> None:
+    def _list_runs(self, _: Any = None, chosen: str = "") -> None:
         options = [
             (name.path.name + " (tokens)" * name.has_tokens, str(name.path))
             for name in self._names
             if self.arm.value in (_ALL, name.arm) and self.seed.value in (_ALL, name.seed)
         ]
-        ui.fill(self.runs, options, self.run, self._load)
+        ui.fill(self.runs, options, chosen or self.run, self._load)
         self._load()
         if not self._names:
             folder = f"<code>{plain(str(self.folder))}</code>"
@@ -146,9 +155,12 @@ class RunBrowser(widgets.VBox):
         self._list_questions()
 
     def _read(self) -> None:
-        rows = audit.read_audit(self.run)
-        self.length.max = int(rows["length"].max())
-        if self.limits == self._set_limits:  # the narrowest that list an answer of this run
+        rows = audit.read_audit(self.run, next(iter(self._tokenizers.values()), None))
+        if "about" not in rows.attrs:
+            self.length.max = int(rows["length"].max())
+        if (
+            "about" not in rows.attrs and self.limits == self._set_limits
+        ):  # the narrowest that list an answer of this run
             listed = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
             wider = None if listed else audit.next_wider(rows, *_AUDIT_LIMITS)
             self.length.value, self.sar.value = wider or _AUDIT_LIMITS
@@ -157,9 +169,12 @@ class RunBrowser(widgets.VBox):
 
     def _list_questions(self, _: Any = None) -> None:
         """The questions that search and filter leave; the open one stays open where it can."""
-        wishes = (self.search.value, self.filter.value, self.order.value)
+        wishes: tuple[Any, ...] = (self.search.value, self.filter.value, self.order.value)
+        if "about" in self.rows.attrs:
+            wishes = wishes[:1]
+        steps = self.rows.groupby("question_id")["step"].nunique() if len(self.rows) else {}
         options = [
-            (f"{one_line(text, 100)} ({len(audit.steps_of(self.rows, key))} steps)", key)
+            (f"{one_line(text, 100)} ({counted(steps[key], 'step')})", key)
             for key, text in audit.choose_questions(self.rows, *wishes).items()
         ]
         # After sorting, the first is what is wanted.
@@ -179,8 +194,10 @@ class RunBrowser(widgets.VBox):
 
     def _filter(self, _: Any = None) -> None:
         """Show the answers at one step, or those that the audit lists; open the first."""
-        rows, there, following = self.rows, len(self.rows) > 0, self.mode.value == "follow"
-        ui.show(self.mode, there)
+        rows, there, about = self.rows, len(self.rows) > 0, self.rows.attrs.get("about", "")
+        following = self.mode.value == "follow" or bool(about)
+        for part in (self.mode, self.filter, self.order):  # need more than another trainer logs
+            ui.show(part, there and not about)
         ui.show(self._follow, there and following)
         ui.show(self._audit, there and not following)
         if there and following:
@@ -188,7 +205,7 @@ class RunBrowser(widgets.VBox):
                 rows["question_id"].eq(self.question_id) & rows["step"].eq(self.steps.value)
             ]
             nothing = "No question of this run fits. Search for fewer words, or show all."
-            self.message.value = nothing if rows.empty else ""
+            self.message.value = nothing if rows.empty else plain(about)
         elif there:
             rows = self._audited()
         self.shown = tuple(rows.itertuples())
@@ -238,15 +255,14 @@ class RunBrowser(widgets.VBox):
         self.tokens.show(None)
         if opened is None:
             return
-        self.question_text.value = (
-            f'<div style="line-height: 1.5; white-space: pre-wrap">{plain(opened.question)} '
-            f"<i>Right answer: {plain(opened.gold)}</i></div>"
-        )
+        gold = f" <i>Right answer: {plain(opened.gold)}</i>" if opened.gold else ""
+        style = "line-height: 1.5; white-space: pre-wrap"
+        self.question_text.value = f'<div style="{style}">{plain(opened.question)}{gold}</div>'
         try:
-            reference = audit.run_model(self.run)
-            if reference not in self._tokenizers:
+            reference = "" if pd.isna(opened.sar) else audit.run_model(self.run)
+            if reference and reference not in self._tokenizers:
                 self._tokenizers[reference] = load_policy(reference).tokenizer
-            score = audit.row_score(opened, self._tokenizers[reference])
+            score = audit.row_score(opened, self._tokenizers.get(reference))
             more = {"advantage": opened.advantage}
             self.tokens.show(score, 0, opened.correct, opened.truncated, **more)
         except ValueError as error:

@@ -15,7 +15,6 @@ from sarlab.runs.folder import find_runs
 from sarlab.tasks import load_task
 from sarlab.widgets.candidates import pasted_answers, read_answers
 from sarlab.widgets.live import Report, attempt, button, fill, row, show, status
-from sarlab.widgets.rollouts import RolloutsBox
 from sarlab.widgets.state import Bench
 
 _TASK_QUESTIONS = 20
@@ -38,7 +37,7 @@ class SourcePanel(widgets.VBox):
         )
         self.shown, self.message = widgets.HTML(layout=_GROWS), status()
         self.fold = widgets.ToggleButton(
-            description="Add a question, answers, a file, a run or a task",
+            description="Add a question, answers, a file or a task",
             icon="chevron-right",
             layout={"width": "auto", "align_self": "flex-start"},
         ).add_class("sarlab-fold-button")
@@ -86,9 +85,8 @@ class SourcePanel(widgets.VBox):
             )
         )
         loaders = row(self.add_button, self.upload, self.task, self.task_button)
-        self.rollouts = RolloutsBox(self.bench)
         typed = [self.typed, row(self.gold, self.open_button), self.pasted, loaders]
-        return widgets.VBox([*typed, self.rollouts])
+        return widgets.VBox(typed)
 
     def _draw(self, _: Any = None) -> None:
         bench = self.bench

@@ -1,8 +1,8 @@
 """Scores that ship with the example answers, so that the first table needs no forward pass.
 
-A stored score counts only for the very weights and tokens that it was computed with, whose hashes
-the file holds; whatever does not match is scored anew. Pieces of text are stored too, so that an
-example can be shown before any model is loaded.
+A stored score counts only for the very weights, prompt and text that it was computed with, whose
+hashes the file holds; whatever does not match is scored anew. Pieces of text are stored too, so
+that an example can be shown before any model is loaded.
 """
 
 import hashlib
@@ -36,10 +36,10 @@ def stored_scores(
         facts.get(name) != value for name, value in identity(policy)
     ):
         return list(drafts)
-    rows = {row["key"]: row for row in table.to_pylist()}
+    rows = {row["text_key"]: row for row in table.to_pylist()}
     return [
         draft if isinstance(draft, Candidate) or key not in rows else _candidate(draft, rows[key])
-        for draft, key in zip(drafts, token_keys(policy, drafts), strict=True)
+        for draft, key in zip(drafts, map(text_key, drafts), strict=True)
     ]
 
 
@@ -55,12 +55,16 @@ def stored_example(draft: Draft, path: Path = EXAMPLE_SCORES) -> Candidate:
 
 
 def identity(policy: Policy) -> Iterator[tuple[bytes, bytes]]:
-    """What a file of scores says of its policy: the number of weights, then SHA-256 of them all.
+    """What a file of scores says of its policy, the cheapest fact first.
 
-    Names, types and shapes count too; hashing takes 0.8 s for 135 million weights.
+    The number of weights; SHA-256 of the ids of an example under both contexts, then of all
+    weights with their names, types and shapes (0.8 s for 135 million of them).
     """
     weights = sorted(policy.model.named_parameters())
     yield b"parameters", str(sum(weight.numel() for _, weight in weights)).encode()
+    ids = [list(prefix.ids) for prefix in question_prefixes(policy, "What is 12 + 30?")]
+    ids.append(encode_answer(policy.tokenizer, "12 + 30 = 42.\nAnswer: 42", policy.end_id))
+    yield b"contexts_sha256", hashlib.sha256(str(ids).encode()).hexdigest().encode()
     digest = hashlib.sha256()
     for name, weight in weights:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
@@ -71,22 +75,6 @@ def identity(policy: Policy) -> Iterator[tuple[bytes, bytes]]:
 def text_key(draft: Draft) -> str:
     """A hash of question and answer."""
     return hashlib.sha256(f"{draft.question}\0{draft.answer}".encode()).hexdigest()
-
-
-def token_keys(policy: Policy, drafts: Sequence[Draft]) -> list[str]:
-    """One key per draft: a hash of the ids of both contexts and of the answer."""
-    contexts = {
-        question: [list(prefix.ids) for prefix in question_prefixes(policy, question)]
-        for question in {draft.question for draft in drafts}
-    }
-    keys = []
-    for draft in drafts:
-        ids: Sequence[int] | str = draft.answer
-        if isinstance(ids, str):
-            ids = encode_answer(policy.tokenizer, ids, policy.end_id)
-        first, second = contexts[draft.question]
-        keys.append(hashlib.sha256(f"{first}/{second}/{list(ids)}".encode()).hexdigest())
-    return keys
 
 
 def _candidate(draft: Draft, row: Mapping[str, Any]) -> Candidate:

@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 from traitlets import dlink, link
 
+from sarlab.display.tables import number_text
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import bonus_view, out_of_depth, payload
 from sarlab.models import Policy
@@ -389,8 +390,12 @@ class Workbench(Bench):
     def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
         """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""
         step = opened.step
-        label = f"{run.name}, step {step}"
-        drafts = [Draft(r.question, r.answer, r.gold, label, bool(r.truncated)) for r in rows]
+        drafts = []
+        for r in rows:
+            label = f"{run.name}, step {step}"
+            if r.sar != r.sar:  # all that is known of it
+                label += f", reward {number_text(r.reward, 2, sign='+')}"
+            drafts.append(Draft(r.question, r.answer, r.gold or None, label, bool(r.truncated)))
         self.add(drafts, repeats=True)
 
         def work(policy: Policy | None) -> None:

@@ -342,8 +342,8 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     assert abs(table - at_rest) < 2, "the progress moved the table"
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
     # Before the pictures, which take as long as all 64 answers on a fast machine.
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
     until(page, lambda: visible_boxes[2].input_value() == "1")  # the next click draws others
@@ -533,11 +533,13 @@ def test_another_model_is_named_or_refused(page) -> None:
     box = field(page, "Model")
     box.fill("no-such-model")
     box.press("Tab")
-    page.locator(f"{BENCH} .sarlab-job", has_text="'no-such-model' is not known").wait_for()
+    page.locator(
+        f"{BENCH} .sarlab-source .sarlab-job", has_text="'no-such-model' is not known"
+    ).wait_for()
     page.wait_for_function(
         "(name) => document.querySelector('.sarlab-source input').value === name", arg=MODEL
     )
-    words = page.locator(f"{BENCH} .sarlab-job .widget-html-content")
+    words = page.locator(f"{BENCH} .sarlab-source .sarlab-job .widget-html-content")
     assert words.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1"), "the error is clipped"
 
 
@@ -908,7 +910,7 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     field(page, "Max tokens").fill("120")
     field(page, "Max tokens").press("Tab")
     page.locator(f"{BENCH} button", has_text="Sample").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Sampling answer").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Sampling answer").wait_for()
     tab(page, "Tokens")
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no thought").first.click()
     page.wait_for_function(
@@ -919,8 +921,8 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     assert "81" in token_text(page)
     tab(page, "Designs")
     page.locator(f"{BENCH} .sarlab-designs button", has_text="rewards").click()
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Stopped.").wait_for()
     page.locator(f"{BENCH} .sarlab-designs button", has_text="advantages").click()
     tab(page, "Tokens")
     first_question(page)

@@ -72,19 +72,21 @@ def test_a_loaded_answer_is_judged_by_the_right_answer_that_is_known(bench) -> N
 def test_a_right_answer_that_comes_later_judges_what_was_there(bench) -> None:
     other = "Bob has 7 apples and eats 2. How many are left?"
     bench.add([Draft(other, "7 - 2 = 5.\nAnswer: 5")])
-    bench.open_question(other, wait=True)
+    bench.open_question(other)
+    bench.wait()
     assert [c.correct for c in bench.answers] == [None]
     bench.source.right.value = "5"  # typed beside the question
     assert [c.correct for c in bench.answers] == [True]
     bench.add([Draft("x?", "Answer: 1")])
     bench.add([Draft("x?", "Answer: 2", "2")])
-    bench.open_question("x?", wait=True)
+    bench.open_question("x?")
+    bench.wait()
     assert [c.correct for c in bench.answers] == [False, True]
 
 
 def test_answers_that_nobody_judged_have_no_advantage(bench) -> None:
     group = six("q")
-    mixed = [*group[:5], replace(group[5], correct=None, gold=None)]
+    mixed = [*group[:5], replace(group[5], gold=None)]
     with pytest.raises(ValueError, match="1 of 6 answers have no right answer"):
         compare_designs(mixed, 0.2)
     assert (
@@ -92,7 +94,8 @@ def test_answers_that_nobody_judged_have_no_advantage(bench) -> None:
         == compare_designs([replace(c) for c in group[:5]], 0.2)[0].advantages
     )
     bench.open_question("What is 2 + 2?", gold="")
-    bench.add_answers(["Answer: 4", "Answer: 5"], wait=True)
+    bench.add([Draft("What is 2 + 2?", f"Answer: {n}") for n in (4, 5)])
+    bench.wait()
     assert "2 answers are left out: no right answer is known" in bench.designs.message.value
     assert bench.designs.table.value == "" and bench.designs.figure.outputs == ()
     bench.source.right.value = "4"
@@ -228,7 +231,8 @@ def test_foreign_text_is_said_to_be_foreign(bench) -> None:
 
 
 def test_truncated_samples_are_marked(bench) -> None:
-    bench.sample(2, 5, seed=1, wait=True)
+    bench.sample(2, 5, seed=1)
+    bench.wait()
     sampled = bench.answers[2:]
     assert [c.truncated for c in sampled] == [
         c.score.token_ids[-1] != bench.policy.end_id for c in sampled
@@ -446,7 +450,8 @@ def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) ->
     made = Workbench(frozen_tiny, runs=STUDY)
     row, run = made.run_browser.shown[0], Path(made.run_browser.run).name
     made.add([Draft(row.question, "Another.\nAnswer: 1", row.gold, "typed")])
-    made.open_question(row.question, wait=True)
+    made.open_question(row.question)
+    made.wait()
     made.tokens.panel.text = "what stood there"
     emptied = []
     made.tokens.panel.observe(lambda change: emptied.append(change["new"]), "text")
@@ -475,7 +480,8 @@ def test_samples_in_progress_show_their_text(bench) -> None:
     bench.observe(lambda change: seen.append(change["new"]), "growing")
     shown: list[str] = []
     bench.sampling.growing.observe(lambda change: shown.append(change["new"]), "value")
-    bench.sample(2, 30, seed=1, wait=True)
+    bench.sample(2, 30, seed=1)
+    bench.wait()
     texts = [c.score.answer for c in bench.answers[2:]]
     assert any(seen) and seen[-1] == () and bench.sampling.growing.value == ""
     for partial in filter(None, seen):

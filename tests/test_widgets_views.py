@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import plotly.graph_objects as go
@@ -29,7 +30,7 @@ from sarlab.widgets.candidates import (
 )
 from sarlab.widgets.designs import DESIGNS, compare_designs, label_means, reward_inputs
 from sarlab.widgets.figures import designs_figure, labels_figure
-from sarlab.widgets.html import LABELS, ORDERINGS, RANKING, designs_html, records_html
+from sarlab.widgets.html import RANKING, designs_html, labels_html, records_html
 from sarlab.widgets.live import TokenPanel
 
 
@@ -53,8 +54,9 @@ def answer(
 
 
 def candidate(score: AnswerScore, correct: bool | None, gold: str, label: str) -> Candidate:
-    facts = {"score": score, "correct": correct}
-    return Candidate(score.question, score.answer, gold, label, **facts)
+    """An answer that ends right, or wrong; where nothing is known ``gold`` is empty."""
+    score = replace(score, answer=f"so Answer: {gold if correct else 'none'}")
+    return Candidate(score.question, score.answer, gold, label, score=score)
 
 
 def six(question: str, shift: float = 0.0) -> list[Candidate]:
@@ -227,16 +229,17 @@ def test_groups_are_questions() -> None:
 
 def test_kind_table_and_orderings_count_questions() -> None:
     both = [*six("q1"), *six("q2", shift=-0.8)]  # concise 0.2 < redundant 0.5 on the second
-    rows = {row.label: row for row in label_rows(both)}
+    rows = {row.label: row for row in label_rows(both).itertuples()}
     assert rows["redundant"].below_concise == "1 of 2"
     assert rows["concise"].below_concise == ""
     assert rows["no thought"].mean_length == 2
     assert rows["wrong"].share_correct == 0.0
-    counts = {(o.better, o.worse): (o.holds, o.questions) for o in orderings(both)}
+    counts = {(o.better, o.worse): (o.holds, o.questions) for o in orderings(both).itertuples()}
     assert counts["concise", "redundant"] == (1, 2)
     assert counts["redundant", "no thought"] == (2, 2)
-    assert ">1 of 2<" in records_html(ORDERINGS, orderings(both))
-    assert "1 of 2" in records_html(LABELS, label_rows(both))
+    html = labels_html(both)
+    assert ">1 of 2<" in html and html.count("<table") == 2
+    assert re.search(r"concise<.*?redundant<.*?>1<.*?>2<", html[html.rindex("<table") :], re.S)
 
 
 def test_figures_hold_the_tables_numbers() -> None:
@@ -252,7 +255,7 @@ def test_figures_hold_the_tables_numbers() -> None:
         hatched = [shape == "/" for shape in trace.marker.pattern.shape]
         assert hatched == [x < 0 for x in trace.x]
     kinds = labels_figure(label_rows(both)).data[0]
-    assert list(kinds.x) == pytest.approx([row.mean_sar for row in label_rows(both)])
+    assert list(kinds.x) == pytest.approx(label_rows(both)["mean_sar"])
     table = designs_html(six("q"), compare_designs(six("q"), 0.2), "advantage")
     assert table.count("+0.500") >= 3
 
@@ -304,10 +307,8 @@ def test_scoring_keeps_the_order_and_judges(frozen_tiny) -> None:
         Draft("Ann has 2 pens and buys 3. How many?", "Answer: 6", "5", "c"),
         Draft("Bob has 1 pen. How many?", "Answer: 1", None, "d"),
     ]
-    seen = []
-    found = score_candidates(frozen_tiny, drafts, on_question=lambda *done: seen.append(done))
+    found = score_candidates(frozen_tiny, drafts)
     assert [c.label for c in found] == ["a", "b", "c", "d"]
     assert [c.correct for c in found] == [True, False, False, None]
-    assert seen == [(1, 2), (2, 2)]
-    again = found[0].judged("6")
+    again = replace(found[0], gold="6")
     assert again.correct is False and again.score is found[0].score

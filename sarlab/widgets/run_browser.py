@@ -141,13 +141,14 @@ class RunBrowser(widgets.VBox):
 
     def refresh(self, _: Any = None) -> None:
         """Look for finished runs again, and open what the typed path names."""
-        other = [Path(path) for path in [self.other.value.strip()] if path]
+        typed = self.other.value.strip()
+        other = [Path(typed)] if typed else []
         self._names = audit.list_runs([*find_runs(self.folder), *other])
         for box, part in ((self.arm, "arm"), (self.seed, "seed")):
             values = sorted({getattr(name, part) for name in self._names})
             ui.fill(box, [_ALL, *values], _ALL, self._list_runs)
             ui.show(box, len(values) > 1)
-        self._list_runs(chosen="".join(map(str, other)))
+        self._list_runs(chosen=str(other[0]) if other else "")
 
     def _list_runs(self, _: Any = None, chosen: str = "") -> None:
         options = [
@@ -172,11 +173,10 @@ class RunBrowser(widgets.VBox):
     def _read(self) -> None:
         self.notes = audit.read_notes(self.run)
         rows = audit.read_audit(self.run, next(iter(self._tokenizers.values()), None))
-        if "about" not in rows.attrs:
+        own = "about" not in rows.attrs
+        if own:
             self.length.max = int(rows["length"].max())
-        if (
-            "about" not in rows.attrs and self.limits == self._set_limits
-        ):  # the narrowest that list an answer of this run
+        if own and self.limits == self._set_limits:  # the narrowest that list an answer of it
             listed = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
             wider = None if listed else audit.next_wider(rows, *_AUDIT_LIMITS)
             self.length.value, self.sar.value = wider or _AUDIT_LIMITS

@@ -53,6 +53,7 @@ class AnswerScore:
     ppl_standalone: float
     alternatives_conditioned: tuple[TokenAlternatives, ...] = ()
     alternatives_standalone: tuple[TokenAlternatives, ...] = ()
+    entropy: tuple[float, ...] = ()  # nats, with the question
 
     @property
     def length(self) -> int:
@@ -220,6 +221,7 @@ def _answer_score(
         ppl_standalone=perplexity(alone, mask).item(),
         alternatives_conditioned=first,
         alternatives_standalone=second,
+        entropy=tuple(report.entropy[0].tolist()) if report else (),
     )
 
 

@@ -21,10 +21,12 @@ from sarlab.display.text import signed
 from sarlab.display.token_view import answer_view, bonus_view, payload
 from sarlab.models import REPOSITORY, add_lora, export_policy, load_policy
 from sarlab.rewards import REWARDS, Reward
+from sarlab.runs.folder import ROLLOUT_SCHEMA, Run
 from sarlab.types import Question
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
     choose_questions,
+    groups_like,
     has_tokens,
     list_runs,
     next_wider,
@@ -530,3 +532,94 @@ def test_parameters_of_notebook_01_are_checked() -> None:
         InspectionSettings.from_parameters({"questions": "3"})
     with pytest.raises(ValueError, match="alpha is 2"):
         InspectionSettings.from_parameters({"alpha": 2.0})
+
+
+@pytest.fixture
+def browser(tmp_path) -> RunBrowser:
+    """Two questions, three steps, two answers each; rewards by hand. No model, no tokens."""
+    rights = {("a", 0): (0, 0), ("a", 1): (1, 0), ("a", 2): (1, 1)}
+    rights |= {("b", 0): (0, 0), ("b", 1): (0, 0), ("b", 2): (1, 0)}
+    run = Run.create(tmp_path / "one", {"model": "tiny"})
+    for step in range(3):
+        rows = [
+            dict.fromkeys(ROLLOUT_SCHEMA.names)
+            | {"step": step, "split": "train", "group_id": group, "question_id": name}
+            | {"question": f"{name}?", "gold": "1", "answer": f"{name}{step}{k}", "length": 3}
+            | {"truncated": False, "correct": bool(right), "reward": right * (1 + step / 10)}
+            for group, name in enumerate("ab")
+            for k, right in enumerate(rights[name, step])
+        ]
+        run.write_rollouts(step, "train", rows)
+    (tmp_path / "one" / "summary.json").write_text("{}")
+    run.close()
+    return RunBrowser(tmp_path)
+
+
+def test_jumps_go_to_groups_by_spread_and_by_what_is_right(browser) -> None:
+    assert groups_like(browser.rows, "most spread") == [("b", 2), ("a", 1)]  # sd 0.85 and 0.78
+    assert groups_like(browser.rows, "all wrong") == [("a", 0), ("b", 0), ("b", 1)]
+    assert groups_like(browser.rows, "all right") == [("a", 2)]
+    spread, wrong, right = browser.jumps
+    browser.search.value = "a"  # what hides the group goes
+    spread.click()
+    assert (browser.question_id, browser.steps.value) == ("b", 2) and browser.search.value == ""
+    assert browser.message.value == "Group 1 of 2, most spread: step 2."
+    spread.click()
+    assert (browser.question_id, browser.steps.value) == ("a", 1)
+    spread.click()  # round
+    assert [row.answer for row in browser.shown] == ["b20", "b21"]
+    right.click()
+    assert all(row.correct for row in browser.shown) and browser.steps.value == 2
+    wrong.click()
+    wrong.click()
+    wrong.click()
+    assert [row.answer for row in browser.shown] == ["b10", "b11"]
+    browser.rows = browser.rows[~browser.rows["correct"]]
+    right.click()
+    assert browser.message.value == "No group of two or more answers is all right."
+
+
+def test_two_steps_of_a_question_stand_side_by_side(browser) -> None:
+    assert browser.shown_beside == () and browser.table_beside.layout.display == "none"
+    browser.beside.value = 2
+    browser.steps.value = 1
+    assert [row.answer for row in browser.shown] == ["a10", "a11"]
+    assert [row.answer for row in browser.shown_beside] == ["a20", "a21"]
+    assert browser.table_beside.layout.display is None
+    browser.questions.value = "b"  # the step stays
+    assert [row.answer for row in browser.shown_beside] == ["b20", "b21"]
+    browser.mode.value = "audit"
+    assert browser.shown_beside == ()
+    browser.mode.value = "follow"
+    browser.beside.value = None
+    assert browser.table_beside.content["rows"] == []
+
+
+def test_two_steps_show_their_tokens_side_by_side(frozen_tiny) -> None:
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    steps = [step for _, step in browser.beside.options if step is not None]
+    browser.beside.value = steps[-1]
+    browser.table_beside.opened = 1
+    assert browser.tokens_beside.score.answer == browser.shown_beside[1].answer
+    assert browser.tokens.score.answer == browser.shown[0].answer
+
+
+def test_notes_are_kept_beside_the_run_and_can_be_taken_back(browser) -> None:
+    assert "note" not in browser.table.content["header"]
+    browser.table.opened = 1
+    browser.remark.value = "guessed <b>"
+    file = Path(browser.run) / "annotations.jsonl"
+    (line,) = map(json.loads, file.read_text().splitlines())
+    assert (line["step"], line["question_id"], line["answer"]) == (0, "a", "a01")
+    assert line["note"] == "guessed <b>"
+    header, rows = browser.table.content["header"], browser.table.content["rows"]
+    assert [row[header.index("note")] for row in rows] == ["", "guessed <b>"]
+    browser.table.opened = 0
+    assert browser.remark.value == "" and len(file.read_text().splitlines()) == 1
+    again = RunBrowser(browser.folder)
+    again.table.opened = 1
+    assert again.remark.value == "guessed <b>" and again.opened.answer == "a01"
+    again.remark.value = " "
+    assert "note" not in again.table.content["header"]
+    assert "note" not in RunBrowser(browser.folder).table.content["header"]
+    assert len(file.read_text().splitlines()) == 2  # what was said stays in the file

@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from sarlab.answers import AnswerScore
-from sarlab.display.text import signed
+from sarlab.answers import AnswerScore, score_answers
+from sarlab.display.text import signed, tint
 from sarlab.display.token_view import answer_view, payload, split_steps
 from sarlab.losses import group_advantages
+from sarlab.prompts import conditioned_ids
 from sarlab.rewards import REWARDS, Reward, total_reward
 from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import (
@@ -30,6 +31,7 @@ from sarlab.widgets.candidates import (
 from sarlab.widgets.designs import DESIGNS, compare_designs, label_means, reward_inputs
 from sarlab.widgets.figures import designs_figure, labels_figure
 from sarlab.widgets.html import RANKING, designs_html, labels_html, records_html
+from sarlab.widgets.live import TokenPanel
 
 
 def answer(
@@ -113,6 +115,46 @@ def test_a_card_says_what_the_score_says() -> None:
         ["mean Δ log p", "+0.693 nats"],
         ["tokens", "2"],
     ]
+
+
+def test_tokens_are_coloured_by_what_is_known_of_them() -> None:
+    score = replace(answer([1.0, -2.0, 0.5]), entropy=(0.0, 2.0, 4.0))
+    other = replace(score, logps_conditioned=tuple(p - 0.25 for p in score.logps_conditioned))
+    panel = TokenPanel()
+    panel.show(score, advantage=-0.5, other=other)
+    assert [why for _, why in panel.colours] == [""] * 4 and panel.view["colour"] == "Δ log p"
+    assert panel.view == {**payload(answer_view(score)), "seq": 0, "colour": "Δ log p"}
+    expected = {
+        # name: values, and their tints: full at 4 nats, at ±1, at the largest
+        "entropy": ("+0.000 +2.000 +4.000", [tint(0), tint(2), tint(4)]),
+        "advantage": ("−0.500 −0.500 −0.500", [tint(-2)] * 3),
+        "log ratio": ("+0.250 +0.250 +0.250", [tint(4)] * 3),
+    }
+    for name, (values, tints) in expected.items():
+        panel.colour = name
+        assert panel.view["tints"] == tints and panel.view["colour"] == name
+        notes = [card[2][0] for card in panel.view["cards"]]  # never colour alone
+        assert notes == [f"{name} = {value}" for value in values.split()]
+        assert panel.view["quantity"] == f"Σ {name}" and panel.view["numbers"][0][0] == "SAR"
+        assert name != "log ratio" or panel.legend["cells"][-1][0] == "≥ +0.250"
+    panel.show(replace(score, entropy=()), advantage=math.nan, other=answer([1.0]))
+    assert dict(panel.colours)["entropy"].startswith("no entropies were logged")
+    assert all(why for name, why in panel.colours[1:])
+    # What can't be chosen here shows Δ log p; the choice comes back with its values.
+    assert panel.view["colour"] == "Δ log p" and "cells" in panel.legend
+    panel.show(score, other=other)
+    assert panel.view["colour"] == "log ratio"
+
+
+def test_the_entropy_of_a_score_is_that_of_the_forward_pass(frozen_tiny) -> None:
+    question, text = "What is 1 + 2?", "1+2=3\nAnswer: 3"
+    (score,) = score_answers(frozen_tiny, question, [text], alternatives=True)
+    prefix = conditioned_ids(frozen_tiny.tokenizer, question, frozen_tiny.prompt)
+    with torch.no_grad():
+        logits = frozen_tiny.model(torch.tensor([[*prefix, *score.token_ids]])).logits
+    every = torch.distributions.Categorical(logits=logits[0, len(prefix) - 1 : -1].float())
+    assert score.entropy == pytest.approx(every.entropy().tolist(), abs=1e-4)
+    assert score_answers(frozen_tiny, question, [text])[0].entropy == ()
 
 
 def test_ranking_puts_the_highest_sar_first() -> None:

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sarlab.answers import AnswerScore, token_pieces
+from sarlab.runs.atomic import read_jsonl
+from sarlab.runs.folder import now
 from sarlab.runs.rollouts import open_rollouts
 from sarlab.runs.trainer_formats import COLUMNS
 
@@ -43,6 +45,10 @@ FILTERS = {
     "became right": "right and not right_first",
     "became wrong": "right_first and not right",
 }
+
+JUMPS = ("most spread", "all wrong", "all right")
+NOTES = "annotations.jsonl"
+_NOTED = ("step", "question_id", "answer")
 
 
 def read_audit(folder: str | Path, tokenizer: Any = None) -> pd.DataFrame:
@@ -76,6 +82,41 @@ def read_audit(folder: str | Path, tokenizer: Any = None) -> pd.DataFrame:
         frames.append(table.to_pandas().assign(part=part, place=range(len(table))))
     rows = pd.concat(frames).astype({"sar": float, "reward": float, "advantage": float})
     return rows.sort_values(["step", "group_id"], kind="stable", ignore_index=True)
+
+
+def groups_like(rows: pd.DataFrame, kind: str) -> list[tuple[str, int]]:
+    """Groups of two or more answers as (question id, step) of one of :data:`JUMPS`.
+
+    Those with the widest spread of rewards come first; the others in the order of steps.
+    """
+    if rows.empty:
+        return []
+    groups = rows.astype({"correct": float}).groupby(["question_id", "step"])
+    columns = {"answers": ("answer", "size"), "spread": ("reward", "std")}
+    table = groups.agg(right=("correct", "mean"), **columns)
+    table = table.sort_values("spread", ascending=False, kind="stable")
+    if kind != JUMPS[0]:
+        table = table.sort_index(level="step", kind="stable", sort_remaining=False)
+    wanted = {JUMPS[0]: "spread > 0", JUMPS[1]: "right == 0", JUMPS[2]: "right == 1"}[kind]
+    return [*table.query(f"answers > 1 and {wanted}").index]
+
+
+def read_notes(folder: str | Path) -> dict[tuple[Any, ...], str]:
+    """What readers noted on answers of a run, by :func:`note_key`; "" where it was taken back."""
+    lines = read_jsonl(Path(folder) / NOTES, partial=True)
+    return {tuple(map(line.get, _NOTED)): str(line.get("note", "")) for line in lines}
+
+
+def note_key(row: Any) -> tuple[Any, ...]:
+    """What a note belongs to: a step, a question, a text."""
+    return tuple(getattr(row, name) for name in _NOTED)
+
+
+def write_note(folder: str | Path, row: Any, note: str) -> None:
+    """Keep a note on an answer beside its run: a line per change in ``annotations.jsonl``."""
+    line = {**dict(zip(_NOTED, note_key(row), strict=True)), "note": note, "when": now()}
+    with (Path(folder) / NOTES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _question_ends(rows: pd.DataFrame) -> pd.DataFrame:

@@ -167,10 +167,11 @@ class PairTab(widgets.VBox):
 
     def _draw(self, _: Any = None) -> None:
         scores = {label[0]: (label, score) for label, score in self.bench.pinned_scores()}
+        others = dict(zip("BA", (scores.get(name, ("", None))[1] for name in "AB"), strict=True))
         for name, label, view in zip("AB", self.labels, self.views, strict=True):
             text, score = scores.get(name, (f"{name}: pin an answer in the table above", None))
             label.value = f"<b>{plain(text)}</b>"
-            view.show(score)
+            view.show(score, other=others[name])
 
 
 class DesignsPanel(widgets.VBox):

@@ -21,11 +21,11 @@ import pandas as pd
 
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext, encode_answer
-from sarlab.runs.atomic import read_json, read_jsonl
+from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import read_rollouts
 from sarlab.scoring import answer_block, answer_logps, prefix_of
 from sarlab.tasks import judge
-from sarlab.tasks.rows import read_rows, text_field
+from sarlab.tasks.rows import read_records, read_rows, text_field
 from sarlab.types import Question
 
 Rows = list[dict[str, Any]]
@@ -243,7 +243,7 @@ def read_scored(path: str | Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     else:
         parts = sorted(path.glob("part-*.jsonl"))
-        table = pd.DataFrame([row for part in parts for row in read_jsonl(part)])
+        table = pd.DataFrame([row for part in parts for _, row in read_records(part)])
     missing = [name for name in NUMBERS if name not in table]
     if missing:
         what = "no scored answers" if table.empty else f"no column {missing[0]!r}"

@@ -14,7 +14,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from tqdm.auto import tqdm
 
-from sarlab.answers import score_answers
 from sarlab.audit import courts, labelled
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
 from sarlab.audit.labelled import LabelledAnswer
@@ -25,6 +24,7 @@ from sarlab.display.token_view import answer_view
 from sarlab.evaluation.plots import interval_bars
 from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
+from sarlab.rewards.answers import score_answers
 from sarlab.runs.parameters import Settings, project_path
 from sarlab.types import Question
 from sarlab.widgets.html import answer_html

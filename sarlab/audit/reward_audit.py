@@ -22,9 +22,8 @@ from sarlab.experience import collect, inputs_of_texts
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, reward_named, total_reward
 from sarlab.tasks import Task, judge_all
-from sarlab.train import grpo_steps
+from sarlab.train import grpo_steps, start
 from sarlab.types import Question, RewardInputs
-from sarlab.update import start
 
 TOLERATED = 0.05
 """A share of questions up to which an attack that wins is not reported as a fault."""

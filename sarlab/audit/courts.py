@@ -86,13 +86,11 @@ def paid_answers(
         table = labelled.read_scored(path)
         table = table[table["correct"].notna()].reset_index(drop=True)
         alone = table["logp_empty_turn"].fillna(table["logp_bare"])
-        sums = {"logps_conditioned": table["logp_conditioned"], "logps_standalone": alone}
-        tokens = {  # sums spread evenly: right for designs that read sums or means
-            name: [[total / n] * n for total, n in zip(totals, table["length"], strict=True)]
-            for name, totals in sums.items()
-        }
-        if len(table):
-            parts = [reward_inputs(table.assign(**tokens).to_dict("records"), "group")]
+        rows = table.assign(logp_standalone=alone).to_dict("records")
+        for row in rows:  # spread evenly: right for designs that read sums or means
+            for context in ("conditioned", "standalone"):
+                row[f"logps_{context}"] = [row[f"logp_{context}"] / row["length"]] * row["length"]
+        parts = [reward_inputs(rows, "group")] if rows else []
     else:
         answers = [a for a in labelled.read_labelled(path) if a.gold and a.is_right is not None]
         answers.sort(key=lambda a: a.group_id)
@@ -104,8 +102,8 @@ def paid_answers(
             question, texts = Question(own[0].question, own[0].gold), [a.answer for a in own]
             verdicts = judge_all(texts, [question] * len(texts))
             parts.append(inputs_of_texts(policy, question, texts, verdicts, reads_all))
-        rows = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
-        table = pd.DataFrame(rows, columns=["question_id", "group", "label", "correct"])
+        facts = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
+        table = pd.DataFrame(facts, columns=["question_id", "group", "label", "correct"])
         table["length"] = [n for part in parts for n in part.lengths.tolist()]
     if table.empty:
         raise ValueError(f"{path}: no answer was judged. Give gold answers.")

@@ -17,7 +17,7 @@ from sarlab.evaluation.behaviours import (
     label_sentences,
     what_was_lost,
 )
-from sarlab.tasks.stories import draw_problem
+from sarlab.tasks.generated import draw_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "A baker packs 14 boxes of 6 muffins and sells 9. How many muffins are left?"

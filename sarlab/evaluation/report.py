@@ -83,7 +83,8 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
     was named that holds no finished run.
     """
     folder = project_path(settings.runs)
-    if settings.runs == EvaluationSettings.runs and not find_runs(folder):
+    nothing_trained = settings.runs == EvaluationSettings.runs and not find_runs(folder)
+    if nothing_trained and find_runs(SHIPPED):
         print(
             f"No finished run was found in {settings.runs!r}. Train one with notebook 02 or `make "
             "train`. Meanwhile, these are the runs that ship with the project."

@@ -24,8 +24,8 @@ from sarlab import plan
 from sarlab.config import TrainConfig
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.tasks import Task, load_task
+from sarlab.train import TrainState, start
 from sarlab.types import Question
-from sarlab.update import TrainState, start
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # On a machine that is busy with other work, BENCH_CLOCK=cpu with OMP_NUM_THREADS=1 counts this
@@ -173,7 +173,7 @@ def machine_said() -> str:
     """The machine in a few words, and what ran beside the measurement."""
     load = os.getloadavg()[0]
     return (
-        f"CPU {_cpu_name()}, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"CPU {_cpu_name()}, threads: {torch.get_num_threads()}, {platform.machine()}, "
         f"torch {torch.__version__}, load {load:.1f}"
         + (", seconds of CPU time" if ON_CPU_TIME else "")
     )

@@ -590,58 +590,103 @@ def plan_b() -> Iterator[dict[str, Any]]:
         }
 
 
+STUDY_ARMS = {"grpo": "grpo", "sar": "sa_grpo_0.2"}
+
+
+def study_lengths(folder: str) -> pd.Series:
+    """Mean training length over steps 21 to 60 of a shipped arm, by seed."""
+    lengths = {}
+    for seed in range(5):
+        lines_of = (DATA / f"study/{folder}-s{seed}/metrics.jsonl").read_text().splitlines()
+        metrics = pd.DataFrame(map(json.loads, lines_of))
+        lengths[seed] = metrics[metrics.step > 20].mean_length.mean()
+    return pd.Series(lengths)
+
+
+def planned(*plans: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """By arm and seed of the plans: means over steps 21 to 60, and means of the answers at 60."""
+    paths = [DATA / f"rewards/{p}-steps.parquet" for p in plans]
+    if not all(path.exists() for path in paths):
+        return pd.DataFrame(), pd.DataFrame()
+    keys, numbers = ["arm", "seed"], ["mean_length", "entropy_nats", "alpha"]
+    late = pd.concat(rows[rows.step > 20] for rows in map(pd.read_parquet, paths))
+    held = pd.concat(pd.read_parquet(DATA / f"rewards/{p}-heldout.parquet") for p in plans)
+    ends = held.groupby(keys)[["correct", "length", "filler_tokens"]].mean()
+    return late.groupby(keys)[numbers].mean(), ends
+
+
+def at_the_end(end: pd.DataFrame) -> dict[str, str]:
+    """The columns of step 60 from the means by seed."""
+    filler = end.get("filler_tokens")
+    return {
+        "accuracy at 60, %": interval(t_interval(end.correct.to_numpy()), 1, 100),
+        "tokens at 60": interval(t_interval(end.length.to_numpy())),
+        "of them filler": "" if filler is None else interval(t_interval(filler.to_numpy())),
+    }
+
+
+def corrected(apart: dict[str, np.ndarray]) -> dict[str, str]:
+    """p by Holm of each arm's paired differences; arms with fewer than three seeds left out."""
+    tested = [arm for arm, x in apart.items() if len(x) >= 3]
+    p = holm([t_p(apart[arm]) for arm in tested])
+    return {arm: f"{x:.3f}" for arm, x in zip(tested, p, strict=True)}
+
+
 def plan_f() -> Iterator[dict[str, Any]]:
     """F: `tiny` at equal strength: mean training length over steps 21 to 60, minus SAR by seed."""
-    path = DATA / "rewards/f-steps.parquet"
-    if not path.exists():
+    late, ends = planned("f")
+    if late.empty:
         return
-    steps_of = pd.read_parquet(path)
-    late = steps_of[steps_of.step > 20].groupby(["arm", "seed"])
-    lengths, entropy = late.mean_length.mean(), late.entropy_nats.mean()
-    held = pd.read_parquet(DATA / "rewards/f-heldout.parquet").groupby(["arm", "seed"])
-    ends = held[["correct", "length", "filler_tokens"]].mean()
-    study_arms = {"grpo": "grpo", "sar": "sa_grpo_0.2"}
-    rows: dict[str, dict[str, Any]] = {}
-    by_seed: dict[str, pd.Series] = {}
-    for arm, folder in study_arms.items():
-        own = {}
-        for seed in range(5):
-            lines_of = (DATA / f"study/{folder}-s{seed}/metrics.jsonl").read_text().splitlines()
-            metrics = pd.DataFrame(map(json.loads, lines_of))
-            own[seed] = metrics[metrics.step > 20].mean_length.mean()
-        by_seed[arm] = pd.Series(own)
-        runs = study_runs().set_index("arm").loc[folder]
-        rows[arm] = {
-            "α": {"grpo": "0", "sar": "0.2"}[arm],
-            "accuracy at 60, %": interval(t_interval(runs.accuracy.to_numpy()), 1, 100),
-            "tokens at 60": interval(t_interval(runs.length.to_numpy())),
-        }
-    for arm in lengths.index.get_level_values("arm").unique():
-        by_seed[arm] = lengths.loc[arm]
-        end = ends.loc[arm]
-        rows[arm] = {
-            "α": f"{steps_of[steps_of.arm == arm].alpha.iloc[0]:g}",
-            "accuracy at 60, %": interval(t_interval(end.correct.to_numpy()), 1, 100),
-            "tokens at 60": interval(t_interval(end.length.to_numpy())),
-            "of them filler": interval(t_interval(end.filler_tokens.to_numpy())),
-            "entropy, nats": f"{entropy.loc[arm].mean():.3f}",
-        }
+    by_seed = {arm: study_lengths(folder) for arm, folder in STUDY_ARMS.items()}
+    by_seed |= {arm: x.droplevel("arm") for arm, x in late.mean_length.groupby(level="arm")}
     apart = {a: (x - by_seed["sar"]).dropna().to_numpy() for a, x in by_seed.items()}
-    tested = [a for a, x in apart.items() if a not in study_arms and len(x) >= 3]
-    adjusted = dict(zip(tested, holm([t_p(apart[a]) for a in tested]), strict=True))
-    for arm, row in rows.items():
+    adjusted = corrected({a: x for a, x in apart.items() if a not in STUDY_ARMS})
+    for arm, lengths in by_seed.items():
         difference = "" if arm == "sar" else "not shown"
         if arm != "sar" and len(apart[arm]) >= 3:
             difference = interval(t_interval(apart[arm]))
-        over_length = (by_seed[arm] - by_seed["length_only"]).dropna().to_numpy()
+        over_length = (lengths - by_seed["length_only"]).dropna().to_numpy()
+        row = {
+            "arm": arm,
+            "seeds": len(lengths),
+            "tokens, steps 21–60": ", ".join(f"{x:.1f}" for x in lengths),
+            "minus SAR": difference,
+            "p (Holm)": adjusted.get(arm, ""),
+            "minus length_only": "" if arm == "length_only" else interval(t_interval(over_length)),
+        }
+        if arm in STUDY_ARMS:
+            end = study_runs().set_index("arm").loc[STUDY_ARMS[arm]]
+            end = end.rename(columns={"accuracy": "correct"})
+            yield row | {"α": {"grpo": "0", "sar": "0.2"}[arm]} | at_the_end(end)
+        else:
+            own = late.loc[arm]
+            row |= {"α": f"{own.alpha.iloc[0]:g}"} | at_the_end(ends.loc[arm])
+            yield row | {"entropy, nats": f"{own.entropy_nats.mean():.3f}"}
+
+
+def plan_g() -> Iterator[dict[str, Any]]:
+    """G: twelve designs without a pass, seeds 0 to 2: mean training length minus GRPO's by seed."""
+    late, ends = planned("f", "g")
+    if late.empty:
+        return
+    late, ends = (table[table.index.get_level_values("seed") < 3] for table in (late, ends))
+    arms = [a for a in late.index.unique("arm") if a not in ("filler_share", "sar_lambda")]
+    grpo, accuracy = study_lengths("grpo"), study_runs().set_index(["arm", "seed"]).accuracy["grpo"]
+    apart = {a: (late.loc[a].mean_length - grpo).dropna().to_numpy() for a in arms}
+    adjusted = corrected(apart)
+    for arm in sorted(arms, key=lambda a: apart[a].mean()):
+        difference = t_interval(apart[arm])
+        right = 100 * (ends.loc[arm].correct - accuracy).dropna().to_numpy()
+        shorter = difference[2] < 0 and float(adjusted.get(arm, 1)) < 0.05
         yield {
             "arm": arm,
-            "seeds": len(by_seed[arm]),
-            "tokens, steps 21–60": ", ".join(f"{x:.1f}" for x in by_seed[arm]),
-            "minus SAR": difference,
-            "p (Holm)": f"{adjusted[arm]:.3f}" if arm in adjusted else "",
-            "minus length_only": "" if arm == "length_only" else interval(t_interval(over_length)),
-            **row,
+            "α": f"{late.loc[arm].alpha.iloc[0]:g}",
+            "seeds": len(apart[arm]),
+            "tokens minus GRPO": interval(difference),
+            "p (Holm)": adjusted.get(arm, ""),
+            "shortens": "yes" if shorter else "not shown",
+            "accuracy at 60 minus GRPO, points": interval(t_interval(right)),
+            **at_the_end(ends.loc[arm]),
         }
 
 
@@ -661,6 +706,7 @@ TABLES: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "first_order": first_order,
     "plan_b": plan_b,
     "plan_f": plan_f,
+    "plan_g": plan_g,
 }
 
 

@@ -238,8 +238,8 @@ def holds_nothing(folder: Path) -> bool:
     )
 
 
-def check_run_name(name: object) -> str:
-    """Validate a run name and return it: one folder, no path, nothing hidden, not too long."""
+def check_run_name(name: object) -> None:
+    """Raise ValueError for a run name that is not one plain folder, or hidden, or too long."""
     known = isinstance(name, str) and re.fullmatch(r"\w([\w .,=+@()-]*[\w.,=+@()-])?", name)
     if not known or len(str(name).encode()) > _MAX_NAME_BYTES:
         raise ValueError(
@@ -247,7 +247,6 @@ def check_run_name(name: object) -> str:
             f"{_MAX_NAME_BYTES} bytes: a letter or digit first, then letters, digits, blanks (none "
             "at the end) and any of . , = + @ ( ) _ -"
         )
-    return str(name)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from sarlab import Policy, load_policy
 from sarlab.widgets.candidates import Candidate, read_examples, score_candidates
-from sarlab.widgets.stored import EXAMPLE_SCORES, identity, text_key, token_keys
+from sarlab.widgets.stored import EXAMPLE_SCORES, identity, text_key
 
 
 def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) -> None:
@@ -20,7 +20,6 @@ def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) ->
     logs = pa.list_(pa.float32())
     table = pa.table(
         {
-            "key": token_keys(policy, candidates),
             "text_key": [text_key(c) for c in candidates],
             "token_ids": pa.array([s.token_ids for s in scores], pa.list_(pa.int32())),
             "tokens": [s.tokens for s in scores],
@@ -35,13 +34,7 @@ def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) ->
 def main() -> None:
     """Score all example answers and write the file."""
     policy = load_policy("smollm2-135m")
-
-    def report(done: int, total: int) -> None:
-        print(f"question {done} of {total}", flush=True)
-
-    write_scores(
-        policy, score_candidates(policy, read_examples(), on_question=report), EXAMPLE_SCORES
-    )
+    write_scores(policy, score_candidates(policy, read_examples()), EXAMPLE_SCORES)
     print(f"{EXAMPLE_SCORES}: {EXAMPLE_SCORES.stat().st_size:,} bytes")
 
 

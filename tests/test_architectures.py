@@ -42,8 +42,7 @@ from sarlab.models import (
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, end_token_id, standalone_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
-from sarlab.train import grpo_steps
-from sarlab.update import start
+from sarlab.train import grpo_steps, start
 
 LINEAR = {
     "qwen3": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},

@@ -34,10 +34,10 @@ from made_run import make_run
 from PIL import Image
 
 from sarlab import Policy, load_policy, load_task, score_answers
-from sarlab.answers import AnswerScore, Rescorer
 from sarlab.display.tables import html_table
 from sarlab.display.text import HALF_CHARACTER, number, one_line, signed, visible
 from sarlab.models import add_lora, export_policy
+from sarlab.rewards.answers import AnswerScore, Rescorer
 from sarlab.widgets.audit import choose_questions, read_audit
 from sarlab.widgets.candidates import read_examples, score_candidates
 from sarlab.widgets.designs import compare_designs
@@ -342,8 +342,8 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     assert abs(table - at_rest) < 2, "the progress moved the table"
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
     # Before the pictures, which take as long as all 64 answers on a fast machine.
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
     until(page, lambda: visible_boxes[2].input_value() == "1")  # the next click draws others
@@ -533,11 +533,13 @@ def test_another_model_is_named_or_refused(page) -> None:
     box = field(page, "Model")
     box.fill("no-such-model")
     box.press("Tab")
-    page.locator(f"{BENCH} .sarlab-job", has_text="'no-such-model' is not known").wait_for()
+    page.locator(
+        f"{BENCH} .sarlab-source .sarlab-job", has_text="'no-such-model' is not known"
+    ).wait_for()
     page.wait_for_function(
         "(name) => document.querySelector('.sarlab-source input').value === name", arg=MODEL
     )
-    words = page.locator(f"{BENCH} .sarlab-job .widget-html-content")
+    words = page.locator(f"{BENCH} .sarlab-source .sarlab-job .widget-html-content")
     assert words.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1"), "the error is clipped"
 
 
@@ -691,28 +693,33 @@ def test_another_trainers_run_is_opened(page, lab) -> None:
             for k in (3, 3, 4)
         ]
         (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    fold(page, open_it=True)
-    path = field(page, "Rollouts")
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    path = field(page, "Rollouts", runs)
     path.fill("no/such/folder")
-    path.press("Tab")
-    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="no/such/folder does not exist").wait_for()
+    path.press("Enter")
+    note = f"{runs} .sarlab-status"
+    page.locator(note, has_text="no/such/folder does not exist").wait_for()
     path.fill(str(folder))
-    path.press("Tab")
-    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
-    note = f"{BENCH} .sarlab-source .sarlab-status"
-    page.locator(note, has_text="verl rollout data: 12 answers in 4 groups").first.wait_for()
-    field(page, "Logged step").select_option("2")
-    field(page, "Logged question").select_option("What is 1 + 2? (3 answers, mean reward +0.67)")
-    page.locator(f"{BENCH} button", has_text="Open these answers").click()
-    page.locator(note, has_text=f"scored by {MODEL}, not by the model that wrote").first.wait_for()
+    path.press("Enter")
+    page.locator(note, has_text="verl rollout data: 12 answers in 4 groups").wait_for()
+    field(page, "Question", runs).select_option("What is 1 + 2? (1 step)")
+    rewards = page.locator(f"{runs} .sarlab-table tbody td:nth-child(6)")
+    until(page, lambda: rewards.all_text_contents() == ["+1.00", "+1.00", "+0.00"])
+    page.locator(f"{runs} button", has_text="Open in the workbench").click()
+    said = page.locator(f"{BENCH} .sarlab-source .sarlab-status", has_text=f"Here {MODEL} scores")
+    said.first.wait_for()
     rows = page.locator(f"{BENCH} .sarlab-ranking tbody tr")
     until(page, lambda: rows.count() == 3)
     labels = rows.locator("td:nth-child(2)").all_text_contents()
-    assert sorted(labels) == ["step 2, reward +0.00", *["step 2, reward +1.00"] * 2]
+    here = "verl, step 2, reward"
+    assert sorted(labels) == [f"{here} +0.00", *[f"{here} +1.00"] * 2]
     verdicts = rows.locator("td:nth-child(7)").all_text_contents()
     assert sorted(verdicts) == ["✓ right", "✓ right", "✗ wrong"]
-    fold(page, open_it=False)
+    tab(page, "Runs")
+    path.fill("")
+    path.press("Enter")
+    page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
     first_question(page)
 
 
@@ -727,19 +734,22 @@ def test_ten_thousand_logged_answers_are_listed_at_once(page, lab) -> None:
             for k in range(8)
         ]
         (folder / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    fold(page, open_it=True)
-    field(page, "Rollouts").fill(str(folder))
-    field(page, "Rollouts").press("Tab")
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    path = field(page, "Rollouts", runs)
+    path.fill(str(folder))
     page.evaluate(WATCH_FRAMES)
     began = time.monotonic()
-    page.locator(f"{BENCH} button", has_text="Open rollouts").click()
-    page.locator(f"{BENCH} .sarlab-status", has_text="10,000 answers in 1,250").first.wait_for()
-    listed = field(page, "Logged question").locator("option")
-    until(page, lambda: listed.count() == 125)
+    path.press("Enter")
+    page.locator(f"{runs} .sarlab-status", has_text="10,000 answers in 1,250").wait_for()
+    listed = field(page, "Question", runs).locator("option")
+    until(page, lambda: listed.count() == 1250)
     seconds, longest = time.monotonic() - began, page.evaluate("window.longest")
     print(f"\n10,000 answers listed in {seconds:.1f} s; the page's longest pause: {longest:.0f} ms")
     assert seconds < 5 and longest < 2000
-    fold(page, open_it=False)
+    path.fill("")
+    path.press("Enter")
+    page.wait_for_selector(f"{runs} .sarlab-tokens .sarlab-token")
 
 
 def test_runs_are_filtered_by_arm_and_seed(page) -> None:
@@ -850,6 +860,42 @@ def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     first_question(page)
 
 
+def test_a_group_is_jumped_to_noted_and_set_beside_another_step(page, lab, pictures) -> None:
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    said = page.locator(f"{runs} .sarlab-status").first
+    for kind in ("all wrong", "all right", "most spread"):
+        page.locator(f"{runs} button", has_text=kind).focus()
+        page.keyboard.press("Enter")
+        until(page, lambda kind=kind: f"{kind}" in said.text_content())
+    field(page, "Beside step", runs).select_option("2")
+    tables = page.locator(f"{runs} .sarlab-table")
+    until(page, lambda: tables.count() == 2 and tables.nth(1).is_visible())
+    steps = tables.nth(1).locator("tbody td:first-child").all_text_contents()
+    assert steps == ["2"] * 6
+    views = page.locator(f"{runs} .sarlab-tokens")
+    until(page, lambda: views.nth(1).locator("[data-index]").count() > 0)
+    left, right = (views.nth(k).bounding_box() for k in (0, 1))
+    assert abs(left["y"] - right["y"]) < 2 and left["x"] + left["width"] <= right["x"]
+    note = field(page, "Note", runs)
+    note.fill("looks guessed")
+    note.press("Tab")
+    page.locator(f"{runs} .sarlab-table td", has_text="looks guessed").first.wait_for()
+    file = lab[2] / "runs" / "sa_grpo-s0" / "annotations.jsonl"
+    assert json.loads(file.read_text())["note"] == "looks guessed"
+    for width in (1440, 1000):
+        page.set_viewport_size({"width": width, "height": 1500})
+        page.wait_for_timeout(600)
+        shoot(page, pictures, f"beside-{width}", runs)
+        found = page.evaluate(CONTRAST, runs)
+        assert min(v for k, v in found.items() if k not in ("mark", "line")) >= 4.5, found
+    page.set_viewport_size({"width": 1280, "height": 1500})
+    note.fill("")
+    note.press("Tab")
+    field(page, "Beside step", runs).select_option(index=0)
+    until(page, lambda: not tables.nth(1).is_visible())
+
+
 def test_terms_are_one_click_away(page) -> None:
     page.locator(f"{BENCH} summary", has_text="What the terms mean").click()
     table = page.locator(f"{BENCH} .sarlab-terms table")
@@ -864,7 +910,7 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     field(page, "Max tokens").fill("120")
     field(page, "Max tokens").press("Tab")
     page.locator(f"{BENCH} button", has_text="Sample").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Sampling answer").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Sampling answer").wait_for()
     tab(page, "Tokens")
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no thought").first.click()
     page.wait_for_function(
@@ -875,8 +921,8 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     assert "81" in token_text(page)
     tab(page, "Designs")
     page.locator(f"{BENCH} .sarlab-designs button", has_text="rewards").click()
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Stopped.").wait_for()
     page.locator(f"{BENCH} .sarlab-designs button", has_text="advantages").click()
     tab(page, "Tokens")
     first_question(page)

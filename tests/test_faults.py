@@ -159,7 +159,7 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "writing a checkpoint, half of it": {
-        "function": "sarlab.update:save_optimizer",
+        "function": "sarlab.train:save_optimizer",
         "lines": 2,
         "when": "half",
     },
@@ -235,7 +235,7 @@ def test_an_interrupt_from_the_keyboard(lab: Lab, whole: dict, tmp_path: Path) -
 FULL = {
     "metrics": {"function": "sarlab.runs.folder:os.fsync", "lines": 3, "path": ""},
     "rollouts": {"function": "sarlab.runs.folder:pq.write_table", "lines": 2},
-    "checkpoint": {"function": "sarlab.update:save_optimizer", "lines": 4},
+    "checkpoint": {"function": "sarlab.train:save_optimizer", "lines": 4},
     "best": {"function": "sarlab.job.logbook:replace_file", "lines": 1},
 }
 

@@ -16,9 +16,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sarlab.display.text import BLUE_HEX, ORANGE_HEX
+from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX
 
-BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, "#767676"
+BLUE, ORANGE, GREY = BLUE_HEX, ORANGE_HEX, GREY_HEX
 GROUND, INK, GRID = "#fafafa", "#444444", "rgba(128,128,128,0.22)"
 _CLEAR = "rgba(0,0,0,0)"
 # No single grey has 4.5:1 on white and on JupyterLab's dark page, and plotly takes no CSS variable
@@ -27,17 +27,15 @@ _PAGE_TEXT = '<span style="color:var(--jp-content-font-color1,#7a7a7a)">'
 PICTURE_SECONDS = 40  # a browser that takes longer than this to draw is given up
 PICTURE_SCALE = 1.5  # PNG pixels per figure pixel, in files
 
-# title, column of metrics.jsonl, number format of the axis
+# title, column of metrics.jsonl, the same in a summary of validation answers, format of the axis
 _PANELS = (
-    ("Accuracy", "accuracy", ".0%"),
-    ("Mean length (tokens)", "mean_length", None),
-    ("Self-aligned reward", "sar", None),
-    ("Reward", "reward", None),
-    ("KL to the base (nats per token)", "kl", None),
-    ("Truncated", "truncated_share", ".0%"),
+    ("Accuracy", "accuracy", "accuracy", ".0%"),
+    ("Mean length (tokens)", "mean_length", "mean_length", None),
+    ("Self-aligned reward", "sar", "sar", None),
+    ("Reward", "reward", "mean_reward", None),
+    ("KL to the base (nats per token)", "kl", "kl", None),
+    ("Truncated", "truncated_share", "truncated_share", ".0%"),
 )
-_HELDOUT = {"reward": "heldout_mean_reward"}  # other columns are called heldout_<column>
-_COLUMNS = 3
 _SMOOTH_FROM = 12  # steps from which a running mean helps to see the trend
 
 
@@ -49,75 +47,61 @@ def training_figure(
 ) -> go.Figure:
     """Accuracy, length, SAR, reward, KL and truncation over training steps, a panel each.
 
-    ``metrics``: the lines of metrics.jsonl (:func:`sarlab.runs.folder.read_metrics`), or the
-    metrics of the records so far; a missing or null value is a gap. Thin line: the answers of
-    each step; thick line: their mean over up to five steps before (from 12 steps on); diamonds:
-    validation questions, where a line has ``heldout_<name>``. ``baseline``: such a summary of the
-    untrained policy (:func:`sarlab.evaluation.judge.summarise`), drawn at step 0. ``steps``
-    fixes the right end of the axis, so that a live chart does not rescale. Dotted verticals:
-    steps with a warning.
+    ``metrics``: the lines of metrics.jsonl; a missing or null value is a gap. Thin line: the
+    answers of each step; thick line: their mean over up to five steps before (from 12 steps on);
+    diamonds: validation questions, where a line has ``heldout_<name>``. ``baseline``: such a
+    summary of the untrained policy (:func:`sarlab.evaluation.judge.summarise`), drawn at step 0.
+    ``steps`` fixes the right end of the axis, so that a live chart does not rescale. Dotted
+    verticals: steps with a warning.
     """
-    rows = -(-len(_PANELS) // _COLUMNS)
-    titles = [title for title, _, _ in _PANELS]
+    titles = [title for title, *_ in _PANELS]
     gaps = {"vertical_spacing": 0.19, "horizontal_spacing": 0.09}
-    figure = make_subplots(rows, _COLUMNS, subplot_titles=titles, **gaps)
-    named: set[str] = set()
-    for index, (_, column, form) in enumerate(_PANELS):
-        place = {"row": index // _COLUMNS + 1, "col": index % _COLUMNS + 1}
-        for name, (points, looks) in _series(metrics, column, baseline).items():
+    figure = make_subplots(2, 3, subplot_titles=titles, **gaps)
+    many = len(metrics) >= _SMOOTH_FROM
+    for index, (_, column, summary_column, form) in enumerate(_PANELS):
+        place = {"row": index // 3 + 1, "col": index % 3 + 1}
+        each = {m["step"]: m.get(column) for m in metrics}
+        thin = {"mode": "lines" if many else "lines+markers", "line_width": 1 if many else 2}
+        drawn: list[Any] = [("each step", each, {**thin, "line_color": BLUE})]
+        if many:
+            trend = dict(zip(each, running_mean([*each.values()], 5), strict=True))
+            thick = {"mode": "lines", "line": {"color": BLUE, "width": 3}}
+            drawn.append(("mean of 5 steps", trend, thick))
+        judged = {0: (baseline or {}).get(summary_column)}
+        judged |= {m["step"]: m.get(f"heldout_{summary_column}") for m in metrics}
+        judged = {step: value for step, value in judged.items() if value is not None}
+        if judged:
+            dotted = {"color": ORANGE, "width": 1.5, "dash": "dot"}
+            diamonds = {"color": ORANGE, "size": 8, "symbol": "diamond"}
+            looks = {"mode": "lines+markers", "line": dotted, "marker": diamonds}
+            drawn.append(("validation questions", judged, looks))
+        for name, points, looks in drawn:
             figure.add_scatter(
                 x=list(points),
                 y=list(points.values()),
                 name=name,
                 legendgroup=name,
-                showlegend=name not in named,
+                showlegend=index == 0,
                 hovertemplate=f"{name}, step %{{x:d}}: %{{y:.4~g}}<extra></extra>",
                 **looks,
                 **place,
             )
-            named.add(name)
-        figure.update_yaxes(tickformat=form, nticks=4, rangemode="tozero", **place)
-        if form == ".0%":
-            figure.update_yaxes(range=[-0.02, 1.04], **place)
-        if place["row"] == rows:
-            figure.update_xaxes(title_text="step", title_standoff=4, **place)
+        ends = {"range": [-0.02, 1.04]} if form == ".0%" else {}
+        figure.update_yaxes(tickformat=form, nticks=4, rangemode="tozero", **ends, **place)
+    figure.update_xaxes(title_text="step", title_standoff=4, row=2)
     line = {"color": GREY, "width": 1.5, "dash": "dot"}
     warned = [m["step"] for m in metrics if m.get("messages")]
     for step in warned:
         figure.add_vline(x=step, line=line)
     if warned:  # a line across all panels is no trace, so its legend entry is an empty one
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name="warning")
-    last = max((int(m["step"]) for m in metrics), default=0)
-    start = 0 if baseline or any(m["step"] == 0 for m in metrics) else 1
-    end = max(steps or 0, last, start + 1)
+    logged = [int(m["step"]) for m in metrics]
+    start = 0 if baseline or 0 in logged else 1
+    end = max(steps or 0, start + 1, *logged)
     ticks = {"dtick": 1} if end - start < 6 else {"nticks": 6}  # steps are whole numbers
     figure.update_xaxes(range=[start - 0.02 * end, end * 1.02], tickformat="d", **ticks)
     figure.update_annotations(font_size=13)
     return style(figure, height=430)
-
-
-def _series(
-    metrics: Sequence[Mapping[str, Any]], column: str, baseline: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Name, values by step and looks of the lines in a panel."""
-    each = {m["step"]: m.get(column) for m in metrics}
-    long = len(each) >= _SMOOTH_FROM
-    thin = {"mode": "lines" if long else "lines+markers", "line_width": 1 if long else 2}
-    series: dict[str, Any] = {"each step": (each, {**thin, "line_color": BLUE})}
-    if long:
-        trend = dict(zip(each, running_mean([*each.values()], 5), strict=True))
-        series["mean of 5 steps"] = trend, {"mode": "lines", "line": {"color": BLUE, "width": 3}}
-    heldout = _HELDOUT.get(column, f"heldout_{column}")
-    points = {m["step"]: m[heldout] for m in metrics if m.get(heldout) is not None}
-    before = (baseline or {}).get("mean_reward" if column == "reward" else column)
-    if before is not None:
-        points = {0: before, **points}
-    if points:
-        dotted = {"color": ORANGE, "width": 1.5, "dash": "dot"}
-        diamonds = {"color": ORANGE, "size": 8, "symbol": "diamond"}
-        looks = {"mode": "lines+markers", "line": dotted, "marker": diamonds}
-        series["validation questions"] = points, looks
-    return series
 
 
 def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:
@@ -156,11 +140,7 @@ def style(figure: go.Figure, *, height: int, width: int = 800, title: str = "") 
 
 
 def draw(figure: go.Figure, form: str = "png") -> bytes | None:
-    """The figure as a PNG or SVG; None where there is no browser to draw it, or it fails to.
-
-    Kaleido draws with an installed Chrome or Chromium, which is looked for first, since kaleido
-    without one can wait for minutes. BROWSER_PATH names one that is not found by itself.
-    """
+    """The figure as a PNG or SVG; None where no Chrome or Chromium is there, or it fails."""
     import kaleido
 
     if not _browser_is_ready():
@@ -170,7 +150,7 @@ def draw(figure: go.Figure, form: str = "png") -> bytes | None:
     try:
         return bytes(kaleido.calc_fig_sync(json.loads(figure.to_json()), opts=options))
     except (RuntimeError, OSError, TimeoutError, ValueError) as error:
-        _say_once(f"No picture could be drawn ({type(error).__name__}: {error}).")
+        print(f"No picture could be drawn ({type(error).__name__}: {error}).", file=sys.stderr)
         return None
 
 
@@ -180,7 +160,9 @@ def mimebundle(figure: go.Figure, *, picture: bool = True) -> dict[str, Any]:
     plot["layout"] |= {"paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "autosize": True}
     plot["layout"].pop("width", None)
     plot["config"] = {"displayModeBar": False}
-    bundle = {"application/vnd.plotly.v1+json": plot, "text/plain": _caption(figure)}
+    panels = "; ".join(a.text for a in figure.layout.annotations if a.text)
+    caption = f"Figure: {figure.layout.title.text or panels}"
+    bundle = {"application/vnd.plotly.v1+json": plot, "text/plain": caption}
     # Not a PNG: JupyterLab would show that until the pointer comes.
     drawn = draw(figure, "svg") if picture else None
     return bundle if drawn is None else {**bundle, "image/svg+xml": drawn.decode()}
@@ -232,30 +214,23 @@ def blank(figure: go.Figure) -> dict[str, str]:
     return {"text/html": room, "text/plain": ""}
 
 
-def _caption(figure: go.Figure) -> str:
-    title = figure.layout.title.text
-    titles = [title] if title else [a.text for a in figure.layout.annotations if a.text]
-    return f"Figure: {'; '.join(titles)}" if titles else "Figure"
-
-
 @functools.cache
 def _browser_is_ready() -> bool:
-    """Whether a browser is there; the first call starts the process that draws all pictures."""
+    """Whether a browser is there; the first call starts the process that draws all pictures.
+
+    Kaleido without a browser can wait for minutes, so it is looked for first.
+    """
     import kaleido
     from choreographer.browsers.chromium import Chromium
 
     if not Chromium.find_browser(skip_local=False):
-        _say_once(
+        print(
             "No Chrome or Chromium was found, so figures come without a picture (PNG). Install "
-            "one, run `plotly_get_chrome`, or set BROWSER_PATH."
+            "one, run `plotly_get_chrome`, or set BROWSER_PATH.",
+            file=sys.stderr,
         )
         return False
     # One browser for all figures: 0.2 s each instead of 3 s. MathJax would come from the network.
     kaleido.start_sync_server(silence_warnings=True, mathjax=False, timeout=PICTURE_SECONDS)
     atexit.register(kaleido.stop_sync_server, silence_warnings=True)
     return True
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -84,10 +84,10 @@ def aligned(text: pd.DataFrame) -> str:
 
 def markdown_table(text: pd.DataFrame) -> str:
     """A table of text as Markdown to paste, first column left, the others right."""
-    lines = [list(map(str, text.columns)), ["---", *["---:"] * (len(text.columns) - 1)]]
-    lines += [[str(v) for v in row] for row in text.itertuples(index=False)]
-    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+    rule = ["---", *["---:"] * (len(text.columns) - 1)]
+    lines = [text.columns, rule, *text.itertuples(index=False)]
+    escaped = ([str(c).replace("|", "\\|").replace("\n", " ") for c in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def html_table(
@@ -98,16 +98,20 @@ def html_table(
     ``align``: one of l, c and r per column; by default numbers stand right and text left.
     Everything is escaped but the cells of the columns named in ``markup``, which hold HTML.
     """
-    cells = [[_cell(v) for v in frame.iloc[:, i]] for i in range(len(frame.columns))]
-    if align and len(align) != len(cells):
+    if align and len(align) != len(frame.columns):
         raise ValueError(
-            f"align is {align!r} for {len(cells)} columns; give one of l, c, r for each."
+            f"align is {align!r} for {len(frame.columns)} columns; give one of l, c, r for each."
         )
-    sides = [_SIDES[a] for a in align] or [_side(i, column) for i, column in enumerate(cells)]
-    columns = [
-        (str(name), side, _wrap(column), name in markup)
-        for name, side, column in zip(frame.columns, sides, cells, strict=True)
-    ]
+    columns, cells = [], []
+    for i, name in enumerate(frame.columns):
+        column = [MISSING if v is None or v != v else str(v) for v in frame.iloc[:, i]]
+        is_number = i > 0 and all(_NUMBER.match(cell) for cell in column)
+        side = _SIDES[align[i] if align else "r" if is_number else "l"]
+        # Long text wraps; a number and its interval stay on one line.
+        longest = max((len(_TAG.sub("", cell)) for cell in column), default=0)
+        wrap = "white-space:nowrap" if longest <= 32 else "min-width:14em"
+        columns.append((str(name), side, wrap, name in markup))
+        cells.append(column)
     return str(views().table(columns, [*zip(*cells, strict=True)], caption))
 
 
@@ -131,18 +135,3 @@ def html_view(*parts: str) -> Any:
     from IPython.display import HTML
 
     return HTML("".join(parts))
-
-
-def _cell(value: Any) -> str:
-    return MISSING if value is None or value != value else str(value)
-
-
-def _side(index: int, cells: Collection[str]) -> str:
-    """Right where every cell is a number (with unit or interval), in any column but the first."""
-    return "right" if index and all(_NUMBER.match(cell) for cell in cells) else "left"
-
-
-def _wrap(cells: Collection[str]) -> str:
-    """Long text wraps; a number and its interval stay on one line."""
-    longest = max((len(_TAG.sub("", cell)) for cell in cells), default=0)
-    return "white-space:nowrap" if longest <= 32 else "min-width:14em"

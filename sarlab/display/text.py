@@ -104,7 +104,9 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number without a plus: thousands without decimals, millions in three digits."""
+    """A number without a plus: thousands without decimals, millions in three digits; – if nan."""
+    if value != value:
+        return "–"
     if abs(value) >= 999_999.5:
         text = f"{value:.2e}"
     elif abs(value) >= 999.5:

@@ -23,8 +23,8 @@ from sarlab.rewards import reward_named
 from sarlab.runs.atomic import read_json, replace_file, write_json
 from sarlab.runs.folder import BEST, Run, read_metrics, read_rollouts
 from sarlab.tasks.verify import user_function
+from sarlab.train import TrainingError
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainingError
 
 PROBE_SAMPLES = 4
 # Seed and name of each evaluation. Base and trained policy draw the same random numbers, in pairs.

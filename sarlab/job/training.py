@@ -19,9 +19,8 @@ from sarlab.prompts import conditioned_ids
 from sarlab.runs.atomic import replace_file
 from sarlab.runs.folder import Run, holds_nothing, read_metrics, refuse_existing
 from sarlab.tasks import Task, load_task
-from sarlab.train import grpo_steps, ppo_steps
+from sarlab.train import TrainState, add_critic, grpo_steps, ppo_steps, start
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
 _UNLOGGED = "unlogged.json"  # in a checkpoint: a step whose validation was broken off

@@ -46,8 +46,8 @@ from sarlab.models import Policy, load_policy, save_prompt_format
 from sarlab.runs.atomic import read_json, replace_file
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
+from sarlab.train import TrainingError, learning_rate
 from sarlab.types import Question
-from sarlab.update import TrainingError, learning_rate
 
 ENGINE_PREFIX = "trl_"
 _ENGINE = f"trl {version('trl')}"

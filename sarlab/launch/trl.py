@@ -25,8 +25,8 @@ from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.tasks import judge_all, opens_thought
+from sarlab.train import learning_rate
 from sarlab.types import Question, Rollouts
-from sarlab.update import learning_rate
 
 PROMPT_TOKENS = 1024  # longest prompt that micro-batches are planned for, as in the paper
 TOKEN_BUDGET = 16_384  # tokens in one micro-batch, where the run names none

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sarlab.answers import score_answers
 from sarlab.losses import group_advantages
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext
 from sarlab.rewards import REWARDS, answer_bonus, total_reward
+from sarlab.rewards.answers import score_answers
 from sarlab.rewards.diagnostics import bonus_diagnostics, reward_inputs
 from sarlab.runs.atomic import replace_file
 from sarlab.tasks import judge

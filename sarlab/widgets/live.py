@@ -17,10 +17,19 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import traitlets
 
-from sarlab.answers import AnswerScore
 from sarlab.display.figures import blank, mimebundle
 from sarlab.display.text import plain
-from sarlab.display.token_view import answer_view, legend, payload
+from sarlab.display.token_view import (
+    COLOURS,
+    V_NAME,
+    answer_view,
+    coloured,
+    full_at,
+    legend,
+    payload,
+    token_quantities,
+)
+from sarlab.rewards.answers import AnswerScore
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -29,7 +38,8 @@ class TokenPanel(anywidget.AnyWidget):
     """One answer, token by token.
 
     ``selection`` is ``[]`` or ``[start, stop]``; ``draft`` is what the reader typed last, with a
-    number that goes back as ``acknowledged`` when it is answered.
+    number that goes back as ``acknowledged`` when it is answered. ``colour`` is the reader's
+    choice among ``colours``: pairs of a name and, where it can't be chosen, the reason.
     """
 
     _esm = _STATIC / "tokens.js"
@@ -44,10 +54,14 @@ class TokenPanel(anywidget.AnyWidget):
     editable = traitlets.Bool(False).tag(sync=True)
     compact = traitlets.Bool(False).tag(sync=True)
     message = traitlets.Unicode().tag(sync=True)
+    colour = traitlets.Unicode(V_NAME).tag(sync=True)
+    colours: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(legend=legend(), **traits)
         self.score: AnswerScore | None = None
+        self.show_again: Callable[[], None] = lambda: None
+        self.observe(lambda _: self.show_again(), "colour")
 
     def show(
         self,
@@ -55,11 +69,27 @@ class TokenPanel(anywidget.AnyWidget):
         seq: int = 0,
         correct: bool | None = None,
         truncated: bool = False,
+        **more: Any,
     ) -> None:
-        """Draw a score (None: nothing); ``seq`` says which draft it answers."""
+        """Draw a score (None: nothing); ``seq`` says which draft it answers.
+
+        ``more``: what :func:`token_quantities` takes. A colour without values is Δ log p.
+        """
         self.score = score
-        shown = {} if score is None else payload(answer_view(score, correct, truncated))
-        self.view = {**shown, "seq": seq}
+        self.show_again = lambda: self.show(score, seq, correct, truncated, **more)
+        if score is None:
+            self.view = {"seq": seq}
+            return
+        view, name = answer_view(score, correct, truncated), self.colour
+        quantities = token_quantities(score, **more)
+        values = quantities[name]
+        if isinstance(values, str):
+            name, values = V_NAME, score.values
+        if name != V_NAME:
+            view = coloured(view, score.tokens, name, values)
+        self.colours = [[n, x if isinstance(x, str) else ""] for n, x in quantities.items()]
+        self.legend = legend(COLOURS[name][0], full_at(name, values))
+        self.view = {**payload(view), "seq": seq, "colour": name}
 
 
 def status(text: str = "") -> widgets.HTML:
@@ -173,26 +203,26 @@ class Stopped(Exception):
 
 
 class JobBar(widgets.HBox):
-    """Runs one piece of work at a time and shows how far it is.
+    """Runs one piece of work at a time in a thread and shows how far it is.
 
-    ``busy`` is True while something runs. The stop button sets an event and nothing else, since
-    its callback may run while a cell runs; the work notices at its next report.
+    ``busy`` is True while something runs; ``closing`` is what the last work ended with: "",
+    "Stopped." or an error. A bar that ``replaces`` ends what runs when other work starts; any
+    other refuses to start. The stop button sets an event and nothing else, since its callback may
+    run while a cell runs; the work notices at its next report.
     """
 
     busy = traitlets.Bool(False)
 
-    def __init__(self) -> None:
-        self.bar = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="220px"))
+    def __init__(self, *, replaces: bool = False) -> None:
+        self.replaces = replaces
+        self.bar = widgets.IntProgress(0, 0, 1, layout={"width": "220px"})
         self.words = status()
-        self._stop = threading.Event()
         self.stop_button = button("Stop", "stop", self.stop)
-        self._thread: threading.Thread | None = None
-        self._title = ""
-        self.closing = ""  # what the last work ended with: "", "Stopped." or an error
+        self._stop, self._thread = threading.Event(), threading.Thread()
         self.error: Exception | None = None
         super().__init__([self.bar, self.stop_button, self.words])
         self.add_class("sarlab-job")
-        self._idle("")
+        self._end("")
 
     def start(
         self,
@@ -200,24 +230,45 @@ class JobBar(widgets.HBox):
         work: Callable[[Report], Any],
         *,
         wait: bool = False,
-        then: Callable[[], Any] | None = None,
+        then: Callable[[], Any] = lambda: None,
     ) -> None:
         """Run ``work(report)`` in a thread, then ``then()``; with ``wait`` return when it is done.
 
-        What it raises is shown beside the bar, and raised again for a caller that waits. Raises
-        RuntimeError while other work runs.
+        What it raises is shown beside the bar, and raised again for a caller that waits. Work that
+        was replaced shows nothing and ends without ``then()``.
         """
-        if self.busy:
+        if self.busy and not self.replaces:
             raise RuntimeError(
-                f"Other work is running ({self._title!r}). Stop it, or wait for its end."
+                f"Other work is running ({self.words.value}). Stop it, or wait for its end."
             )
-        self._stop.clear()
-        self._title, self.error = words, None
+        self._stop.set()
+        stop = self._stop = threading.Event()
+        self.error = None
+
+        def report(done: int, total: int, words: str) -> None:
+            if stop.is_set():
+                raise Stopped
+            self.bar.max, self.bar.value = max(1, total), done
+            self.words.value = plain(words)
+
+        def run() -> None:
+            closing, failure = "", None
+            try:
+                work(report)
+            except Stopped:
+                closing = "Stopped."
+            except Exception as error:  # noqa: BLE001 (shown to the reader, raised again by wait)
+                closing, failure = f"{type(error).__name__}: {error}", error
+            if stop is self._stop:
+                self.error = failure
+                self._end(closing)
+                then()
+
         for part in (self, self.bar, self.stop_button):
             show(part, True)
-        self._report(0, 1, words)
+        report(0, 1, words)
         self.busy = True
-        self._thread = in_thread(self._run, work, then)
+        self._thread = in_thread(run)
         if wait:
             self.wait()
 
@@ -227,45 +278,24 @@ class JobBar(widgets.HBox):
 
     def wait(self) -> None:
         """Wait for the end of the work; an interrupt of the kernel stops it."""
-        thread = self._thread
-        while thread is not None and thread.is_alive():
+        while self._thread.is_alive():
             try:
-                thread.join(0.05)
+                self._thread.join(0.05)
             except KeyboardInterrupt:
                 self.stop()
         if self.error is not None:
             raise self.error
 
-    def _run(self, work: Callable[[Report], Any], then: Callable[[], Any] | None) -> None:
-        closing = ""
-        try:
-            work(self._report)
-        except Stopped:
-            closing = "Stopped."
-        except Exception as error:  # noqa: BLE001 (shown to the reader, raised again by wait)
-            self.error = error
-            closing = f"{type(error).__name__}: {error}"
-        self._idle(closing)
-        if then is not None:
-            then()
-
-    def _report(self, done: int, total: int, words: str) -> None:
-        self.bar.max, self.bar.value = max(1, total), done
-        self.words.value = plain(words)
-        if self._stop.is_set():
-            raise Stopped
-
-    def _idle(self, words: str) -> None:
+    def _end(self, closing: str) -> None:
         for part in (self.bar, self.stop_button):
             show(part, False)
-        show(self, bool(words))  # an empty bar would leave a gap
-        self.closing, self.words.value = words, plain(words)
+        show(self, bool(closing))  # an empty bar would leave a gap
+        self.closing, self.words.value = closing, plain(closing)
         self.busy = False
 
 
-def in_thread(work: Callable[..., Any], *arguments: Any) -> threading.Thread:
+def in_thread(work: Callable[[], Any]) -> threading.Thread:
     """Start ``work`` in a thread; the caller's context tells ipykernel whose output it is."""
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
     thread.start()
     return thread

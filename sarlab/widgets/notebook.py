@@ -15,15 +15,12 @@ from sarlab.widgets.candidates import (
     Candidate,
     Draft,
     group_drafts,
-    label_rows,
-    orderings,
     read_examples,
     score_candidates,
 )
-from sarlab.widgets.html import LABELS, ORDERINGS, answer_html, records_html
+from sarlab.widgets.html import answer_html, labels_html
+from sarlab.widgets.state import counted
 from sarlab.widgets.stored import stored_example, stored_scores
-
-_REDRAW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,10 @@ def score_with_progress(
     table.display(HTML(""))
     mixed = stored_scores(policy, drafts)
     scored = [a for a in mixed if isinstance(a, Candidate)]
-    groups = list(group_drafts(a for a in mixed if not isinstance(a, Candidate)).values())
-    stored, left, drawn = len(scored), len(groups), 0.0
+    stored = len(scored)
+    groups = [*group_drafts(a for a in mixed if not isinstance(a, Candidate)).values()]
+
+    left = len(groups)
     try:
         for done, group in enumerate(groups):
             seconds = time.monotonic() - began
@@ -80,18 +79,15 @@ def score_with_progress(
             line.update(HTML(f"{bar} question {done + 1} of {len(groups)}{about}"))
             scored += score_candidates(policy, group)
             left -= 1
-            if time.monotonic() - drawn > _REDRAW_SECONDS:
-                table.update(HTML(_tables(scored)))
-                drawn = time.monotonic()
+            table.update(HTML(labels_html(scored)))
     except KeyboardInterrupt:
         pass  # what is scored is shown, and the line says how much that is
-    table.update(HTML(_tables(scored)))
-    questions = len({c.question for c in scored})
-    text = (
-        f"{len(scored)} answers to {questions} question{'' if questions == 1 else 's'} under "
-        f"{plain(policy.reference)}{f', {stored} of them stored' if stored else ''}: "
-        f"{time.monotonic() - began:.1f} s."
-    )
+    table.update(HTML(labels_html(scored)))
+    answers = counted(len(scored), "answer")
+    questions = counted(len({c.question for c in scored}), "question")
+    text = f"{answers} to {questions} under {plain(policy.reference)}"
+    text += f", {stored} of them stored" if stored else ""
+    text += f": {time.monotonic() - began:.1f} s."
     if left:
         text += (
             f" {left} more questions are scored when they open in the workbench, or all at once "
@@ -99,9 +95,3 @@ def score_with_progress(
         )
     line.update(HTML(text))
     return scored
-
-
-def _tables(scored: Sequence[Candidate]) -> str:
-    if not scored:
-        return ""
-    return records_html(LABELS, label_rows(scored)) + records_html(ORDERINGS, orderings(scored))

@@ -1,6 +1,7 @@
 """Look into a finished run: how answers changed, which correct ones are short with low SAR."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from sarlab.runs.folder import find_runs
 from sarlab.widgets import audit
 from sarlab.widgets import live as ui
 from sarlab.widgets.figures import history_figure
-from sarlab.widgets.html import LOGGED, table_of
+from sarlab.widgets.html import LOGGED, Columns, table_of
+from sarlab.widgets.state import counted
 
 _AUDIT_ROWS = 50
 _AUDIT_LIMITS = (30, 0.0)  # tokens and SAR that the audit begins with
 _ALL = "all"
+_NOTE = "on this answer; kept in the run's folder (annotations.jsonl)"
+_FORMATS = "a run folder or file of TRL, verl, OpenRLHF, prime-rl, tinker, Inspect, JSON lines"
 
 OnOpen = Callable[[list[Any], Any, Path, str], None]
 """Called with the answers to a question at a step and the opened one of them (rows of
@@ -27,8 +31,9 @@ OnOpen = Callable[[list[Any], Any, Path, str], None]
 class RunBrowser(widgets.VBox):
     """Opens a run folder's rollouts; nothing is scored again, the logged numbers are shown.
 
-    ``rows`` are the run's answers, ``shown`` those in the table. With ``on_open`` two buttons hand
-    the opened answer on, with its group.
+    ``rows`` are the run's answers, ``shown`` those in the table. A path typed under Rollouts opens
+    what another trainer logged (:func:`sarlab.open_rollouts`). With ``on_open`` two buttons hand
+    the opened answer on, with its group. ``notes`` are those kept in the run's folder.
     """
 
     def __init__(
@@ -38,30 +43,38 @@ class RunBrowser(widgets.VBox):
         tokenizer_of: Policy | None = None,
         on_open: OnOpen | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder, self._on_open = Path(folder), on_open
         self._tokenizers = {tokenizer_of.reference: tokenizer_of.tokenizer} if tokenizer_of else {}
-        self._on_open = on_open
         self._names: list[audit.RunName] = []
         self.rows = pd.DataFrame()
         self.shown: tuple[Any, ...] = ()
-        self.arm, self.seed = _dropdown("Arm", 190), _dropdown("Seed", 130)
-        self.runs = _dropdown("Run", 300)
+        self.shown_beside: tuple[Any, ...] = ()
+        self.notes: dict[tuple[Any, ...], str] = {}
+        self._set_limits = _AUDIT_LIMITS  # by the run, not by the reader
+        self._wider: tuple[int, float] | None = None
+        self.arm, self.seed = _dropdown("Arm", "190px"), _dropdown("Seed", "130px")
+        self.runs = _dropdown("Run", "300px")
+        grows = {"flex": "1 1 300px", "width": "auto", "min_width": "0"}
+        late = {"continuous_update": False}
+        self.other = widgets.Text(
+            description="Rollouts", placeholder=_FORMATS, layout=grows, **late
+        )
         self.mode = ui.choices(
             {"one question over time": "follow", "correct, short, low SAR": "audit"},
             *("How its answers changed", "Answers that may be guessed"),
         )
-        words = "words of the question"
-        self.search = widgets.Text(description="Search", placeholder=words, layout=_width(260))
-        self.filter = _dropdown("Show", 190, list(audit.FILTERS))
-        self.order = _dropdown("Sort", 190, list(audit.ORDERS))
-        wide = {"flex": "1 1 300px", "width": "auto", "min_width": "0"}
-        self.questions = widgets.Dropdown(description="Question", layout=wide)
-        late = {"continuous_update": False}
+        self.search = widgets.Text(
+            description="Search", placeholder="words of the question", layout={"width": "260px"}
+        )
+        self.filter = _dropdown("Show", "190px", list(audit.FILTERS))
+        self.order = _dropdown("Sort", "190px", list(audit.ORDERS))
+        self.questions = widgets.Dropdown(description="Question", layout=grows)
         narrow = {"width": "auto", "max_width": "520px"}
         self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
+        self.beside = _dropdown("Beside step", "190px")
+        self.jumps = [ui.button(kind, "", partial(self._jump, kind)) for kind in audit.JUMPS]
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
         self.sar = widgets.FloatSlider(0, min=-1, max=1, step=0.05, description="SAR ≤", **late)
-        self._set_limits = _AUDIT_LIMITS  # by the run, not by the reader
         self.wider = ui.button("Widen", "arrows-h", self._widen)
         self.to_bench = ui.button("Open in the workbench", "external-link", self._hand_on)
         self.to_bench.tooltip = "All answers of this step; the workbench's model scores them"
@@ -71,24 +84,36 @@ class RunBrowser(widgets.VBox):
         self.with_model.tooltip = "The same; the model that this run trained scores them"
         self.message, self.note = ui.status(), ui.status()
         self.question_text, self.figure = widgets.HTML(), widgets.Output()
+        self.remark = widgets.Text(description="Note", placeholder=_NOTE, layout=grows, **late)
         self.table = ui.ChoiceTable(name="Logged answers")
-        self.tokens = ui.TokenPanel()
+        self.table_beside = ui.ChoiceTable(name="Logged answers of the other step")
+        self.tokens, self.tokens_beside = ui.TokenPanel(), ui.TokenPanel()
+        pairs = [(self.table, self.table_beside), (self.tokens, self.tokens_beside)]
+        for part in (*pairs[0], *pairs[1]):
+            part.layout.flex, part.layout.min_width = "1 1 380px", "0"
         chosen = ui.row(self.search, self.filter, self.order)
-        self._follow = widgets.VBox([chosen, ui.row(self.questions), self.figure, self.steps])
+        jump = ui.row(widgets.Label("Jump to a group:"), *self.jumps)
+        steps = ui.row(self.steps, self.beside)
+        self._follow = widgets.VBox([chosen, ui.row(self.questions), jump, self.figure, steps])
         self._audit = ui.row(self.length, self.sar, self.wider)
-        parts = [ui.row(self.arm, self.seed, self.runs), self.mode, self._follow, self._audit]
         self._hand = ui.row(self.to_bench, self.with_model)
-        parts += [self.message, self.table, self.question_text, self.note, self._hand]
-        super().__init__([*parts, self.tokens, ui.Access()])
+        parts = [ui.row(self.arm, self.seed, self.runs, self.other), self.mode]
+        parts += [self._follow, self._audit]
+        parts += [self.message, ui.row(*pairs[0]), self.question_text, self.note, self._hand]
+        super().__init__([*parts, ui.row(self.remark), ui.row(*pairs[1]), ui.Access()])
         self.add_class("sarlab-runs")
-        for boxes, handler in (
-            ((self.arm, self.seed), self._list_runs),
-            ((self.search, self.filter, self.order), self._list_questions),
-            ((self.mode, self.length, self.sar), self._filter),
+        for handler, *boxes in (
+            (self._list_runs, self.arm, self.seed),
+            (self._list_questions, self.search, self.filter, self.order),
+            (self._filter, self.mode, self.length, self.sar),
         ):
             for box in boxes:
                 box.observe(handler, "value")
+        self.other.observe(self.refresh, "value")
+        self.remark.observe(self._keep_note, "value")
         self.table.observe(self._open, "opened")
+        self.table_beside.observe(self._open_beside, "opened")
+        self._open()
         self.refresh()
 
     def __repr__(self) -> str:
@@ -114,32 +139,29 @@ class RunBrowser(widgets.VBox):
         """The opened answer; None where there is none."""
         return self.shown[self.table.opened] if 0 <= self.table.opened < len(self.shown) else None
 
-    def refresh(self) -> None:
-        """Look for finished runs again."""
-        self._names = audit.list_runs(find_runs(self.folder))
-        for box, values in (
-            (self.arm, {name.arm for name in self._names}),
-            (self.seed, {name.seed for name in self._names}),
-        ):
-            ui.fill(box, [_ALL, *sorted(values)], _ALL, self._list_runs)
+    def refresh(self, _: Any = None) -> None:
+        """Look for finished runs again, and open what the typed path names."""
+        typed = self.other.value.strip()
+        other = [Path(typed)] if typed else []
+        self._names = audit.list_runs([*find_runs(self.folder), *other])
+        for box, part in ((self.arm, "arm"), (self.seed, "seed")):
+            values = sorted({getattr(name, part) for name in self._names})
+            ui.fill(box, [_ALL, *values], _ALL, self._list_runs)
             ui.show(box, len(values) > 1)
-        self._list_runs()
-        if not self._names:
-            self.message.value = (
-                f"No finished runs under <code>{plain(str(self.folder))}</code>. "
-                "Notebook 02 makes one."
-            )
+        self._list_runs(chosen=str(other[0]) if other else "")
 
-    def _list_runs(self, _: Any = None) -> None:
-        names = [
-            name
+    def _list_runs(self, _: Any = None, chosen: str = "") -> None:
+        options = [
+            (name.path.name + " (tokens)" * name.has_tokens, str(name.path))
             for name in self._names
             if self.arm.value in (_ALL, name.arm) and self.seed.value in (_ALL, name.seed)
         ]
-        options = [(n.path.name + " (tokens)" * n.has_tokens, str(n.path)) for n in names]
-        ui.fill(self.runs, options, self.run, self._load)
+        ui.fill(self.runs, options, chosen or self.run, self._load)
         self._load()
-        if self._names and not names:
+        if not self._names:
+            folder = f"<code>{plain(str(self.folder))}</code>"
+            self.message.value = f"No finished runs under {folder}. Notebook 02 makes one."
+        elif not options:
             self.message.value = "No run of this arm has this seed. Choose another pair."
 
     def _load(self, _: Any = None) -> None:
@@ -149,20 +171,28 @@ class RunBrowser(widgets.VBox):
         self._list_questions()
 
     def _read(self) -> None:
-        rows = audit.read_audit(self.run)
-        self.length.max = int(rows["length"].max())
-        if self.limits == self._set_limits:  # the narrowest that list an answer of this run
-            found = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
-            wider = None if found else audit.next_wider(rows, *_AUDIT_LIMITS)
+        self.notes = audit.read_notes(self.run)
+        rows = audit.read_audit(self.run, next(iter(self._tokenizers.values()), None))
+        has_scores = "about" not in rows.attrs
+        if has_scores:
+            self.length.max = int(rows["length"].max())
+        if (
+            has_scores and self.limits == self._set_limits
+        ):  # the narrowest that list an answer of it
+            listed = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
+            wider = None if listed else audit.next_wider(rows, *_AUDIT_LIMITS)
             self.length.value, self.sar.value = wider or _AUDIT_LIMITS
             self._set_limits = self.limits
         self.rows = rows
 
     def _list_questions(self, _: Any = None) -> None:
         """The questions that search and filter leave; the open one stays open where it can."""
-        wishes = (self.search.value, self.filter.value, self.order.value)
+        wishes: tuple[Any, ...] = (self.search.value, self.filter.value, self.order.value)
+        if "about" in self.rows.attrs:
+            wishes = wishes[:1]
+        steps = self.rows.groupby("question_id")["step"].nunique() if len(self.rows) else {}
         options = [
-            (f"{one_line(text, 100)} ({len(audit.steps_of(self.rows, key))} steps)", key)
+            (f"{one_line(text, 100)} ({counted(steps[key], 'step')})", key)
             for key, text in audit.choose_questions(self.rows, *wishes).items()
         ]
         # After sorting, the first is what is wanted.
@@ -171,70 +201,112 @@ class RunBrowser(widgets.VBox):
         self._follow_question()
 
     def _follow_question(self, _: Any = None) -> None:
-        rows = self.rows
+        drawn = None
         if self.question_id:
-            ui.fill(self.steps, audit.steps_of(rows, self.question_id), None, self._filter)
-            rows = rows[rows["question_id"] == self.question_id]
-        drawn = bool(self.question_id) and rows["sar"].notna().all()
-        ui.put_figure(self.figure, history_figure([*rows.itertuples()]) if drawn else None)
+            steps = audit.steps_of(self.rows, self.question_id)
+            ui.fill(self.steps, steps, None, self._filter)
+            others: list[tuple[str, int | None]] = [("–", None), *((str(s), s) for s in steps)]
+            ui.fill(self.beside, others, self.beside.value, self._show_beside)
+            answers = self.rows[self.rows["question_id"] == self.question_id]
+            if answers["sar"].notna().all():
+                drawn = history_figure([*answers.itertuples()])
+        ui.put_figure(self.figure, drawn)
         self._filter()
 
     def _filter(self, _: Any = None) -> None:
-        there, following = len(self.rows) > 0, self.mode.value == "follow"
-        for part, visible in (
-            (self.mode, there),
-            (self._follow, there and following),
-            (self._audit, there and not following),
-        ):
-            ui.show(part, visible)
-        rows = self.rows
+        """Show the answers at one step, or those that the audit lists; open the first."""
+        rows, there, about = self.rows, len(self.rows) > 0, self.rows.attrs.get("about", "")
+        following = self.mode.value == "follow" or bool(about)
+        for part in (self.mode, self.filter, self.order):  # need more than another trainer logs
+            ui.show(part, there and not about)
+        ui.show(self._follow, there and following)
+        ui.show(self._audit, there and not following)
         if there and following:
-            rows = rows[
-                rows["question_id"].eq(self.question_id) & rows["step"].eq(self.steps.value)
-            ]
+            rows = self._answers_at(self.steps.value)
             nothing = "No question of this run fits. Search for fewer words, or show all."
-            self.message.value = nothing if rows.empty else ""
+            self.message.value = nothing if rows.empty else plain(about)
         elif there:
             rows = self._audited()
         self.shown = tuple(rows.itertuples())
         self.table.opened = -1
-        self.table.show(*table_of(LOGGED if self.shown else (), self.shown))
+        self.table.show(*self._tabulated(self.shown))
         self.table.opened = 0 if self.shown else -1
-        self._open()
+        self._show_beside()
+
+    def _answers_at(self, step: int | None) -> pd.DataFrame:
+        rows = self.rows
+        return rows[rows["question_id"].eq(self.question_id) & rows["step"].eq(step)]
+
+    def _tabulated(self, rows: tuple[Any, ...]) -> tuple[list[str], str, list[list[str]]]:
+        """The table of answers, with what was noted on any of them."""
+        columns: Columns = LOGGED if rows else ()
+        if any(self.notes.get(audit.note_key(row)) for row in rows):
+            noted = ("note", "t", lambda row: one_line(self.notes.get(audit.note_key(row), "")))
+            columns = [*LOGGED[:-1], noted, LOGGED[-1]]
+        return table_of(columns, rows)
+
+    def _show_beside(self, _: Any = None) -> None:
+        """The answers to the same question at another step."""
+        step = self.beside.value if self.mode.value == "follow" and len(self.rows) else None
+        self.shown_beside = () if step is None else tuple(self._answers_at(step).itertuples())
+        self.table_beside.opened = -1
+        self.table_beside.show(*self._tabulated(self.shown_beside))
+        self.table_beside.opened = 0 if self.shown_beside else -1
+        for part in (self.table_beside, self.tokens_beside):
+            ui.show(part, bool(self.shown_beside))
+
+    def _open_beside(self, _: Any = None) -> None:
+        if 0 <= self.table_beside.opened < len(self.shown_beside):
+            self._draw(self.tokens_beside, self.shown_beside[self.table_beside.opened])
+
+    def _jump(self, kind: str) -> None:
+        """Go to the next group of a kind."""
+        groups = audit.groups_like(self.rows, kind)
+        if not groups:
+            self.message.value = f"No group of two or more answers is {kind}."
+            return
+        here = (self.question_id, self.steps.value)
+        at = (groups.index(here) + 1) % len(groups) if here in groups else 0
+        question, step = groups[at]
+        if question not in [key for _, key in self.questions.options]:
+            self.search.value, self.filter.value = "", "all"
+        self.questions.value = question
+        self.steps.value = step
+        self.message.value = f"Group {at + 1} of {len(groups)}, {kind}: step {step}."
+
+    def _keep_note(self, change: Any) -> None:
+        opened, note = self.opened, change["new"].strip()
+        if opened is not None and note != self.notes.get(audit.note_key(opened), ""):
+            ui.attempt(self.note, lambda: audit.write_note(self.run, opened, note))
+            self.notes[audit.note_key(opened)] = note
+            self.table.show(*self._tabulated(self.shown))
 
     def _audited(self) -> pd.DataFrame:
         """The audit's rows; the message says what was looked for and in how many answers."""
-        rows = audit.short_with_low_sar(self.rows, *self.limits)
-        candidates, right = audit.auditable(self.rows), self.rows["correct"].sum()
-        length, sar = self.limits
+        listed = audit.short_with_low_sar(self.rows, *self.limits)
+        right = self.rows["correct"].sum()
         text = (
-            f"{len(rows)} of {right} correct answers ({len(self.rows)} logged) have at most "
-            f"{length} tokens and a SAR of at most {signed(sar, 2)}"
+            f"{len(listed)} of {right} correct answers ({len(self.rows)} logged) have at most "
+            f"{self.length.value} tokens and a SAR of at most {signed(self.sar.value, 2)}"
         )
-        text += f"; the first {_AUDIT_ROWS} are shown." if len(rows) > _AUDIT_ROWS else "."
-        if candidates.empty and right:
+        text += f"; the first {_AUDIT_ROWS} are shown." if len(listed) > _AUDIT_ROWS else "."
+        if right and audit.auditable(self.rows).empty:
             text += " None of them has a SAR: this run logged no log-probs without the question."
-        elif rows.empty and right:
-            text += (
-                f" The shortest has {candidates['length'].min()} tokens, the lowest SAR is "
-                f"{signed(candidates['sar'].min(), 2)}."
-            )
         if self.limits == self._set_limits != _AUDIT_LIMITS:
             length, sar = _AUDIT_LIMITS
             text += f" None has ≤ {length} tokens and SAR ≤ {sar:.0f}, so the search begins here."
         self.message.value = text
-        wider = audit.next_wider(self.rows, *self.limits)
-        ui.show(self.wider, wider is not None)
-        if wider:
-            count = len(audit.short_with_low_sar(self.rows, *wider))
-            limits = f"≤ {wider[0]} tokens, SAR ≤ {signed(wider[1], 2)}"
-            self.wider.description = f"Widen to {limits}: {count}"
-        return rows[:_AUDIT_ROWS]
+        self._wider = audit.next_wider(self.rows, *self.limits)
+        ui.show(self.wider, self._wider is not None)
+        if self._wider:
+            length, sar = self._wider
+            count = len(audit.short_with_low_sar(self.rows, length, sar))
+            self.wider.description = f"Widen to ≤ {length} tokens, SAR ≤ {signed(sar, 2)}: {count}"
+        return listed[:_AUDIT_ROWS]
 
     def _widen(self) -> None:
-        wider = audit.next_wider(self.rows, *self.limits)
-        if wider:
-            self.length.value, self.sar.value = wider
+        if self._wider:
+            self.length.value, self.sar.value = self._wider
 
     def _hand_on(self, model: str = "") -> None:
         on_open, opened, rows = self._on_open, self.opened, self.rows
@@ -248,29 +320,27 @@ class RunBrowser(widgets.VBox):
         ui.show(self._hand, opened is not None and self._on_open is not None)
         ui.show(self.with_model, (Path(self.run) / "adapter").is_dir())
         self.note.value = self.question_text.value = ""
-        self.tokens.show(None)
+        ui.show(self.remark, opened is not None and "about" not in self.rows.attrs)
+        self.remark.value = self.notes.get(audit.note_key(opened), "") if opened else ""
         if opened is None:
+            self.tokens.show(None)
             return
-        self.question_text.value = (
-            f'<div style="line-height: 1.5; white-space: pre-wrap">{plain(opened.question)} '
-            f"<i>Right answer: {plain(opened.gold)}</i></div>"
-        )
+        gold = f" <i>Right answer: {plain(opened.gold)}</i>" if opened.gold else ""
+        style = "line-height: 1.5; white-space: pre-wrap"
+        self.question_text.value = f'<div style="{style}">{plain(opened.question)}{gold}</div>'
+        self._draw(self.tokens, opened)
+
+    def _draw(self, panel: ui.TokenPanel, row: Any) -> None:
+        panel.show(None)
         try:
-            score = audit.row_score(opened, self._tokenizer())
-            self.tokens.show(score, 0, opened.correct, opened.truncated)
+            reference = "" if pd.isna(row.sar) else audit.run_model(self.run)
+            if reference and reference not in self._tokenizers:
+                self._tokenizers[reference] = load_policy(reference).tokenizer
+            score = audit.row_score(row, self._tokenizers.get(reference))
+            panel.show(score, 0, row.correct, row.truncated, advantage=row.advantage)
         except ValueError as error:
             self.note.value = plain(str(error))
 
-    def _tokenizer(self) -> Any:
-        reference = audit.run_model(self.run)
-        if reference not in self._tokenizers:
-            self._tokenizers[reference] = load_policy(reference).tokenizer
-        return self._tokenizers[reference]
 
-
-def _dropdown(description: str, pixels: int, options: Any = ()) -> widgets.Dropdown:
-    return widgets.Dropdown(options=options, description=description, layout=_width(pixels))
-
-
-def _width(pixels: int) -> dict[str, str]:
-    return {"width": f"{pixels}px"}
+def _dropdown(description: str, width: str, options: Any = ()) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, description=description, layout={"width": width})

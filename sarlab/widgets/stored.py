@@ -1,9 +1,8 @@
 """Scores that ship with the example answers, so that the first table needs no forward pass.
 
-A stored score counts only for the very model and tokens that it was computed with: the file names
-a hash of all weights, and each row a hash of the ids of both contexts and of the answer. Whatever
-does not match is scored anew. Pieces of text are stored too, so that an example can be shown before
-any model is loaded.
+A stored score counts only for the very weights, prompt and text that it was computed with, whose
+hashes the file holds; whatever does not match is scored anew. Pieces of text are stored too, so
+that an example can be shown before any model is loaded.
 """
 
 import hashlib
@@ -14,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from sarlab.answers import AnswerScore, question_prefixes
 from sarlab.models import DATA, Policy
 from sarlab.prompts import encode_answer
+from sarlab.rewards.answers import AnswerScore, question_prefixes
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.widgets.candidates import Candidate, Draft
 
@@ -27,55 +26,50 @@ def stored_scores(
     policy: Policy, drafts: Sequence[Draft], path: Path = EXAMPLE_SCORES
 ) -> list[Draft]:
     """The answers in their order, those with a stored score of this policy as candidates."""
-    rows = _rows_of(policy, path, {text_key(d) for d in drafts if not isinstance(d, Candidate)})
-    if not rows:
+    if not path.is_file():
         return list(drafts)
-    pairs = zip(drafts, token_keys(policy, drafts), strict=True)
+    table = pq.read_table(path)
+    texts = {text_key(draft) for draft in drafts if not isinstance(draft, Candidate)}
+    facts = table.schema.metadata or {}
+    # Comparing texts and counting weights is free, hashing a large model is not.
+    if texts.isdisjoint(table.column("text_key").to_pylist()) or any(
+        facts.get(name) != value for name, value in identity(policy)
+    ):
+        return list(drafts)
+    rows = {row["text_key"]: row for row in table.to_pylist()}
     return [
         draft if isinstance(draft, Candidate) or key not in rows else _candidate(draft, rows[key])
-        for draft, key in pairs
+        for draft, key in zip(drafts, map(text_key, drafts), strict=True)
     ]
 
 
 def stored_example(draft: Draft, path: Path = EXAMPLE_SCORES) -> Candidate:
     """A stored answer without its model. Raises ValueError where it is not stored."""
-    rows = {row["text_key"]: row for row in pq.read_table(path).to_pylist()}
     key = text_key(draft)
-    if key not in rows:
-        raise ValueError(
-            f"{path.name} holds no score of this answer to {draft.question[:60]!r}. Make it anew: "
-            "python scripts/score_examples.py"
-        )
-    return _candidate(draft, rows[key])
-
-
-def weights_hash(policy: Policy) -> str:
-    """SHA-256 over names, types and bytes of all weights; 0.8 s for 135 million of them."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(policy.model.named_parameters()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    for row in pq.read_table(path, filters=[("text_key", "==", key)]).to_pylist():
+        return _candidate(draft, row)
+    raise ValueError(
+        f"{path.name} holds no score of this answer to {draft.question[:60]!r}. Make it anew: "
+        "python scripts/score_examples.py"
+    )
 
 
 def identity(policy: Policy) -> Iterator[tuple[bytes, bytes]]:
-    """What a file of scores says of its policy, the cheapest fact first."""
-    yield b"parameters", str(sum(w.numel() for w in policy.model.parameters())).encode()
-    yield b"weights_sha256", weights_hash(policy).encode()
+    """What a file of scores says of its policy, the cheapest fact first.
 
-
-def _rows_of(policy: Policy, path: Path, text_keys: set[str]) -> dict[str, dict[str, Any]]:
-    """Rows of these texts by key; empty where the file is missing or of another model."""
-    if not path.is_file():
-        return {}
-    table = pq.read_table(path)
-    # Comparing texts and counting weights is free, hashing a large model is not.
-    if text_keys.isdisjoint(table.column("text_key").to_pylist()):
-        return {}
-    metadata = table.schema.metadata or {}
-    if any(metadata.get(name) != value for name, value in identity(policy)):
-        return {}
-    return {row["key"]: row for row in table.to_pylist()}
+    The number of weights; SHA-256 of the ids of an example under both contexts, then of all
+    weights with their names, types and shapes (0.8 s for 135 million of them).
+    """
+    weights = sorted(policy.model.named_parameters())
+    yield b"parameters", str(sum(weight.numel() for _, weight in weights)).encode()
+    ids = [list(prefix.ids) for prefix in question_prefixes(policy, "What is 12 + 30?")]
+    ids.append(encode_answer(policy.tokenizer, "12 + 30 = 42.\nAnswer: 42", policy.end_id))
+    yield b"contexts_sha256", hashlib.sha256(str(ids).encode()).hexdigest().encode()
+    digest = hashlib.sha256()
+    for name, weight in weights:
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    yield b"weights_sha256", digest.hexdigest().encode()
 
 
 def text_key(draft: Draft) -> str:
@@ -83,36 +77,16 @@ def text_key(draft: Draft) -> str:
     return hashlib.sha256(f"{draft.question}\0{draft.answer}".encode()).hexdigest()
 
 
-def token_keys(policy: Policy, drafts: Sequence[Draft]) -> list[str]:
-    """One key per draft: a hash of the ids of both contexts and of the answer."""
-    contexts = {
-        question: [list(prefix.ids) for prefix in question_prefixes(policy, question)]
-        for question in {draft.question for draft in drafts}
-    }
-    keys = []
-    for draft in drafts:
-        ids: Sequence[int] | str = draft.answer
-        if isinstance(ids, str):
-            ids = encode_answer(policy.tokenizer, ids, policy.end_id)
-        first, second = contexts[draft.question]
-        keys.append(hashlib.sha256(f"{first}/{second}/{list(ids)}".encode()).hexdigest())
-    return keys
-
-
 def _candidate(draft: Draft, row: Mapping[str, Any]) -> Candidate:
-    conditioned, standalone = row["logps_conditioned"], row["logps_standalone"]
-    both = torch.tensor([conditioned]), torch.tensor([standalone])
-    mask = torch.ones(1, len(conditioned), dtype=torch.bool)
-    text = draft.answer if isinstance(draft.answer, str) else "".join(row["tokens"])
+    columns = ("token_ids", "tokens", "logps_conditioned", "logps_standalone")
+    conditioned, standalone = (torch.tensor([row[name]]) for name in columns[2:])
+    mask = torch.ones_like(conditioned).bool()
     score = AnswerScore(
         question=draft.question,
-        answer=text,
-        token_ids=tuple(row["token_ids"]),
-        tokens=tuple(row["tokens"]),
-        logps_conditioned=tuple(conditioned),
-        logps_standalone=tuple(standalone),
-        sar=self_aligned_reward(*both, mask).item(),
-        ppl_conditioned=perplexity(both[0], mask).item(),
-        ppl_standalone=perplexity(both[1], mask).item(),
+        answer=draft.answer if isinstance(draft.answer, str) else "".join(row["tokens"]),
+        **{name: tuple(row[name]) for name in columns},
+        sar=self_aligned_reward(conditioned, standalone, mask).item(),
+        ppl_conditioned=perplexity(conditioned, mask).item(),
+        ppl_standalone=perplexity(standalone, mask).item(),
     )
     return draft.scored(score)

@@ -97,9 +97,11 @@ class Run:
     @classmethod
     def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
         """An existing run, to go on with; ``config`` replaces its own."""
+        path = Path(folder) / "run.json"
+        facts = read_json(path) if path.exists() else {}  # before anything is written
         run = cls(Path(folder))
         versions = _versions()
-        before = run.facts().get("versions") or versions
+        before = facts.get("versions") or versions
         run.update(status="running", resumed=now(), versions=versions)
         changes = [
             f"{name} {before.get(name)} → {new}"

@@ -9,7 +9,6 @@ import torch
 from test_widgets_text import fake_score
 
 from sarlab import load_policy
-from sarlab.answers import score_answers
 from sarlab.display.ledger import (
     CLASS_VIEWS,
     against,
@@ -21,6 +20,7 @@ from sarlab.display.ledger import (
     question_parts,
 )
 from sarlab.prompts import conditioned_ids, encode_answer
+from sarlab.rewards.answers import score_answers
 from sarlab.rewards.dependence import CLASSES, AnswerDependence, question_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.widgets.candidates import Draft

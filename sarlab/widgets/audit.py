@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sarlab.answers import AnswerScore, token_pieces
-from sarlab.runs.atomic import read_json, read_jsonl
+from sarlab.rewards.answers import AnswerScore, token_pieces
+from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import now
 from sarlab.runs.rollouts import open_rollouts
 from sarlab.runs.trainer_formats import COLUMNS
+from sarlab.tasks.rows import read_records
 
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
 _LIGHT = [
@@ -104,8 +105,9 @@ def groups_like(rows: pd.DataFrame, kind: str) -> list[tuple[str, int]]:
 
 def read_notes(folder: str | Path) -> dict[tuple[Any, ...], str]:
     """What readers noted on answers of a run, by :func:`note_key`; "" where it was taken back."""
-    lines = read_jsonl(Path(folder) / NOTES, partial=True)
-    return {tuple(map(line.get, _NOTED)): str(line.get("note", "")) for line in lines}
+    path = Path(folder) / NOTES
+    lines = read_records(path, notes=[]) if path.exists() else ()
+    return {tuple(map(line.get, _NOTED)): str(line.get("note", "")) for _, line in lines}
 
 
 def note_key(row: Any) -> tuple[Any, ...]:

@@ -18,10 +18,10 @@ import ipywidgets as widgets
 import traitlets
 from torch import Tensor
 
-from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
 from sarlab.rewards import FEED_NATS, READ_NATS
+from sarlab.rewards.answers import AnswerScore, Rescorer
 from sarlab.rollout import sample as sample_answers
 from sarlab.widgets.candidates import Candidate, Draft, is_correct
 from sarlab.widgets.live import JobBar, Report

@@ -9,16 +9,16 @@ import ipywidgets as widgets
 import pandas as pd
 from traitlets import dlink, link
 
-from sarlab.display.tables import folded, html_table, number_text
+from sarlab.display.tables import folded, html_table, number_text, views
 from sarlab.display.text import TERMS, plain, signed
-from sarlab.display.token_view import bonus_view, out_of_depth, payload
+from sarlab.display.token_view import bonus_view, legend, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Draft, judged, ranked
-from sarlab.widgets.designs import compare_designs, design_names, possible_designs
+from sarlab.widgets.designs import compare_designs, design_label, design_names
 from sarlab.widgets.export import workbench_html, write_view
 from sarlab.widgets.figures import designs_figure
-from sarlab.widgets.html import RANKING, designs_html, legend_html, table_of
+from sarlab.widgets.html import RANKING, designs_html, table_of
 from sarlab.widgets.ledger import LedgerTab, QuestionTab
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, model_box
@@ -140,8 +140,8 @@ class PairTab(widgets.VBox):
         pairs = zip(self.labels, self.views, strict=True)
         sides = ui.row(*(widgets.VBox(pair, layout=half) for pair in pairs))
         self.hint = ui.status()
-        legend = widgets.HTML(legend_html())
-        super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
+        scale = widgets.HTML(str(views().legend(legend())))
+        super().__init__([widgets.HBox([self.model, self.hint]), sides, scale])
         self.model.observe(self._load, "value")
         bench.observe(self._draw, ["pinned", "answers", "policy_b", "policy"])
         self._draw()
@@ -184,7 +184,7 @@ class DesignsPanel(widgets.VBox):
         )
         self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
         self.designs = widgets.SelectMultiple(
-            options=list(possible_designs().items()),
+            options=[(design_label(name), name) for name in design_names(every=True)],
             value=design_names(),
             description="Designs",
             rows=4,

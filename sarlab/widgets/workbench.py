@@ -376,8 +376,8 @@ class Workbench(Bench):
             drafts.append(Draft(r.question, r.answer, r.gold or None, label, bool(r.truncated)))
 
         def use(policy: Policy) -> None:
+            self.add(drafts, repeats=True)  # before answers that wait are ids of another model
             self.policy = policy
-            self.add(drafts, repeats=True)
             self.open_question(opened.question, show=opened.answer)
             self.tabs.selected_index = 0
             self.ranking.table.send({"scroll": True})

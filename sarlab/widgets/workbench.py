@@ -9,12 +9,13 @@ import ipywidgets as widgets
 import pandas as pd
 from traitlets import dlink, link
 
+from sarlab.display.figures import position_figure
 from sarlab.display.tables import folded, html_table, number_text
 from sarlab.display.text import TERMS, plain, signed
-from sarlab.display.token_view import bonus_view, out_of_depth, payload
+from sarlab.display.token_view import V_NAME, bonus_view, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
-from sarlab.widgets.candidates import Draft, judged, ranked
+from sarlab.widgets.candidates import Draft, judged, ranked, verdict_text
 from sarlab.widgets.designs import compare_designs, design_names, possible_designs
 from sarlab.widgets.export import workbench_html, write_view
 from sarlab.widgets.figures import designs_figure
@@ -272,6 +273,41 @@ class DesignsPanel(widgets.VBox):
             ui.show(part, bool(view))
 
 
+class PositionPanel(widgets.VBox):
+    """What the answers to this question are like along their way: a quantity against the place."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        names = [V_NAME, "log p with the question", "entropy"]
+        self.quantity = widgets.Dropdown(options=names, description="Quantity")
+        self.place = ui.choices({"share of the answer": "relative", "token by token": "absolute"})
+        self.job, self.figure = ui.JobBar(replaces=True), widgets.Output()
+        super().__init__([ui.row(self.quantity, self.place), self.job, self.figure])
+        self.add_class("sarlab-position")
+        for box in (self.quantity, self.place):
+            box.observe(self._draw, "value")
+        bench.observe(self._draw, ["answers", "tab"])
+
+    def _draw(self, _: Any = None) -> None:
+        if self.bench.tab == "Position":
+            self.job.start("Scoring …", partial(self._work, self.quantity.value))
+
+    def _work(self, name: str, report: ui.Report) -> None:
+        answers = sorted(self.bench.answers, key=lambda c: not c.correct)  # right ones first
+        groups: dict[str, list[Sequence[float]]] = {}
+        for done, c in enumerate(answers, 1):
+            score = c.score
+            if name == "entropy":  # which the table's scores may lack
+                score = self.bench.score(score.question, score.token_ids)
+            known = {V_NAME: score.values, "entropy": score.entropy}
+            values = known.get(name, score.logps_conditioned)
+            groups.setdefault(verdict_text(c.correct), []).append(values)
+            report(done, len(answers), f"Scoring answer {done} of {len(answers)}")
+        relative = self.place.value == "relative"
+        drawn = position_figure(groups, name, relative=relative) if groups else None
+        ui.put_figure(self.figure, drawn)
+
+
 class SamplePanel(widgets.VBox):
     """Sample answers from the policy; progress and the stop button stand above the table."""
 
@@ -331,7 +367,7 @@ class ExportPanel(widgets.VBox):
 
 
 class Workbench(Bench):
-    """The state of :class:`Bench` with its panels: a question, its answers, eight tabs."""
+    """The state of :class:`Bench` with its panels: a question, its answers, nine tabs."""
 
     def __init__(
         self,
@@ -349,6 +385,7 @@ class Workbench(Bench):
         self.pair = PairTab(self)
         self.ledger, self.parts = LedgerTab(self), QuestionTab(self)
         self.designs = DesignsPanel(self)
+        self.position = PositionPanel(self)
         self.sampling = SamplePanel(self)
         self.run_browser = RunBrowser(self.runs, tokenizer_of=self.policy, on_open=self.open_logged)
         self.export = ExportPanel(self)
@@ -358,6 +395,7 @@ class Workbench(Bench):
             "Ledger": self.ledger,
             "Question": self.parts,
             "Designs": self.designs,
+            "Position": self.position,
             "Sample": self.sampling,
             "Runs": self.run_browser,
             "Export": self.export,
@@ -378,6 +416,7 @@ class Workbench(Bench):
         super().wait()
         self.ledger.job.wait()
         self.parts.job.wait()
+        self.position.job.wait()
 
     def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
         """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""

@@ -34,13 +34,7 @@ def write_scores(policy: Policy, candidates: Sequence[Candidate], path: Path) ->
 def main() -> None:
     """Score all example answers and write the file."""
     policy = load_policy("smollm2-135m")
-
-    def report(done: int, total: int) -> None:
-        print(f"question {done} of {total}", flush=True)
-
-    write_scores(
-        policy, score_candidates(policy, read_examples(), on_question=report), EXAMPLE_SCORES
-    )
+    write_scores(policy, score_candidates(policy, read_examples()), EXAMPLE_SCORES)
     print(f"{EXAMPLE_SCORES}: {EXAMPLE_SCORES.stat().st_size:,} bytes")
 
 

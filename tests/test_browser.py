@@ -342,8 +342,8 @@ def test_answers_are_sampled_and_sampling_stops(page, pictures) -> None:
     assert abs(table - at_rest) < 2, "the progress moved the table"
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="sampled").first.wait_for()
     # Before the pictures, which take as long as all 64 answers on a fast machine.
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Stopped.").wait_for()
     shoot(page, pictures, "sample")
     assert before < rows.count() < before + 64
     until(page, lambda: visible_boxes[2].input_value() == "1")  # the next click draws others
@@ -533,11 +533,13 @@ def test_another_model_is_named_or_refused(page) -> None:
     box = field(page, "Model")
     box.fill("no-such-model")
     box.press("Tab")
-    page.locator(f"{BENCH} .sarlab-job", has_text="'no-such-model' is not known").wait_for()
+    page.locator(
+        f"{BENCH} .sarlab-source .sarlab-job", has_text="'no-such-model' is not known"
+    ).wait_for()
     page.wait_for_function(
         "(name) => document.querySelector('.sarlab-source input').value === name", arg=MODEL
     )
-    words = page.locator(f"{BENCH} .sarlab-job .widget-html-content")
+    words = page.locator(f"{BENCH} .sarlab-source .sarlab-job .widget-html-content")
     assert words.evaluate("(e) => e.scrollWidth <= e.clientWidth + 1"), "the error is clipped"
 
 
@@ -858,6 +860,42 @@ def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     first_question(page)
 
 
+def test_a_group_is_jumped_to_noted_and_set_beside_another_step(page, lab, pictures) -> None:
+    tab(page, "Runs")
+    runs = f"{BENCH} .sarlab-runs"
+    said = page.locator(f"{runs} .sarlab-status").first
+    for kind in ("all wrong", "all right", "most spread"):
+        page.locator(f"{runs} button", has_text=kind).focus()
+        page.keyboard.press("Enter")
+        until(page, lambda kind=kind: f"{kind}" in said.text_content())
+    field(page, "Beside step", runs).select_option("2")
+    tables = page.locator(f"{runs} .sarlab-table")
+    until(page, lambda: tables.count() == 2 and tables.nth(1).is_visible())
+    steps = tables.nth(1).locator("tbody td:first-child").all_text_contents()
+    assert steps == ["2"] * 6
+    views = page.locator(f"{runs} .sarlab-tokens")
+    until(page, lambda: views.nth(1).locator("[data-index]").count() > 0)
+    left, right = (views.nth(k).bounding_box() for k in (0, 1))
+    assert abs(left["y"] - right["y"]) < 2 and left["x"] + left["width"] <= right["x"]
+    note = field(page, "Note", runs)
+    note.fill("looks guessed")
+    note.press("Tab")
+    page.locator(f"{runs} .sarlab-table td", has_text="looks guessed").first.wait_for()
+    file = lab[2] / "runs" / "sa_grpo-s0" / "annotations.jsonl"
+    assert json.loads(file.read_text())["note"] == "looks guessed"
+    for width in (1440, 1000):
+        page.set_viewport_size({"width": width, "height": 1500})
+        page.wait_for_timeout(600)
+        shoot(page, pictures, f"beside-{width}", runs)
+        found = page.evaluate(CONTRAST, runs)
+        assert min(v for k, v in found.items() if k not in ("mark", "line")) >= 4.5, found
+    page.set_viewport_size({"width": 1280, "height": 1500})
+    note.fill("")
+    note.press("Tab")
+    field(page, "Beside step", runs).select_option(index=0)
+    until(page, lambda: not tables.nth(1).is_visible())
+
+
 def test_terms_are_one_click_away(page) -> None:
     page.locator(f"{BENCH} summary", has_text="What the terms mean").click()
     table = page.locator(f"{BENCH} .sarlab-terms table")
@@ -872,7 +910,7 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     field(page, "Max tokens").fill("120")
     field(page, "Max tokens").press("Tab")
     page.locator(f"{BENCH} button", has_text="Sample").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Sampling answer").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Sampling answer").wait_for()
     tab(page, "Tokens")
     page.locator(f"{BENCH} .sarlab-ranking tr", has_text="no thought").first.click()
     page.wait_for_function(
@@ -883,8 +921,8 @@ def test_the_workbench_answers_while_it_samples(page) -> None:
     assert "81" in token_text(page)
     tab(page, "Designs")
     page.locator(f"{BENCH} .sarlab-designs button", has_text="rewards").click()
-    page.locator(f"{BENCH} .sarlab-job button", has_text="Stop").click()
-    page.locator(f"{BENCH} .sarlab-job", has_text="Stopped.").wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job button", has_text="Stop").click()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="Stopped.").wait_for()
     page.locator(f"{BENCH} .sarlab-designs button", has_text="advantages").click()
     tab(page, "Tokens")
     first_question(page)

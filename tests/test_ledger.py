@@ -194,7 +194,7 @@ def test_a_chosen_line_is_selected_and_a_span_gets_a_ledger(bench) -> None:
     bench.wait()
     assert bench.ledgers[0][2].starts == (0, *starts[2:4])
     bench.selection = ()
-    assert tab.status.value.startswith("Select a span")
+    assert tab.hint.value.startswith("Select a span")
 
 
 def test_the_pinned_pair_and_the_export_show_ledgers_too(bench) -> None:
@@ -217,8 +217,9 @@ def test_an_error_of_the_passes_is_shown_and_nothing_else(bench, monkeypatch) ->
 
     monkeypatch.setattr("sarlab.widgets.ledger.dependence_of", refuse)
     bench.edit(ANSWER + "0")
-    bench.wait()
-    assert bench.ledger.status.value == "ValueError: too &lt;long&gt;"
+    with pytest.raises(ValueError, match="too <long>"):
+        bench.wait()
+    assert bench.ledger.job.words.value == "ValueError: too &lt;long&gt;"
 
 
 def test_the_question_tab_tells_what_each_sentence_gives(bench) -> None:
@@ -244,5 +245,5 @@ def test_a_question_without_numbers_says_so(policy) -> None:
     made.tabs.selected_index = made.tabs.titles.index("Question")
     made.parts.by.value = "number"
     made.wait()
-    assert made.parts.status.value == "The question holds no number."
+    assert made.parts.hint.value == "The question holds no number."
     assert made.parts.table.content["rows"] == []

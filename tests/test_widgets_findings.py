@@ -21,10 +21,12 @@ from sarlab.display.text import signed
 from sarlab.display.token_view import answer_view, bonus_view, payload
 from sarlab.models import REPOSITORY, add_lora, export_policy, load_policy
 from sarlab.rewards import REWARDS, Reward
+from sarlab.runs.folder import ROLLOUT_SCHEMA, Run
 from sarlab.types import Question
 from sarlab.widgets import InspectionSettings, Workbench, workbench_html
 from sarlab.widgets.audit import (
     choose_questions,
+    groups_like,
     has_tokens,
     list_runs,
     next_wider,
@@ -70,19 +72,21 @@ def test_a_loaded_answer_is_judged_by_the_right_answer_that_is_known(bench) -> N
 def test_a_right_answer_that_comes_later_judges_what_was_there(bench) -> None:
     other = "Bob has 7 apples and eats 2. How many are left?"
     bench.add([Draft(other, "7 - 2 = 5.\nAnswer: 5")])
-    bench.open_question(other, wait=True)
+    bench.open_question(other)
+    bench.wait()
     assert [c.correct for c in bench.answers] == [None]
     bench.source.right.value = "5"  # typed beside the question
     assert [c.correct for c in bench.answers] == [True]
     bench.add([Draft("x?", "Answer: 1")])
     bench.add([Draft("x?", "Answer: 2", "2")])
-    bench.open_question("x?", wait=True)
+    bench.open_question("x?")
+    bench.wait()
     assert [c.correct for c in bench.answers] == [False, True]
 
 
 def test_answers_that_nobody_judged_have_no_advantage(bench) -> None:
     group = six("q")
-    mixed = [*group[:5], replace(group[5], correct=None, gold=None)]
+    mixed = [*group[:5], replace(group[5], gold=None)]
     with pytest.raises(ValueError, match="1 of 6 answers have no right answer"):
         compare_designs(mixed, 0.2)
     assert (
@@ -90,7 +94,8 @@ def test_answers_that_nobody_judged_have_no_advantage(bench) -> None:
         == compare_designs([replace(c) for c in group[:5]], 0.2)[0].advantages
     )
     bench.open_question("What is 2 + 2?", gold="")
-    bench.add_answers(["Answer: 4", "Answer: 5"], wait=True)
+    bench.add([Draft("What is 2 + 2?", f"Answer: {n}") for n in (4, 5)])
+    bench.wait()
     assert "2 answers are left out: no right answer is known" in bench.designs.message.value
     assert bench.designs.table.value == "" and bench.designs.figure.outputs == ()
     bench.source.right.value = "4"
@@ -226,7 +231,8 @@ def test_foreign_text_is_said_to_be_foreign(bench) -> None:
 
 
 def test_truncated_samples_are_marked(bench) -> None:
-    bench.sample(2, 5, seed=1, wait=True)
+    bench.sample(2, 5, seed=1)
+    bench.wait()
     sampled = bench.answers[2:]
     assert [c.truncated for c in sampled] == [
         c.score.token_ids[-1] != bench.policy.end_id for c in sampled
@@ -444,7 +450,8 @@ def test_a_logged_answer_says_where_it_is_from_and_who_scores_it(frozen_tiny) ->
     made = Workbench(frozen_tiny, runs=STUDY)
     row, run = made.run_browser.shown[0], Path(made.run_browser.run).name
     made.add([Draft(row.question, "Another.\nAnswer: 1", row.gold, "typed")])
-    made.open_question(row.question, wait=True)
+    made.open_question(row.question)
+    made.wait()
     made.tokens.panel.text = "what stood there"
     emptied = []
     made.tokens.panel.observe(lambda change: emptied.append(change["new"]), "text")
@@ -473,7 +480,8 @@ def test_samples_in_progress_show_their_text(bench) -> None:
     bench.observe(lambda change: seen.append(change["new"]), "growing")
     shown: list[str] = []
     bench.sampling.growing.observe(lambda change: shown.append(change["new"]), "value")
-    bench.sample(2, 30, seed=1, wait=True)
+    bench.sample(2, 30, seed=1)
+    bench.wait()
     texts = [c.score.answer for c in bench.answers[2:]]
     assert any(seen) and seen[-1] == () and bench.sampling.growing.value == ""
     for partial in filter(None, seen):
@@ -524,3 +532,94 @@ def test_parameters_of_notebook_01_are_checked() -> None:
         InspectionSettings.from_parameters({"questions": "3"})
     with pytest.raises(ValueError, match="alpha is 2"):
         InspectionSettings.from_parameters({"alpha": 2.0})
+
+
+@pytest.fixture
+def browser(tmp_path) -> RunBrowser:
+    """Two questions, three steps, two answers each; rewards by hand. No model, no tokens."""
+    rights = {("a", 0): (0, 0), ("a", 1): (1, 0), ("a", 2): (1, 1)}
+    rights |= {("b", 0): (0, 0), ("b", 1): (0, 0), ("b", 2): (1, 0)}
+    run = Run.create(tmp_path / "one", {"model": "tiny"})
+    for step in range(3):
+        rows = [
+            dict.fromkeys(ROLLOUT_SCHEMA.names)
+            | {"step": step, "split": "train", "group_id": group, "question_id": name}
+            | {"question": f"{name}?", "gold": "1", "answer": f"{name}{step}{k}", "length": 3}
+            | {"truncated": False, "correct": bool(right), "reward": right * (1 + step / 10)}
+            for group, name in enumerate("ab")
+            for k, right in enumerate(rights[name, step])
+        ]
+        run.write_rollouts(step, "train", rows)
+    (tmp_path / "one" / "summary.json").write_text("{}")
+    run.close()
+    return RunBrowser(tmp_path)
+
+
+def test_jumps_go_to_groups_by_spread_and_by_what_is_right(browser) -> None:
+    assert groups_like(browser.rows, "most spread") == [("b", 2), ("a", 1)]  # sd 0.85 and 0.78
+    assert groups_like(browser.rows, "all wrong") == [("a", 0), ("b", 0), ("b", 1)]
+    assert groups_like(browser.rows, "all right") == [("a", 2)]
+    spread, wrong, right = browser.jumps
+    browser.search.value = "a"  # what hides the group goes
+    spread.click()
+    assert (browser.question_id, browser.steps.value) == ("b", 2) and browser.search.value == ""
+    assert browser.message.value == "Group 1 of 2, most spread: step 2."
+    spread.click()
+    assert (browser.question_id, browser.steps.value) == ("a", 1)
+    spread.click()  # round
+    assert [row.answer for row in browser.shown] == ["b20", "b21"]
+    right.click()
+    assert all(row.correct for row in browser.shown) and browser.steps.value == 2
+    wrong.click()
+    wrong.click()
+    wrong.click()
+    assert [row.answer for row in browser.shown] == ["b10", "b11"]
+    browser.rows = browser.rows[~browser.rows["correct"]]
+    right.click()
+    assert browser.message.value == "No group of two or more answers is all right."
+
+
+def test_two_steps_of_a_question_stand_side_by_side(browser) -> None:
+    assert browser.shown_beside == () and browser.table_beside.layout.display == "none"
+    browser.beside.value = 2
+    browser.steps.value = 1
+    assert [row.answer for row in browser.shown] == ["a10", "a11"]
+    assert [row.answer for row in browser.shown_beside] == ["a20", "a21"]
+    assert browser.table_beside.layout.display is None
+    browser.questions.value = "b"  # the step stays
+    assert [row.answer for row in browser.shown_beside] == ["b20", "b21"]
+    browser.mode.value = "audit"
+    assert browser.shown_beside == ()
+    browser.mode.value = "follow"
+    browser.beside.value = None
+    assert browser.table_beside.content["rows"] == []
+
+
+def test_two_steps_show_their_tokens_side_by_side(frozen_tiny) -> None:
+    browser = RunBrowser(STUDY, tokenizer_of=frozen_tiny)
+    steps = [step for _, step in browser.beside.options if step is not None]
+    browser.beside.value = steps[-1]
+    browser.table_beside.opened = 1
+    assert browser.tokens_beside.score.answer == browser.shown_beside[1].answer
+    assert browser.tokens.score.answer == browser.shown[0].answer
+
+
+def test_notes_are_kept_beside_the_run_and_can_be_taken_back(browser) -> None:
+    assert "note" not in browser.table.content["header"]
+    browser.table.opened = 1
+    browser.remark.value = "guessed <b>"
+    file = Path(browser.run) / "annotations.jsonl"
+    (line,) = map(json.loads, file.read_text().splitlines())
+    assert (line["step"], line["question_id"], line["answer"]) == (0, "a", "a01")
+    assert line["note"] == "guessed <b>"
+    header, rows = browser.table.content["header"], browser.table.content["rows"]
+    assert [row[header.index("note")] for row in rows] == ["", "guessed <b>"]
+    browser.table.opened = 0
+    assert browser.remark.value == "" and len(file.read_text().splitlines()) == 1
+    again = RunBrowser(browser.folder)
+    again.table.opened = 1
+    assert again.remark.value == "guessed <b>" and again.opened.answer == "a01"
+    again.remark.value = " "
+    assert "note" not in again.table.content["header"]
+    assert "note" not in RunBrowser(browser.folder).table.content["header"]
+    assert len(file.read_text().splitlines()) == 2  # what was said stays in the file

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import pytest
 import torch
 
-from sarlab.display.text import signed
+from sarlab.display.text import signed, tint
 from sarlab.display.token_view import answer_view, payload, split_steps
 from sarlab.losses import group_advantages
+from sarlab.prompts import conditioned_ids
 from sarlab.rewards import REWARDS, Reward, total_reward
-from sarlab.rewards.answers import AnswerScore
+from sarlab.rewards.answers import AnswerScore, score_answers
 from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import (
     Candidate,
@@ -27,7 +30,8 @@ from sarlab.widgets.candidates import (
 )
 from sarlab.widgets.designs import DESIGNS, compare_designs, label_means, reward_inputs
 from sarlab.widgets.figures import designs_figure, labels_figure
-from sarlab.widgets.html import LABELS, ORDERINGS, RANKING, designs_html, records_html
+from sarlab.widgets.html import RANKING, designs_html, labels_html, records_html
+from sarlab.widgets.live import TokenPanel
 
 
 def answer(
@@ -50,8 +54,9 @@ def answer(
 
 
 def candidate(score: AnswerScore, correct: bool | None, gold: str, label: str) -> Candidate:
-    facts = {"score": score, "correct": correct}
-    return Candidate(score.question, score.answer, gold, label, **facts)
+    """An answer that ends right, or wrong; where nothing is known ``gold`` is empty."""
+    score = replace(score, answer=f"so Answer: {gold if correct else 'none'}")
+    return Candidate(score.question, score.answer, gold, label, score=score)
 
 
 def six(question: str, shift: float = 0.0) -> list[Candidate]:
@@ -110,6 +115,46 @@ def test_a_card_says_what_the_score_says() -> None:
         ["mean Δ log p", "+0.693 nats"],
         ["tokens", "2"],
     ]
+
+
+def test_tokens_are_coloured_by_what_is_known_of_them() -> None:
+    score = replace(answer([1.0, -2.0, 0.5]), entropy=(0.0, 2.0, 4.0))
+    other = replace(score, logps_conditioned=tuple(p - 0.25 for p in score.logps_conditioned))
+    panel = TokenPanel()
+    panel.show(score, advantage=-0.5, other=other)
+    assert [why for _, why in panel.colours] == [""] * 4 and panel.view["colour"] == "Δ log p"
+    assert panel.view == {**payload(answer_view(score)), "seq": 0, "colour": "Δ log p"}
+    expected = {
+        # name: values, and their tints: full at 4 nats, at ±1, at the largest
+        "entropy": ("+0.000 +2.000 +4.000", [tint(0), tint(2), tint(4)]),
+        "advantage": ("−0.500 −0.500 −0.500", [tint(-2)] * 3),
+        "log ratio": ("+0.250 +0.250 +0.250", [tint(4)] * 3),
+    }
+    for name, (values, tints) in expected.items():
+        panel.colour = name
+        assert panel.view["tints"] == tints and panel.view["colour"] == name
+        notes = [card[2][0] for card in panel.view["cards"]]  # never colour alone
+        assert notes == [f"{name} = {value}" for value in values.split()]
+        assert panel.view["quantity"] == f"Σ {name}" and panel.view["numbers"][0][0] == "SAR"
+        assert name != "log ratio" or panel.legend["cells"][-1][0] == "≥ +0.250"
+    panel.show(replace(score, entropy=()), advantage=math.nan, other=answer([1.0]))
+    assert dict(panel.colours)["entropy"].startswith("no entropies were logged")
+    assert all(why for name, why in panel.colours[1:])
+    # What can't be chosen here shows Δ log p; the choice comes back with its values.
+    assert panel.view["colour"] == "Δ log p" and "cells" in panel.legend
+    panel.show(score, other=other)
+    assert panel.view["colour"] == "log ratio"
+
+
+def test_the_entropy_of_a_score_is_that_of_the_forward_pass(frozen_tiny) -> None:
+    question, text = "What is 1 + 2?", "1+2=3\nAnswer: 3"
+    (score,) = score_answers(frozen_tiny, question, [text], alternatives=True)
+    prefix = conditioned_ids(frozen_tiny.tokenizer, question, frozen_tiny.prompt)
+    with torch.no_grad():
+        logits = frozen_tiny.model(torch.tensor([[*prefix, *score.token_ids]])).logits
+    every = torch.distributions.Categorical(logits=logits[0, len(prefix) - 1 : -1].float())
+    assert score.entropy == pytest.approx(every.entropy().tolist(), abs=1e-4)
+    assert score_answers(frozen_tiny, question, [text])[0].entropy == ()
 
 
 def test_ranking_puts_the_highest_sar_first() -> None:
@@ -184,16 +229,17 @@ def test_groups_are_questions() -> None:
 
 def test_kind_table_and_orderings_count_questions() -> None:
     both = [*six("q1"), *six("q2", shift=-0.8)]  # concise 0.2 < redundant 0.5 on the second
-    rows = {row.label: row for row in label_rows(both)}
+    rows = {row.label: row for row in label_rows(both).itertuples()}
     assert rows["redundant"].below_concise == "1 of 2"
     assert rows["concise"].below_concise == ""
     assert rows["no thought"].mean_length == 2
     assert rows["wrong"].share_correct == 0.0
-    counts = {(o.better, o.worse): (o.holds, o.questions) for o in orderings(both)}
+    counts = {(o.better, o.worse): (o.holds, o.questions) for o in orderings(both).itertuples()}
     assert counts["concise", "redundant"] == (1, 2)
     assert counts["redundant", "no thought"] == (2, 2)
-    assert ">1 of 2<" in records_html(ORDERINGS, orderings(both))
-    assert "1 of 2" in records_html(LABELS, label_rows(both))
+    html = labels_html(both)
+    assert ">1 of 2<" in html and html.count("<table") == 2
+    assert re.search(r"concise<.*?redundant<.*?>1<.*?>2<", html[html.rindex("<table") :], re.S)
 
 
 def test_figures_hold_the_tables_numbers() -> None:
@@ -209,7 +255,7 @@ def test_figures_hold_the_tables_numbers() -> None:
         hatched = [shape == "/" for shape in trace.marker.pattern.shape]
         assert hatched == [x < 0 for x in trace.x]
     kinds = labels_figure(label_rows(both)).data[0]
-    assert list(kinds.x) == pytest.approx([row.mean_sar for row in label_rows(both)])
+    assert list(kinds.x) == pytest.approx(label_rows(both)["mean_sar"])
     table = designs_html(six("q"), compare_designs(six("q"), 0.2), "advantage")
     assert table.count("+0.500") >= 3
 
@@ -261,10 +307,8 @@ def test_scoring_keeps_the_order_and_judges(frozen_tiny) -> None:
         Draft("Ann has 2 pens and buys 3. How many?", "Answer: 6", "5", "c"),
         Draft("Bob has 1 pen. How many?", "Answer: 1", None, "d"),
     ]
-    seen = []
-    found = score_candidates(frozen_tiny, drafts, on_question=lambda *done: seen.append(done))
+    found = score_candidates(frozen_tiny, drafts)
     assert [c.label for c in found] == ["a", "b", "c", "d"]
     assert [c.correct for c in found] == [True, False, False, None]
-    assert seen == [(1, 2), (2, 2)]
-    again = found[0].judged("6")
+    again = replace(found[0], gold="6")
     assert again.correct is False and again.score is found[0].score

@@ -20,7 +20,7 @@ from sarlab.types import Question
 from sarlab.widgets import RunBrowser, Workbench, workbench_html
 from sarlab.widgets.audit import choose_questions, read_audit, row_score, short_with_low_sar
 from sarlab.widgets.candidates import Draft
-from sarlab.widgets.export import picture, run_html, write_html
+from sarlab.widgets.export import picture, run_html, write_view
 from sarlab.widgets.live import JobBar, Stopped
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
@@ -141,21 +141,22 @@ def test_alpha_moves_the_designs(bench) -> None:
     assert len(bars) == 6
     panel.scope.value = "all"  # one click scores what is missing and draws all questions
     bench.job.wait()
-    assert not bench.waiting()
+    assert not bench.drafts
     assert "Output" in type(panel.figure).__name__ and panel.figure.outputs
 
 
 def test_sampling_adds_answers_and_can_be_stopped(bench) -> None:
-    bench.sample(3, 12, seed=5, wait=True)
+    bench.sample(3, 12, seed=5)
+    bench.wait()
     assert [c.label for c in bench.answers].count("sampled") == 3
     assert all(c.score.length <= 12 for c in bench.answers[3:])
     again = Workbench(bench.policy, DRAFTS[:1])
     again.job.wait()
-    again.sample(3, 12, seed=5, wait=True)
+    again.sample(3, 12, seed=5)
+    again.wait()
     assert [c.score.token_ids for c in again.answers[1:]] == [
         c.score.token_ids for c in bench.answers[3:]
     ]
-    bench.job._stop.clear()
     bench.sample(64, 60)
     bench.job.stop_button.click()
     bench.job.wait()
@@ -237,14 +238,15 @@ def test_another_policy_scores_everything_anew(bench) -> None:
 
 
 def test_the_export_has_no_script(bench, tmp_path) -> None:
-    bench.open_question(OTHER, wait=True)
+    bench.open_question(OTHER)
+    bench.wait()
     bench.answer, bench.pinned = 1, (0, 1)
-    path = write_html(tmp_path / "out" / "x.html", bench.question, workbench_html(bench))
+    path = write_view(tmp_path / "out" / "x", ".html", bench.question, workbench_html(bench))
     document = path.read_text()
     assert "<script" not in document and "&lt;script&gt;" in document
     assert signed(bench.opened.sar) in document
     with pytest.raises(ValueError, match=r"should end in \.html"):
-        write_html(tmp_path / "x.txt", "t", "b")
+        write_view(tmp_path / "x.txt", ".html", "t", "b")
 
 
 def test_a_picture_where_there_is_a_browser(tmp_path, monkeypatch) -> None:
@@ -318,7 +320,8 @@ def test_a_folder_without_runs_says_so(tmp_path) -> None:
 
 
 def test_nbconvert_shows_the_twin_and_runs_nothing(bench) -> None:
-    bench.open_question(OTHER, wait=True)
+    bench.open_question(OTHER)
+    bench.wait()
     bench.answer = 1
     notebook = nbformat.v4.new_notebook()
     cell = nbformat.v4.new_code_cell("bench")

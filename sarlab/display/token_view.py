@@ -23,6 +23,15 @@ from sarlab.display.text import (
 )
 from sarlab.rewards.answers import AnswerScore
 
+V_NAME = "Δ log p"
+COLOURS = {
+    V_NAME: (LEGEND, V_FULL_NATS),
+    "entropy": ("Entropy of the next token with the question, nats: 0 where one is certain.", 4.0),
+    "advantage": ("The answer's advantage, as its run logged it: the same for each token.", 1.0),
+    "log ratio": ("log P(token) under this model − under the other one, nats.", 0.0),
+}
+"""What tokens can be coloured by: a sentence, and where the colour is full (0: at the largest)."""
+
 _STEP_END = re.compile(r"[.!?]['\")\]]*(?:[ \t]*\n+|(?=\s))|\n+")
 _FOREIGN_PERPLEXITY = 1000.0  # from here on a policy was never trained on such text
 _WARNING = (
@@ -94,25 +103,60 @@ def answer_view(
 
 
 def bonus_view(score: AnswerScore, values: Sequence[float]) -> AnswerView:
-    """The answer with the colours and sums of a dense reward's bonus, one value per token.
+    """The answer with the colours and sums of a dense reward's bonus, one value per token."""
+    view = coloured(answer_view(score), score.tokens, "bonus", values)
+    return view._replace(numbers=view.numbers[-2:])
 
-    Bonuses have no common unit, so the colour is full at the largest of this answer.
+
+def coloured(
+    view: AnswerView, pieces: Sequence[str], name: str, values: Sequence[float]
+) -> AnswerView:
+    """The view with the colours and sums of another quantity, one value per token.
+
+    What has no scale in :data:`COLOURS` is full at the largest of this answer.
     """
-    view = answer_view(score)
-    full = max(map(abs, values)) or 1.0
+    full = full_at(name, values)
     scaled = [V_FULL_NATS * value / full for value in values]
     for card, value in zip(view.cards, values, strict=True):
-        card[2].insert(0, f"bonus = {signed(value)}")
+        card[2].insert(0, f"{name} = {signed(value)}")
     return view._replace(
-        quantity="Σ bonus",
+        quantity=f"Σ {name}",
         numbers=[
-            ["mean bonus", signed(math.fsum(values) / len(values))],
+            *view.numbers,
+            [f"mean {name}", signed(math.fsum(values) / len(values))],
             ["colour is full at", f"±{number(full, 3)}"],
         ],
         tints=[tint(value) for value in scaled],
         lines=[line_of(value) for value in scaled],
-        steps=split_steps(score.tokens, values),
+        steps=split_steps(pieces, values),
     )
+
+
+def full_at(name: str, values: Sequence[float]) -> float:
+    """The value at which a quantity's colour is strongest."""
+    return COLOURS.get(name, ("", 0.0))[1] or max(map(abs, values)) or 1.0
+
+
+def token_quantities(
+    score: AnswerScore, advantage: float | None = None, other: AnswerScore | None = None
+) -> dict[str, Sequence[float] | str]:
+    """Each of :data:`COLOURS`: one value per token, or why there is none.
+
+    ``advantage``: the answer's own, as its run logged it; ``other``: the same tokens under another
+    policy.
+    """
+    ratio: Sequence[float] | str = "needs one answer under two models: pin it, name Model for B"
+    if other is not None and other.token_ids == score.token_ids:
+        pairs = zip(score.logps_conditioned, other.logps_conditioned, strict=True)
+        ratio = [here - there for here, there in pairs]
+    return {
+        V_NAME: score.values,
+        "entropy": score.entropy or "no entropies were logged: open the answer in the workbench",
+        "advantage": "only a run's log has one: see the tab Runs"
+        if advantage is None or advantage != advantage
+        else [advantage] * score.length,
+        "log ratio": ratio,
+    }
 
 
 def split_steps(
@@ -149,14 +193,16 @@ def step_starts(pieces: Sequence[str]) -> list[int]:
     return bounds
 
 
-def legend() -> dict[str, Any]:
+def legend(text: str = LEGEND, full: float = V_FULL_NATS) -> dict[str, Any]:
     """The scale that all token views share: cells (number, tint, line) and a sentence."""
     cells = []
     for value in (-V_FULL_NATS, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, V_FULL_NATS):
         sign = {-V_FULL_NATS: "≤ ", V_FULL_NATS: "≥ "}.get(value, "")
-        shown = signed(value, 1 if value % 1 else 0) if value else "0"
+        number_here = value * full / V_FULL_NATS
+        digits = 3 if full < 1 else 2 if full < V_FULL_NATS else 1 if value % 1 else 0
+        shown = signed(number_here, digits) if value else "0"
         cells.append([f"{sign}{shown}", tint(value), line_of(value)])
-    return {"cells": cells, "text": LEGEND}
+    return {"cells": cells, "text": text}
 
 
 def payload(view: AnswerView) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class AnswerScore:
     ppl_standalone: float
     alternatives_conditioned: tuple[TokenAlternatives, ...] = ()
     alternatives_standalone: tuple[TokenAlternatives, ...] = ()
+    entropy: tuple[float, ...] = ()  # nats, with the question
 
     @property
     def length(self) -> int:
@@ -197,8 +198,10 @@ def _answer_score(
     conditioned, alone = logps[:, None, : len(ids)].cpu()
     mask = torch.ones(1, len(ids), dtype=torch.bool)
     alternatives: list[tuple[TokenAlternatives, ...]] = [(), ()]
+    entropy: tuple[float, ...] = ()
     if columns:
         report = TokenReport(*(x[:, : len(ids)] for x in columns))
+        entropy = tuple(report.entropy[0].tolist())
         names = {i: token_name(policy.tokenizer, i) for i in report.top_ids.unique().tolist()}
         alternatives = [
             tuple(
@@ -219,6 +222,7 @@ def _answer_score(
         ppl_standalone=perplexity(alone, mask).item(),
         alternatives_conditioned=alternatives[0],
         alternatives_standalone=alternatives[1],
+        entropy=entropy,
     )
 
 

@@ -1,17 +1,16 @@
-"""Answers on the table: where they come from, whether they are right, how they rank. Pure.
-
-The only computation here is a call of the library; see :func:`score_candidates`.
-"""
+"""Answers on the table: where they come from, whether they are right, how they rank. Pure."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean
-from typing import NamedTuple
+
+import pandas as pd
 
 from sarlab.models import DATA, Policy
 from sarlab.rewards.answers import AnswerScore, score_answers
@@ -19,18 +18,13 @@ from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 
 EXAMPLES = DATA / "examples" / "answers.jsonl"
-EXPECTED_ORDER = (
-    ("concise", "redundant"),
-    ("concise", "no thought"),
-    ("concise", "off topic"),
-    ("redundant", "no thought"),
-    ("redundant", "off topic"),
-)
+_LABELS = ("concise", "redundant", "no thought", "off topic")  # the higher SAR is expected first
+EXPECTED_ORDER = [*itertools.combinations(_LABELS, 2)][:-1]  # the last two are not compared
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An answer: a text, or the ids that were sampled."""
+    """An answer that has no score yet: a text, or the ids that were sampled."""
 
     question: str
     answer: str | tuple[int, ...]
@@ -38,26 +32,26 @@ class Draft:
     label: str = "typed"
     truncated: bool = False  # sampled up to the limit, without an end token
 
-    def judged(self, gold: str | None) -> Draft:
-        """The answer with another right answer."""
-        return replace(self, gold=gold or None)
-
     def scored(self, score: AnswerScore) -> Candidate:
-        """The answer with its score, judged by its right answer."""
-        facts = {**vars(self), "answer": score.answer, "score": score}
-        return Candidate(**facts).judged(self.gold)
+        """The answer with its score."""
+        return Candidate(**{**vars(self), "answer": score.answer, "score": score})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate(Draft):
-    """A scored answer; ``correct`` is None where no right answer is known."""
+    """A scored answer."""
 
     score: AnswerScore
-    correct: bool | None = None
 
-    def judged(self, gold: str | None) -> Candidate:
-        """The answer judged by another right answer; its score stays."""
-        return replace(self, gold=gold or None, correct=is_correct(self.score.answer, gold))
+    @cached_property
+    def correct(self) -> bool | None:
+        """Whether it ends with the right answer; None where none is known."""
+        return is_correct(self.score.answer, self.gold)
+
+
+def is_correct(answer: str, gold: str | None) -> bool | None:
+    """Whether a text ends with the right answer; None where none is known."""
+    return None if not gold else judge(answer, gold).correct
 
 
 def read_answers(path: str | Path) -> list[Draft]:
@@ -66,33 +60,29 @@ def read_answers(path: str | Path) -> list[Draft]:
     Fields: ``question`` and ``answer``; optional ``gold`` and ``label`` (or ``kind``). Raises
     ValueError that names the line where a field is missing.
     """
-    drafts = []
-    for where, row in read_rows(Path(path)):
-        gold = row.get("gold")
-        drafts.append(
-            Draft(
-                question=text_field(row, ("question", "problem", "prompt"), where),
-                answer=text_field(row, ("answer", "response", "completion", "text"), where),
-                gold=text_field(row, ("gold",), where) if gold not in (None, "") else None,
-                label=str(row.get("label") or row.get("kind") or "file"),
-            )
+    return [
+        Draft(
+            question=text_field(row, ("question", "problem", "prompt"), where),
+            answer=text_field(row, ("answer", "response", "completion", "text"), where),
+            gold=None if row.get("gold") in (None, "") else text_field(row, ("gold",), where),
+            label=str(row.get("label") or row.get("kind") or "file"),
         )
-    return drafts
+        for where, row in read_rows(Path(path))
+    ]
 
 
-def read_examples(questions: int | None = None, path: Path = EXAMPLES) -> list[Draft]:
+def read_examples(questions: int | None = None) -> list[Draft]:
     """The project's example answers: 33 questions with six labelled answers each.
 
     ``questions`` takes only so many, spread evenly over the file.
     """
-    groups = list(group_drafts(read_answers(path)).values())
-    if questions is None:
-        questions = len(groups)
-    if isinstance(questions, bool) or not isinstance(questions, int):
+    groups = list(group_drafts(read_answers(EXAMPLES)).values())
+    count = len(groups) if questions is None else questions
+    if type(count) is not int:
         raise TypeError(f"questions is {questions!r}, expected a number of questions.")
-    if not 1 <= questions <= len(groups):
+    if not 1 <= count <= len(groups):
         raise ValueError(f"questions is {questions}; the file has 1 to {len(groups)}.")
-    chosen = [groups[i * len(groups) // questions] for i in range(questions)]
+    chosen = [groups[i * len(groups) // count] for i in range(count)]
     return [replace(d, label=d.label.replace("_", " ")) for group in chosen for d in group]
 
 
@@ -110,36 +100,23 @@ def group_drafts(drafts: Iterable[Draft]) -> dict[str, list[Draft]]:
     return groups
 
 
-def is_correct(answer: str, gold: str | None) -> bool | None:
-    """Whether an answer ends with the gold value; None where there is none."""
-    return None if not gold else judge(answer, gold).correct
-
-
-def score_candidates(
-    policy: Policy,
-    drafts: Sequence[Draft],
-    *,
-    on_question: Callable[[int, int], None] | None = None,
-) -> list[Candidate]:
-    """Score drafts, question by question, in their order.
-
-    ``on_question(done, total)`` is called after each question; it may raise to stop.
-    """
+def score_candidates(policy: Policy, drafts: Sequence[Draft]) -> list[Candidate]:
+    """Score drafts, question by question; they come back in their order."""
     scored: dict[Draft, Candidate] = {}
-    groups = group_drafts(drafts)
-    for done, (question, group) in enumerate(groups.items(), start=1):
+    for question, group in group_drafts(drafts).items():
         scores = score_answers(policy, question, [draft.answer for draft in group])
-        scored.update(
-            (draft, draft.scored(score)) for draft, score in zip(group, scores, strict=True)
-        )
-        if on_question is not None:
-            on_question(done, len(groups))
+        scored |= {draft: draft.scored(score) for draft, score in zip(group, scores, strict=True)}
     return [scored[draft] for draft in drafts]
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[int]:
     """Indices of the candidates, highest SAR first; equal ones in their order."""
-    return sorted(range(len(candidates)), key=lambda i: (-candidates[i].score.sar, i))
+    return sorted(range(len(candidates)), key=lambda i: -candidates[i].score.sar)
+
+
+def judged(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The answers whose question has a right answer: only they have a reward."""
+    return [c for c in candidates if c.correct is not None]
 
 
 def verdict_text(correct: bool | None, truncated: bool = False) -> str:
@@ -148,59 +125,34 @@ def verdict_text(correct: bool | None, truncated: bool = False) -> str:
     return f"{word}, truncated" if truncated else word
 
 
-def judged(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The answers whose question has a right answer: only they have a reward."""
-    return [c for c in candidates if c.correct is not None]
+def label_rows(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Mean SAR, length and accuracy by label, labels in the order of their first answer.
 
-
-class LabelRow(NamedTuple):
-    """Answers of one label over many questions."""
-
-    label: str
-    answers: int
-    mean_sar: float
-    mean_length: float
-    share_correct: float | None
-    below_concise: str  # "2 of 3" questions on which ``concise`` has the higher SAR, or ""
-
-
-def label_rows(candidates: Sequence[Candidate]) -> list[LabelRow]:
-    """Mean SAR, length and accuracy by label, labels in the order of their first answer."""
+    ``below_concise``: how many have a *concise* answer to their question with a higher SAR.
+    """
     best = {c.question: c.score.sar for c in candidates if c.label == "concise"}
     rows = []
     for label in dict.fromkeys(c.label for c in candidates):
         group = [c for c in candidates if c.label == label]
-        verdicts = [bool(c.correct) for c in judged(group)]
         below = sum(best.get(c.question, -math.inf) > c.score.sar for c in group)
-        rows.append(
-            LabelRow(
-                label,
-                len(group),
-                fmean(c.score.sar for c in group),
-                fmean(c.score.length for c in group),
-                fmean(verdicts) if verdicts else None,
-                f"{below} of {len(group)}" if best and label != "concise" else "",
-            )
-        )
-    return rows
+        facts = ((c.score.sar, c.score.length, c.correct) for c in group)
+        means = [
+            pd.Series(values, dtype=float).mean()  # None is left out
+            for values in zip(*facts, strict=True)
+        ]
+        shown = f"{below} of {len(group)}" if best and label != "concise" else ""
+        rows.append((label, len(group), *means, shown))
+    columns = ["label", "answers", "mean_sar", "mean_length", "share_correct", "below_concise"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-class Ordering(NamedTuple):
-    """On how many questions answers of one label have a higher SAR than another."""
-
-    better: str
-    worse: str
-    holds: int
-    questions: int
-
-
-def orderings(candidates: Sequence[Candidate]) -> list[Ordering]:
-    """Count, for each pair of labels that should differ, where the first has the higher SAR."""
+def orderings(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """On how many questions a label has the higher SAR, per pair of labels that should differ."""
     sars: dict[str, dict[str, float]] = {}
     for c in candidates:
         sars.setdefault(c.question, {})[c.label] = c.score.sar
-    counts = []
+    rows = []
     for better, worse in EXPECTED_ORDER:
-        both = [s for s in sars.values() if better in s and worse in s]
-        counts.append(Ordering(better, worse, sum(s[better] > s[worse] for s in both), len(both)))
-    return counts
+        higher = [s[better] > s[worse] for s in sars.values() if better in s and worse in s]
+        rows.append((better, worse, sum(higher), len(higher)))
+    return pd.DataFrame(rows, columns=["better", "worse", "holds", "questions"])

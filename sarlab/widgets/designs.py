@@ -6,6 +6,7 @@ Pure; the rewards and advantages are the library's own, the very functions that 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sarlab.losses import group_advantages
 from sarlab.rewards import REWARDS, total_reward
 from sarlab.types import RewardInputs
-from sarlab.widgets.candidates import Candidate
+from sarlab.widgets.candidates import Candidate, judged
 
 Measure = Literal["advantage", "reward"]
 _LABELS = {
@@ -46,12 +47,8 @@ class Design(NamedTuple):
 
 def design_names() -> list[str]:
     """The designs on offer: those of the paper, then a user's that need nothing further."""
-    added = (
-        name
-        for name, reward in REWARDS.items()
-        if not reward.needs and not reward.bonus.__module__.startswith("sarlab.")
-    )
-    return [*DESIGNS, *added]
+    free = {name: r.bonus.__module__ for name, r in REWARDS.items() if not r.needs}
+    return [*DESIGNS, *(name for name, home in free.items() if not home.startswith("sarlab."))]
 
 
 def possible_designs() -> dict[str, str]:
@@ -70,25 +67,25 @@ def reward_inputs(candidates: Sequence[Candidate]) -> RewardInputs:
 
     A group is a question. Raises ValueError for an answer that was not judged.
     """
-    unjudged = sum(c.correct is None for c in candidates)
+    unjudged = len(candidates) - len(judged(candidates))
     if unjudged:
         raise ValueError(
             f"{unjudged} of {len(candidates)} answers have no right answer to be judged by, so "
             "they have no reward. Leave them out, or say what the right answer is."
         )
-    questions = [*dict.fromkeys(c.question for c in candidates)]
-    lengths = torch.tensor([c.score.length for c in candidates])
-    conditioned, standalone = (
-        pad_sequence([torch.tensor(side) for side in sides], batch_first=True)
-        for sides in (
-            [c.score.logps_conditioned for c in candidates],
-            [c.score.logps_standalone for c in candidates],
+    scores = [c.score for c in candidates]
+    conditioned, standalone, mask = (
+        pad_sequence(list(map(torch.tensor, rows)), batch_first=True)
+        for rows in (
+            [s.logps_conditioned for s in scores],
+            [s.logps_standalone for s in scores],
+            [[True] * s.length for s in scores],
         )
     )
     return RewardInputs(
         correct=torch.tensor([float(bool(c.correct)) for c in candidates]),
-        group_ids=torch.tensor([questions.index(c.question) for c in candidates]),
-        answer_mask=torch.arange(int(lengths.max())) < lengths[:, None],
+        group_ids=torch.from_numpy(pd.factorize(np.array([c.question for c in candidates]))[0]),
+        answer_mask=mask,
         logps_conditioned=conditioned,
         logps_standalone=standalone,
     )
@@ -106,10 +103,8 @@ def compare_designs(
         rewards = total_reward(inputs, name, alpha)
         advantages = group_advantages(rewards, inputs.group_ids)
         bonus = REWARDS[name].bonus(inputs)
-        tokens: tuple[tuple[float, ...], ...] = ()
-        if bonus.dim() == 2:
-            pairs = zip(bonus, inputs.answer_mask, strict=True)
-            tokens = tuple(tuple(row[mask].tolist()) for row, mask in pairs)
+        pairs = zip(bonus, inputs.answer_mask, strict=True) if bonus.dim() == 2 else ()
+        tokens = tuple(tuple(row[mask].tolist()) for row, mask in pairs)
         numbers = tuple(rewards.tolist()), tuple(advantages.tolist())
         designs.append(Design(name, _label(name), *numbers, tokens))
     return designs

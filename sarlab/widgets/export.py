@@ -17,7 +17,7 @@ from sarlab.display.ledger import ledger_html
 from sarlab.display.tables import folded
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
-from sarlab.runs.atomic import write_text
+from sarlab.runs.atomic import replace_file
 from sarlab.widgets.candidates import judged, ranked
 from sarlab.widgets.designs import compare_designs
 from sarlab.widgets.html import (
@@ -112,26 +112,17 @@ def show_figure(figure: go.Figure, *, width: int = 900) -> None:
     show(go.Figure(figure).update_layout(width=width))
 
 
-def write_html(path: str | Path, title: str, body: str) -> Path:
-    """Write a view as one HTML file that loads nothing and runs nothing."""
-    path = _new_place(path, ".html")
-    write_text(path, page(title, body))
-    return path
+def write_view(path: str | Path, suffix: str, title: str, body: str) -> Path:
+    """Write a view: as HTML that loads and runs nothing (".html"), or as a picture (".png").
 
-
-def write_png(path: str | Path, title: str, body: str) -> Path:
-    """Write a picture of a view. Raises RuntimeError where no Chromium can be found."""
-    path = _new_place(path, ".png")
-    path.write_bytes(picture(title, body))
-    return path
-
-
-def _new_place(path: str | Path, suffix: str) -> Path:
-    """The path with its suffix, in a folder that is there."""
+    Raises ValueError for another suffix, RuntimeError where no Chromium draws the picture.
+    """
     path = Path(path)
     if path.suffix.lower() not in ("", suffix):
         raise ValueError(f"{path} should end in {suffix}. Name the file accordingly.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = picture(title, body) if suffix == ".png" else page(title, body).encode()
+    replace_file(path.with_suffix(suffix), lambda scratch: scratch.write_bytes(content))
     return path.with_suffix(suffix)
 
 
@@ -156,11 +147,11 @@ def picture(title: str, body: str, *, width: int = 1080, scale: float = 2) -> by
 
 
 async def _screenshot(document: str, width: int, scale: float) -> bytes:
-    async def send(command: str, **params: Any) -> dict[str, Any]:
+    async def send(command: str, **params: Any) -> Any:
         answer: Any = await tab.send_command(command, params)
         if "error" in answer:
             raise OSError(f"the browser refused {command}: {answer['error']}")
-        return dict(answer["result"])
+        return answer["result"]
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "view.html"
@@ -178,5 +169,5 @@ async def _screenshot(document: str, width: int, scale: float) -> bytes:
             await loaded
             size = (await send("Page.getLayoutMetrics"))["cssContentSize"]
             clip = {"x": 0, "y": 0, "width": width, "height": size["height"], "scale": 1}
-            form = {"format": "png", "clip": clip, "captureBeyondViewport": True}
-            return base64.b64decode((await send("Page.captureScreenshot", **form))["data"])
+            shot = await send("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+            return base64.b64decode(shot["data"])

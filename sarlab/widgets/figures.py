@@ -5,22 +5,23 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sarlab.display.figures import INK, style
 from sarlab.display.text import BLUE_HEX, GREY_HEX, ORANGE_HEX, one_line, signed
-from sarlab.widgets.candidates import Candidate, LabelRow, verdict_text
+from sarlab.widgets.candidates import Candidate, verdict_text
 from sarlab.widgets.designs import Design, LabelMean, Measure, label_means
 
 _COLUMNS = 3  # panels side by side: legible from 500 pixels on
 _ZERO = "rgba(128, 128, 128, 0.8)"
 
 
-def labels_figure(rows: Sequence[LabelRow]) -> go.Figure:
+def labels_figure(rows: pd.DataFrame) -> go.Figure:
     """Mean SAR by label."""
-    means = [LabelMean(row.label, row.mean_sar, 0.0, row.answers) for row in rows]
-    figure = go.Figure(_bars(means, [_label(row.label) for row in rows], "mean SAR"))
+    means = [LabelMean(row.label, row.mean_sar, 0.0, row.answers) for row in rows.itertuples()]
+    figure = go.Figure(_bars(means, [_label(label) for label in rows["label"]], "mean SAR"))
     figure.update_xaxes(title="mean SAR over the questions")
     return _finished(figure, means, height=70 + 36 * len(rows), room=0.16)
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from sarlab.display.tables import MISSING, folded, html_table, number_text, views
-from sarlab.display.text import TERMS, V_FULL_NATS, number, one_line, plain, signed, tint, visible
-from sarlab.display.token_view import AnswerView, legend, share_text
-from sarlab.widgets.candidates import Candidate, verdict_text
+from sarlab.display.tables import MISSING, Column, html_table, number_text, text_table, views
+from sarlab.display.text import V_FULL_NATS, number, one_line, signed, tint, visible
+from sarlab.display.token_view import AnswerView, share_text
+from sarlab.display.token_view import legend as token_scale
+from sarlab.widgets.candidates import Candidate, label_rows, orderings, verdict_text
 from sarlab.widgets.designs import Design, Measure
 
 # Tables of records: header, side (l, r, or t: long text that a live table may cut), and the text of
@@ -38,19 +39,19 @@ LOGGED: Columns = (
     ),
     ("answer", "t", lambda row: one_line(row.answer, 140)),
 )
-LABELS: Columns = (
-    ("label", "l", lambda row: one_line(row.label)),
-    ("answers", "r", lambda row: str(row.answers)),
-    ("mean SAR", "r", lambda row: signed(row.mean_sar)),
-    ("mean tokens", "r", lambda row: number(row.mean_length, 0)),
-    ("right (%)", "r", lambda row: number_text(row.share_correct, 0, 100)),
-    ("concise is higher on", "r", lambda row: row.below_concise or MISSING),
+LABELS = (
+    Column("label", "label"),
+    Column("answers", "answers"),
+    Column("mean SAR", "mean_sar", 3, sign="+"),
+    Column("mean tokens", "mean_length", 0),
+    Column("right (%)", "share_correct", 0, 100),
+    Column("concise is higher on", "below_concise"),
 )
-ORDERINGS: Columns = (
-    ("SAR of", "l", lambda o: one_line(o.better)),
-    ("", "r", lambda o: ">"),
-    ("SAR of ", "l", lambda o: one_line(o.worse)),
-    ("questions", "r", lambda o: f"{o.holds} of {o.questions}"),
+ORDERINGS = (
+    Column("higher SAR", "better"),
+    Column("than", "worse"),
+    Column("on questions", "holds"),
+    Column("of", "questions"),
 )
 _FOLD_ABOVE = 400  # tokens; longer answers are folded by step
 _CARDS_ABOVE = 1500  # longer ones have no alternatives in their tooltips: pages stay light
@@ -75,27 +76,21 @@ def answer_html(
         )
         for s in view.steps
     ]
-    scale = _scale() if legend else None
+    scale = token_scale() if legend else None
     return str(views().answer(view, visible(heading, " "), steps, length > _FOLD_ABOVE, scale))
 
 
 def legend_html() -> str:
     """The scale, the same for every answer."""
-    return str(views().legend(_scale()))
+    return str(views().legend(token_scale()))
 
 
-_scale = legend
-
-
-def terms_html() -> str:
-    """The terms of the views, one click away."""
-    table = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
-    return f'<div class="sarlab-terms">{folded("What the terms mean", table)}</div>'
-
-
-def growing_html(texts: Sequence[str]) -> str:
-    """Answers that are being sampled."""
-    return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)
+def labels_html(candidates: Sequence[Candidate]) -> str:
+    """Answers by label, and on how many questions labels are in their expected order."""
+    rows = label_rows(candidates)
+    rows = rows.assign(label=rows["label"].map(one_line))
+    tables = (text_table(rows, LABELS), text_table(orderings(candidates), ORDERINGS))
+    return "".join(map(html_table, tables))
 
 
 def table_of(columns: Columns, records: Iterable[Any]) -> tuple[list[str], str, list[list[str]]]:
@@ -116,7 +111,7 @@ def records_html(columns: Columns, records: Iterable[Any]) -> str:
 def pair_html(pairs: Sequence[tuple[str, AnswerView]]) -> str:
     """Answers side by side on one scale, each under its label."""
     answers = [answer_html(v, heading=label, legend=False, full=False) for label, v in pairs]
-    return str(views().pair(answers, legend()))
+    return str(views().pair(answers, token_scale()))
 
 
 def designs_html(

@@ -1,7 +1,6 @@
 """Panels of the two-sided ledger: the lines of an answer, and the parts of its question."""
 
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,63 +24,14 @@ from sarlab.display.token_view import step_starts
 from sarlab.rewards.answers import AnswerScore
 from sarlab.rewards.dependence import AnswerDependence, dependence_of, question_dependence
 from sarlab.widgets import live as ui
-from sarlab.widgets.state import Bench
+from sarlab.widgets.state import Bench, counting
 
 
-class _Worker(widgets.VBox):
-    """A tab whose numbers take a model's passes: they run in a thread, while the tab is open."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench, self.is_shown, self.status = bench, False, ui.status()
-        self._turn, self._thread = 0, threading.Thread()
-        super().__init__()
-
-    def set_shown(self, is_shown: bool) -> None:
-        """Tell the tab that it is looked at, or no more."""
-        if is_shown != self.is_shown:
-            self.is_shown = is_shown
-            self.refresh()
-
-    def wait(self) -> None:
-        """Wait for the passes that run."""
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def start(self, words: str, work: Callable[[Callable[[int, int], None]], Any]) -> None:
-        """Run ``work(report)`` in a thread; a later start ends it at its next report."""
-        self._turn += 1
-        turn = self._turn
-
-        def report(done: int, total: int) -> None:
-            if turn != self._turn:
-                raise ui.Stopped
-            self.status.value = f"{words} {done} of {total} …"
-
-        def run() -> None:
-            try:
-                draw = work(report)
-            except ui.Stopped:
-                return
-            except (ValueError, RuntimeError) as error:
-                self.status.value = plain(f"{type(error).__name__}: {error}")
-                return
-            if turn == self._turn:
-                self.status.value = ""
-                draw()
-
-        self.status.value = f"{words} …"
-        self._thread = ui.in_thread(run)
-
-    def refresh(self, _: Any = None) -> None:
-        """Work out what is looked at."""
-        raise NotImplementedError
-
-
-class LedgerTab(_Worker):
+class LedgerTab(widgets.VBox):
     """The ledger of the opened answer, or of the pinned two, by line, sentence or chosen span."""
 
     def __init__(self, bench: Bench) -> None:
-        super().__init__(bench)
+        self.bench, self.job, self.hint = bench, ui.JobBar(replaces=True), ui.status()
         self.which = ui.choices({"opened answer": "opened", "pinned A and B": "pinned"})
         self.by = ui.choices({"lines": "line", "sentences": "sentence", "selected span": "span"})
         self.which.layout.margin = "0 16px 0 0"
@@ -96,9 +46,8 @@ class LedgerTab(_Worker):
         self.number, self.graph, self.twins = (widgets.HTML() for _ in range(3))
         self.table = ui.ChoiceTable(name="Lines of the opened answer")
         controls = (ui.row(self.which, self.by), ui.row(self.order, self.arcs, *self.limits))
-        about = widgets.HTML(f"<small>{ABOUT}</small>")
-        shown = (self.status, self.number, self.table, self.graph, self.twins)
-        self.children = (*controls, *shown, about)
+        shown = (self.job, self.hint, self.number, self.table, self.graph, self.twins)
+        super().__init__([*controls, *shown, widgets.HTML(f"<small>{ABOUT}</small>")])
         self.add_class("sarlab-ledger-tab")
         self._known: dict[Any, AnswerDependence] = {}
         for part in (self.which, self.by):
@@ -109,52 +58,49 @@ class LedgerTab(_Worker):
             slider.observe(self._move, "value")
         self.table.observe(self._choose, "opened")
         bench.observe(self._draw, ["thresholds", "ledgers"])
-        bench.observe(self.refresh, ["opened", "pinned", "policy", "policy_b", "gold"])
-        bench.observe(self._select, "selection")
+        bench.observe(self.refresh, ["tab", "opened", "pinned", "policy", "policy_b", "gold"])
+        bench.observe(self._follow_span, "selection")
 
     def refresh(self, change: Any = None) -> None:
         """Work out the ledgers that are looked at; those that are known are not run again."""
-        bench = self.bench
+        bench, hint = self.bench, ""
         if change is not None and change["name"] in ("policy", "policy_b"):
             self._known.clear()
-        self._turn += 1
-        if not self.is_shown:
+        if bench.tab == "Ledger":
+            both = bench.pinned_scores() if self.which.value == "pinned" else [("", bench.opened)]
+            chosen = [(label, score) for label, score in both if score is not None]
+            if self.by.value == "span" and not bench.selection:
+                hint = "Select a span of the answer first, on the tab Tokens."
+            elif not chosen:
+                hint = "Open an answer above, or pin two."
+            else:
+                self.job.start("Scoring the rest without each line …", partial(self._work, chosen))
+        if hint or bench.tab != "Ledger":
+            self.job.stop()
             bench.ledgers = ()  # they may not fit what is opened next
-            return
-        pairs = [("", bench.opened)] if self.which.value == "opened" else bench.pinned_scores()
-        todo = [(label, score) for label, score in pairs if score is not None]
-        no_span = self.by.value == "span" and not bench.selection
-        if no_span or not todo:
-            bench.ledgers = ()
-            hint = "Select a span of the answer first, on the tab Tokens."
-            self.status.value = hint if no_span else "Open an answer above, or pin two."
-            return
+        self.hint.value = hint
 
-        def work(report: Callable[[int, int], None]) -> Callable[[], None]:
-            made = tuple((label, s, self._ledger(label, s, report)) for label, s in todo)
-            return partial(setattr, bench, "ledgers", made)
+    def _work(self, chosen: Sequence[tuple[str, AnswerScore]], report: ui.Report) -> None:
+        bench, made = self.bench, []
+        for label, score in chosen:
+            policy = (bench.policy_b if label[:1] == "B" else None) or bench.policy
+            by: Any = {"sentence": tuple(step_starts(score.tokens)), "span": bench.selection}
+            by = by.get(self.by.value, "line")
+            key = (id(policy), score.question, score.token_ids, by, bench.gold)
+            if key not in self._known:
+                with bench.compute:
+                    rescorer = bench.rescorer(score.question, policy)
+                    rescorer.score(score.token_ids)  # no forward where it is the last answer still
+                    answered = rescorer.answered
+                logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
+                on_lines = counting(report, "Scoring the rest without line")
+                options = {"by": by, "gold": bench.gold or None, "on_lines": on_lines}
+                self._known[key] = dependence_of(policy, answered, *logps, **options)
+            made.append((label, score, self._known[key]))
+        report(1, 1, "")  # not if it was stopped meanwhile
+        bench.ledgers = tuple(made)
 
-        self.start("Scoring the rest without line", work)
-
-    def _ledger(
-        self, label: str, score: AnswerScore, report: Callable[[int, int], None]
-    ) -> AnswerDependence:
-        bench = self.bench
-        policy = (bench.policy_b if label[:1] == "B" else None) or bench.policy
-        by: Any = {"sentence": tuple(step_starts(score.tokens)), "span": bench.selection}
-        by = by.get(self.by.value, "line")
-        key = (id(policy), score.question, score.token_ids, by, bench.gold)
-        if key not in self._known:
-            with bench.compute:
-                rescorer = bench.rescorer(score.question, policy)
-                rescorer.score(score.token_ids)  # no forward where it is the last answer still
-                answered = rescorer.answered
-            logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
-            options = {"by": by, "gold": bench.gold or None, "on_lines": report}
-            self._known[key] = dependence_of(policy, answered, *logps, **options)
-        return self._known[key]
-
-    def _select(self, change: Any) -> None:
+    def _follow_span(self, _: Any) -> None:
         if self.by.value == "span":
             self.refresh()
 
@@ -188,48 +134,45 @@ class LedgerTab(_Worker):
             self.graph.value = arcs_svg(ledger, limits, self.table.opened)
 
 
-class QuestionTab(_Worker):
+class QuestionTab(widgets.VBox):
     """What each sentence or number of the question gives: each is left out, the rest stays."""
 
     def __init__(self, bench: Bench) -> None:
-        super().__init__(bench)
+        self.bench, self.job, self.hint = bench, ui.JobBar(replaces=True), ui.status()
         self.by = ui.choices({"sentences": "sentence", "numbers": "number"})
         self.table = ui.ChoiceTable(name="Parts of the question")
         self.note, self.panel = widgets.HTML(), ui.TokenPanel(compact=True)
-        self.children = (self.by, self.status, self.table, self.note, self.panel)
+        super().__init__([self.by, self.job, self.hint, self.table, self.note, self.panel])
         self.add_class("sarlab-question-tab")
-        self._given = torch.zeros(0, 0)
         self._parts: list[tuple[int, int]] = []
+        self._given = torch.zeros(0, 0)  # nats that each part gives to each token
         self.by.observe(self.refresh, "value")
         self.table.observe(self._draw, "opened")
         bench.observe(self._draw, "selection")
-        bench.observe(self.refresh, ["opened", "policy"])
+        bench.observe(self.refresh, ["tab", "opened", "policy"])
 
     def refresh(self, _: Any = None) -> None:
-        """Score the opened answer without each part of the question."""
-        score, policy = self.bench.opened, self.bench.policy
-        self._turn += 1
+        """Score the opened answer without each part of the question, while the tab is open."""
+        score = self.bench.opened
+        self.job.stop()
         self._parts = []
         self._draw()
-        if not self.is_shown or score is None:
+        if self.bench.tab != "Question" or score is None:
             return
         parts = question_parts(score.question, self.by.value)
-        if not parts:
-            self.status.value = "The question holds no number."
-            return
+        self.hint.value = "" if parts else "The question holds no number."
+        if parts:
+            work = partial(self._work, score, parts)
+            self.job.start("Scoring the answer without each part …", work)
 
-        def work(report: Callable[[int, int], None]) -> Callable[[], None]:
-            logps = torch.tensor(score.logps_conditioned)
-            options = (policy, score.question, parts, score.token_ids, logps)
-            given = question_dependence(*options, on_spans=report)
-
-            def draw() -> None:
-                self._given, self._parts = given, parts
-                self._draw()
-
-            return draw
-
-        self.start("Scoring the answer without part", work)
+    def _work(self, score: AnswerScore, parts: list[tuple[int, int]], report: ui.Report) -> None:
+        logps = torch.tensor(score.logps_conditioned)
+        on_spans = counting(report, "Scoring the answer without part")
+        options = (self.bench.policy, score.question, parts, score.token_ids, logps)
+        given = question_dependence(*options, on_spans=on_spans)
+        report(1, 1, "")  # not if it was stopped meanwhile
+        self._given, self._parts = given, parts
+        self._draw()
 
     def _draw(self, _: Any = None) -> None:
         score, parts = self.bench.opened, self._parts

@@ -19,7 +19,16 @@ import traitlets
 
 from sarlab.display.figures import blank, mimebundle
 from sarlab.display.text import plain
-from sarlab.display.token_view import answer_view, legend, payload
+from sarlab.display.token_view import (
+    COLOURS,
+    V_NAME,
+    answer_view,
+    coloured,
+    full_at,
+    legend,
+    payload,
+    token_quantities,
+)
 from sarlab.rewards.answers import AnswerScore
 
 _STATIC = Path(__file__).parent / "static"
@@ -29,7 +38,8 @@ class TokenPanel(anywidget.AnyWidget):
     """One answer, token by token.
 
     ``selection`` is ``[]`` or ``[start, stop]``; ``draft`` is what the reader typed last, with a
-    number that goes back as ``acknowledged`` when it is answered.
+    number that goes back as ``acknowledged`` when it is answered. ``colour`` is the reader's
+    choice among ``colours``: pairs of a name and, where it can't be chosen, the reason.
     """
 
     _esm = _STATIC / "tokens.js"
@@ -44,10 +54,14 @@ class TokenPanel(anywidget.AnyWidget):
     editable = traitlets.Bool(False).tag(sync=True)
     compact = traitlets.Bool(False).tag(sync=True)
     message = traitlets.Unicode().tag(sync=True)
+    colour = traitlets.Unicode(V_NAME).tag(sync=True)
+    colours: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(legend=legend(), **traits)
         self.score: AnswerScore | None = None
+        self.show_again: Callable[[], None] = lambda: None
+        self.observe(lambda _: self.show_again(), "colour")
 
     def show(
         self,
@@ -55,11 +69,27 @@ class TokenPanel(anywidget.AnyWidget):
         seq: int = 0,
         correct: bool | None = None,
         truncated: bool = False,
+        **more: Any,
     ) -> None:
-        """Draw a score (None: nothing); ``seq`` says which draft it answers."""
+        """Draw a score (None: nothing); ``seq`` says which draft it answers.
+
+        ``more``: what :func:`token_quantities` takes. A colour without values is Δ log p.
+        """
         self.score = score
-        shown = {} if score is None else payload(answer_view(score, correct, truncated))
-        self.view = {**shown, "seq": seq}
+        self.show_again = lambda: self.show(score, seq, correct, truncated, **more)
+        if score is None:
+            self.view = {"seq": seq}
+            return
+        view, name = answer_view(score, correct, truncated), self.colour
+        quantities = token_quantities(score, **more)
+        values = quantities[name]
+        if isinstance(values, str):
+            name, values = V_NAME, score.values
+        if name != V_NAME:
+            view = coloured(view, score.tokens, name, values)
+        self.colours = [[n, x if isinstance(x, str) else ""] for n, x in quantities.items()]
+        self.legend = legend(COLOURS[name][0], full_at(name, values))
+        self.view = {**payload(view), "seq": seq, "colour": name}
 
 
 def status(text: str = "") -> widgets.HTML:

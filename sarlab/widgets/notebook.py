@@ -15,12 +15,10 @@ from sarlab.widgets.candidates import (
     Candidate,
     Draft,
     group_drafts,
-    label_rows,
-    orderings,
     read_examples,
     score_candidates,
 )
-from sarlab.widgets.html import LABELS, ORDERINGS, answer_html, records_html
+from sarlab.widgets.html import answer_html, labels_html
 from sarlab.widgets.state import counted
 from sarlab.widgets.stored import stored_example, stored_scores
 
@@ -70,10 +68,6 @@ def score_with_progress(
     stored = len(scored)
     groups = [*group_drafts(a for a in mixed if not isinstance(a, Candidate)).values()]
 
-    def draw_tables() -> None:
-        labels, orders = label_rows(scored), orderings(scored)
-        table.update(HTML(records_html(LABELS, labels) + records_html(ORDERINGS, orders)))
-
     left = len(groups)
     try:
         for done, group in enumerate(groups):
@@ -85,10 +79,10 @@ def score_with_progress(
             line.update(HTML(f"{bar} question {done + 1} of {len(groups)}{about}"))
             scored += score_candidates(policy, group)
             left -= 1
-            draw_tables()
+            table.update(HTML(labels_html(scored)))
     except KeyboardInterrupt:
         pass  # what is scored is shown, and the line says how much that is
-    draw_tables()
+    table.update(HTML(labels_html(scored)))
     answers = counted(len(scored), "answer")
     questions = counted(len({c.question for c in scored}), "question")
     text = f"{answers} to {questions} under {plain(policy.reference)}"

@@ -1,6 +1,7 @@
 """Look into a finished run: how answers changed, which correct ones are short with low SAR."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from sarlab.runs.folder import find_runs
 from sarlab.widgets import audit
 from sarlab.widgets import live as ui
 from sarlab.widgets.figures import history_figure
-from sarlab.widgets.html import LOGGED, table_of
+from sarlab.widgets.html import LOGGED, Columns, table_of
 from sarlab.widgets.state import counted
 
 _AUDIT_ROWS = 50
 _AUDIT_LIMITS = (30, 0.0)  # tokens and SAR that the audit begins with
 _ALL = "all"
+_NOTE = "on this answer; kept in the run's folder (annotations.jsonl)"
 _FORMATS = "a run folder or file of TRL, verl, OpenRLHF, prime-rl, tinker, Inspect, JSON lines"
 
 OnOpen = Callable[[list[Any], Any, Path, str], None]
@@ -31,7 +33,7 @@ class RunBrowser(widgets.VBox):
 
     ``rows`` are the run's answers, ``shown`` those in the table. A path typed under Rollouts opens
     what another trainer logged (:func:`sarlab.open_rollouts`). With ``on_open`` two buttons hand
-    the opened answer on, with its group.
+    the opened answer on, with its group. ``notes`` are those kept in the run's folder.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class RunBrowser(widgets.VBox):
         self._names: list[audit.RunName] = []
         self.rows = pd.DataFrame()
         self.shown: tuple[Any, ...] = ()
+        self.shown_beside: tuple[Any, ...] = ()
+        self.notes: dict[tuple[Any, ...], str] = {}
         self._set_limits = _AUDIT_LIMITS  # by the run, not by the reader
         self._wider: tuple[int, float] | None = None
         self.arm, self.seed = _dropdown("Arm", "190px"), _dropdown("Seed", "130px")
@@ -67,6 +71,8 @@ class RunBrowser(widgets.VBox):
         self.questions = widgets.Dropdown(description="Question", layout=grows)
         narrow = {"width": "auto", "max_width": "520px"}
         self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
+        self.beside = _dropdown("Beside step", "190px")
+        self.jumps = [ui.button(kind, "", partial(self._jump, kind)) for kind in audit.JUMPS]
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
         self.sar = widgets.FloatSlider(0, min=-1, max=1, step=0.05, description="SAR ≤", **late)
         self.wider = ui.button("Widen", "arrows-h", self._widen)
@@ -78,16 +84,23 @@ class RunBrowser(widgets.VBox):
         self.with_model.tooltip = "The same; the model that this run trained scores them"
         self.message, self.note = ui.status(), ui.status()
         self.question_text, self.figure = widgets.HTML(), widgets.Output()
+        self.remark = widgets.Text(description="Note", placeholder=_NOTE, layout=grows, **late)
         self.table = ui.ChoiceTable(name="Logged answers")
-        self.tokens = ui.TokenPanel()
+        self.table_beside = ui.ChoiceTable(name="Logged answers of the other step")
+        self.tokens, self.tokens_beside = ui.TokenPanel(), ui.TokenPanel()
+        pairs = [(self.table, self.table_beside), (self.tokens, self.tokens_beside)]
+        for part in (*pairs[0], *pairs[1]):
+            part.layout.flex, part.layout.min_width = "1 1 380px", "0"
         chosen = ui.row(self.search, self.filter, self.order)
-        self._follow = widgets.VBox([chosen, ui.row(self.questions), self.figure, self.steps])
+        jump = ui.row(widgets.Label("Jump to a group:"), *self.jumps)
+        steps = ui.row(self.steps, self.beside)
+        self._follow = widgets.VBox([chosen, ui.row(self.questions), jump, self.figure, steps])
         self._audit = ui.row(self.length, self.sar, self.wider)
         self._hand = ui.row(self.to_bench, self.with_model)
         parts = [ui.row(self.arm, self.seed, self.runs, self.other), self.mode]
         parts += [self._follow, self._audit]
-        parts += [self.message, self.table, self.question_text, self.note, self._hand]
-        super().__init__([*parts, self.tokens, ui.Access()])
+        parts += [self.message, ui.row(*pairs[0]), self.question_text, self.note, self._hand]
+        super().__init__([*parts, ui.row(self.remark), ui.row(*pairs[1]), ui.Access()])
         self.add_class("sarlab-runs")
         for handler, *boxes in (
             (self._list_runs, self.arm, self.seed),
@@ -97,7 +110,9 @@ class RunBrowser(widgets.VBox):
             for box in boxes:
                 box.observe(handler, "value")
         self.other.observe(self.refresh, "value")
+        self.remark.observe(self._keep_note, "value")
         self.table.observe(self._open, "opened")
+        self.table_beside.observe(self._open_beside, "opened")
         self._open()
         self.refresh()
 
@@ -156,6 +171,7 @@ class RunBrowser(widgets.VBox):
         self._list_questions()
 
     def _read(self) -> None:
+        self.notes = audit.read_notes(self.run)
         rows = audit.read_audit(self.run, next(iter(self._tokenizers.values()), None))
         has_scores = "about" not in rows.attrs
         if has_scores:
@@ -187,7 +203,10 @@ class RunBrowser(widgets.VBox):
     def _follow_question(self, _: Any = None) -> None:
         drawn = None
         if self.question_id:
-            ui.fill(self.steps, audit.steps_of(self.rows, self.question_id), None, self._filter)
+            steps = audit.steps_of(self.rows, self.question_id)
+            ui.fill(self.steps, steps, None, self._filter)
+            others: list[tuple[str, int | None]] = [("–", None), *((str(s), s) for s in steps)]
+            ui.fill(self.beside, others, self.beside.value, self._show_beside)
             answers = self.rows[self.rows["question_id"] == self.question_id]
             if answers["sar"].notna().all():
                 drawn = history_figure([*answers.itertuples()])
@@ -203,17 +222,64 @@ class RunBrowser(widgets.VBox):
         ui.show(self._follow, there and following)
         ui.show(self._audit, there and not following)
         if there and following:
-            rows = rows[
-                rows["question_id"].eq(self.question_id) & rows["step"].eq(self.steps.value)
-            ]
+            rows = self._answers_at(self.steps.value)
             nothing = "No question of this run fits. Search for fewer words, or show all."
             self.message.value = nothing if rows.empty else plain(about)
         elif there:
             rows = self._audited()
         self.shown = tuple(rows.itertuples())
         self.table.opened = -1
-        self.table.show(*table_of(LOGGED if self.shown else (), self.shown))
+        self.table.show(*self._tabulated(self.shown))
         self.table.opened = 0 if self.shown else -1
+        self._show_beside()
+
+    def _answers_at(self, step: int | None) -> pd.DataFrame:
+        rows = self.rows
+        return rows[rows["question_id"].eq(self.question_id) & rows["step"].eq(step)]
+
+    def _tabulated(self, rows: tuple[Any, ...]) -> tuple[list[str], str, list[list[str]]]:
+        """The table of answers, with what was noted on any of them."""
+        columns: Columns = LOGGED if rows else ()
+        if any(self.notes.get(audit.note_key(row)) for row in rows):
+            noted = ("note", "t", lambda row: one_line(self.notes.get(audit.note_key(row), "")))
+            columns = [*LOGGED[:-1], noted, LOGGED[-1]]
+        return table_of(columns, rows)
+
+    def _show_beside(self, _: Any = None) -> None:
+        """The answers to the same question at another step."""
+        step = self.beside.value if self.mode.value == "follow" and len(self.rows) else None
+        self.shown_beside = () if step is None else tuple(self._answers_at(step).itertuples())
+        self.table_beside.opened = -1
+        self.table_beside.show(*self._tabulated(self.shown_beside))
+        self.table_beside.opened = 0 if self.shown_beside else -1
+        for part in (self.table_beside, self.tokens_beside):
+            ui.show(part, bool(self.shown_beside))
+
+    def _open_beside(self, _: Any = None) -> None:
+        if 0 <= self.table_beside.opened < len(self.shown_beside):
+            self._draw(self.tokens_beside, self.shown_beside[self.table_beside.opened])
+
+    def _jump(self, kind: str) -> None:
+        """Go to the next group of a kind."""
+        groups = audit.groups_like(self.rows, kind)
+        if not groups:
+            self.message.value = f"No group of two or more answers is {kind}."
+            return
+        here = (self.question_id, self.steps.value)
+        at = (groups.index(here) + 1) % len(groups) if here in groups else 0
+        question, step = groups[at]
+        if question not in [key for _, key in self.questions.options]:
+            self.search.value, self.filter.value = "", "all"
+        self.questions.value = question
+        self.steps.value = step
+        self.message.value = f"Group {at + 1} of {len(groups)}, {kind}: step {step}."
+
+    def _keep_note(self, change: Any) -> None:
+        opened, note = self.opened, change["new"].strip()
+        if opened is not None and note != self.notes.get(audit.note_key(opened), ""):
+            ui.attempt(self.note, lambda: audit.write_note(self.run, opened, note))
+            self.notes[audit.note_key(opened)] = note
+            self.table.show(*self._tabulated(self.shown))
 
     def _audited(self) -> pd.DataFrame:
         """The audit's rows; the message says what was looked for and in how many answers."""
@@ -254,18 +320,24 @@ class RunBrowser(widgets.VBox):
         ui.show(self._hand, opened is not None and self._on_open is not None)
         ui.show(self.with_model, (Path(self.run) / "adapter").is_dir())
         self.note.value = self.question_text.value = ""
-        self.tokens.show(None)
+        ui.show(self.remark, opened is not None and "about" not in self.rows.attrs)
+        self.remark.value = self.notes.get(audit.note_key(opened), "") if opened else ""
         if opened is None:
+            self.tokens.show(None)
             return
         gold = f" <i>Right answer: {plain(opened.gold)}</i>" if opened.gold else ""
         style = "line-height: 1.5; white-space: pre-wrap"
         self.question_text.value = f'<div style="{style}">{plain(opened.question)}{gold}</div>'
+        self._draw(self.tokens, opened)
+
+    def _draw(self, panel: ui.TokenPanel, row: Any) -> None:
+        panel.show(None)
         try:
-            reference = "" if pd.isna(opened.sar) else audit.run_model(self.run)
+            reference = "" if pd.isna(row.sar) else audit.run_model(self.run)
             if reference and reference not in self._tokenizers:
                 self._tokenizers[reference] = load_policy(reference).tokenizer
-            score = audit.row_score(opened, self._tokenizers.get(reference))
-            self.tokens.show(score, 0, opened.correct, opened.truncated)
+            score = audit.row_score(row, self._tokenizers.get(reference))
+            panel.show(score, 0, row.correct, row.truncated, advantage=row.advantage)
         except ValueError as error:
             self.note.value = plain(str(error))
 

@@ -10,11 +10,10 @@ import ipywidgets as widgets
 from traitlets import dlink
 
 from sarlab.display.text import one_line, plain
-from sarlab.models import Policy, load_policy
 from sarlab.runs.folder import find_runs
 from sarlab.tasks import load_task
-from sarlab.widgets.candidates import pasted_answers, read_answers
-from sarlab.widgets.live import Report, attempt, button, fill, row, show, status
+from sarlab.widgets.candidates import Draft, pasted_answers, read_answers
+from sarlab.widgets.live import attempt, button, fill, row, show, status
 from sarlab.widgets.state import Bench
 
 _TASK_QUESTIONS = 20
@@ -44,12 +43,14 @@ class SourcePanel(widgets.VBox):
         folded = self._folded().add_class("sarlab-fold-box")
         bench.job.layout.flex = "1 1 300px"
         # Progress beside the button: a line of its own would push the table down.
-        rows = (
+        parts = [
             row(self.model, self.picker),
             row(self.shown, self.right),
             row(self.fold, bench.job),
-        )
-        super().__init__([*rows, folded, self.message], layout={"overflow": "hidden"})
+            folded,
+            self.message,
+        ]
+        super().__init__(parts, layout={"overflow": "hidden"})
         self.add_class("sarlab-source")
         icon = {False: "chevron-right", True: "chevron-down"}
         dlink((self.fold, "value"), (self.fold, "icon"), icon.get)
@@ -90,8 +91,7 @@ class SourcePanel(widgets.VBox):
 
     def _draw(self, _: Any = None) -> None:
         bench = self.bench
-        questions = list(dict.fromkeys([*bench.questions, *filter(None, [bench.question])]))
-        options = [(f"{i}. {one_line(q)}", q) for i, q in enumerate(questions, start=1)]
+        options = [(f"{i}. {one_line(q)}", q) for i, q in enumerate(bench.questions, start=1)]
         fill(self.picker, options, bench.question, self._pick)
         if not bench.question:
             self.picker.value = None  # so that the first one can be chosen
@@ -105,14 +105,10 @@ class SourcePanel(widgets.VBox):
 
     def _load_model(self, change: Any) -> None:
         reference = change["new"].strip()
-        load = partial(load_in_job, self.bench, reference, self._use_model)
-        known = reference in ("", self.bench.policy.reference)
-        if not known and not self._try(load):
-            self._name_model()
-
-    def _use_model(self, policy: Policy | None) -> None:
-        self.bench.policy = policy or self.bench.policy
-        self._name_model()
+        if reference not in ("", self.bench.policy.reference):
+            use = partial(setattr, self.bench, "policy")
+            if not self._try(lambda: self.bench.load(reference, use, then=self._name_model)):
+                self._name_model()
 
     def _name_model(self, _: Any = None) -> None:
         self.model.value = self.bench.policy.reference
@@ -125,12 +121,12 @@ class SourcePanel(widgets.VBox):
         self.typed.value = self.gold.value = ""
 
     def _add_pasted(self) -> None:
-        texts = pasted_answers(self.pasted.value)
+        question, texts = self.bench.question, pasted_answers(self.pasted.value)
         if not texts:
             raise ValueError("There is no answer in the box. Paste one.")
-        if not self.bench.question:
+        if not question:
             raise ValueError("There is no question yet. Type it first, and open it.")
-        self._say(self.bench.add_answers(texts, "pasted"))
+        self._say(self.bench.add([Draft(question, text, label="pasted") for text in texts]))
         self.pasted.value = ""
 
     def _load_file(self) -> None:
@@ -145,9 +141,8 @@ class SourcePanel(widgets.VBox):
                     raise ValueError(str(error).replace(f"{folder}/", "")) from error
             self._say(f"{name}: {self.bench.add(drafts)}")
             questions = [draft.question for draft in drafts]
-            stay = self.bench.question in questions
-            if questions:
-                self.bench.open_question(self.bench.question if stay else questions[0])
+            if self.bench.question not in questions:
+                self.bench.open_question(questions[0])
 
     def _load_task(self) -> None:
         task = load_task(self.task.value.strip())
@@ -178,14 +173,3 @@ def model_box(bench: Bench, description: str, value: str, width: str) -> widgets
         tooltip="tiny, smollm2-135m, a hub id, a folder, a .gguf file, or a run folder",
         layout={"flex": f"0 1 {width}", "width": width},
     )
-
-
-def load_in_job(bench: Bench, reference: str, use: Callable[[Policy | None], None]) -> None:
-    """Load a model in a thread, then hand it to ``use`` (None where it failed)."""
-    loaded: list[Policy] = []
-
-    def work(report: Report) -> None:
-        report(0, 1, f"Loading {reference} …")
-        loaded.append(load_policy(reference))
-
-    bench.job.start(f"Loading {reference} …", work, then=lambda: use(loaded[0] if loaded else None))

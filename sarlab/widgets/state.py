@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -24,7 +24,7 @@ from sarlab.rewards import FEED_NATS, READ_NATS
 from sarlab.rewards.answers import AnswerScore, Rescorer
 from sarlab.rollout import sample as sample_answers
 from sarlab.widgets.candidates import Candidate, Draft, is_correct
-from sarlab.widgets.live import JobBar, Report, in_thread
+from sarlab.widgets.live import JobBar, Report
 from sarlab.widgets.stored import stored_scores
 
 _SAMPLE_CHUNK = 2  # answers sampled together: what a stop can lose
@@ -32,6 +32,20 @@ _SCORE_STEP = 96  # tokens scored between two reports of progress
 _GROW_S = 0.25  # between two looks at answers that are being sampled
 
 OnTokens = Callable[[int, int], None]
+
+
+@dataclass
+class Group:
+    """A question's right answer ("": unknown), its scored answers, those pinned as A and B."""
+
+    gold: str = ""
+    answers: list[Candidate] = field(default_factory=list)
+    pinned: tuple[int, int] = (-1, -1)
+
+    def judge(self, gold: str) -> None:
+        """Judge the answers by this right answer."""
+        self.gold = gold
+        self.answers = [replace(c, gold=gold or None) for c in self.answers]
 
 
 class Bench(widgets.VBox):
@@ -43,7 +57,9 @@ class Bench(widgets.VBox):
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
     is one; ``alpha`` is the weight of the bonus in the reward designs; ``thresholds`` are the nats
     from which a line reads and feeds, ``ledgers`` those on show (label, score, ledger); ``growing``
-    are the texts that are being sampled.
+    are the texts that are being sampled; ``tab`` is the open tab.
+
+    ``groups`` holds what is known of each question, ``drafts`` the answers without a score.
     """
 
     policy = traitlets.Instance(Policy)
@@ -61,19 +77,18 @@ class Bench(widgets.VBox):
     thresholds: Any = traitlets.Tuple((READ_NATS, FEED_NATS))
     ledgers: Any = traitlets.Tuple()
     growing: Any = traitlets.Tuple()
+    tab = traitlets.Unicode("Tokens")
 
     def __init__(self, policy: Policy | str, runs: str | Path = "runs") -> None:
         if not isinstance(policy, Policy):
             policy = load_policy(policy)
         self.compute = threading.RLock()  # edits arrive on another thread than cells run on
-        self._rescorers: dict[tuple[int, str], Rescorer] = {}
+        self.groups: dict[str, Group] = {}
+        self.drafts: list[Draft] = []
+        self._rescorers: dict[int, Rescorer] = {}  # one per policy: long answers' caches are large
         self._detailed: dict[tuple[int, str, tuple[int, ...]], AnswerScore] = {}
-        self._details: threading.Thread | None = None
-        self._pins: dict[str, tuple[int, int]] = {}
         self._show = ""
-        self.groups: dict[str, list[Draft]] = {}  # answers by question, those with a score first
-        self.golds: dict[str, str] = {}
-        self.job = JobBar()
+        self.job, self._details = JobBar(), JobBar(replaces=True)  # the second is not shown
         self.runs = Path(runs)
         super().__init__(policy=policy)
         self.job.observe(self._go_on, "busy")
@@ -83,7 +98,7 @@ class Bench(widgets.VBox):
     def add(self, answers: Sequence[Draft], *, repeats: bool = False) -> str:
         """Add answers to any number of questions and return what came of it, in one sentence.
 
-        Drafts with a stored score take it; others are scored when their question opens. An answer
+        Drafts with a stored score take it; others are scored while their question is open. One
         that its question has already is left out; with ``repeats``, for a sampled group, only
         where it has the same label and was there before. An answer without a right answer takes
         the one that is known for its question.
@@ -92,71 +107,64 @@ class Bench(widgets.VBox):
         def key(a: Draft) -> tuple[Any, ...]:
             return (a.question, a.answer, a.label if repeats else "")
 
+        there = [c for group in self.groups.values() for c in group.answers]
+        seen = {key(a) for a in [*there, *self.drafts]}
         added: list[Draft] = []
-        seen = {key(a) for group in self.groups.values() for a in group}
         for new in stored_scores(self.policy, answers):
-            if new.gold and not self.golds.get(new.question):
-                self.golds[new.question] = new.gold
+            group = self.groups.setdefault(new.question, Group())
+            group.gold = group.gold or new.gold or ""
             if key(new) not in seen:
-                _insert(self.groups.setdefault(new.question, []), new)
                 added.append(new)
                 seen |= set() if repeats else {key(new)}
-        self.questions = tuple(dict.fromkeys([*self.questions, *(a.question for a in added)]))
-        for question in {a.question for a in added}:
-            self._update(question)
+                if isinstance(new, Candidate):
+                    group.answers.append(new)
+                else:
+                    self.drafts.append(new)
+        for group in (self.groups[question] for question in {a.question for a in answers}):
+            group.judge(group.gold)
+        self._show_answers()
+        if not self.job.busy:  # else when that is done
+            self.score_waiting(self.question)
         return self._summary(added, len(answers) - len(added))
 
     def list_questions(self, golds: dict[str, str]) -> None:
         """Put questions without answers into the list: text to right answer."""
-        self.golds.update(golds)
-        self.questions = tuple(dict.fromkeys([*self.questions, *golds]))
+        for question, gold in golds.items():
+            self.groups.setdefault(question, Group()).judge(gold)
+        self._show_answers()
 
-    def open_question(
-        self, question: str, *, gold: str | None = None, show: str = "", wait: bool = False
-    ) -> None:
+    def open_question(self, question: str, *, gold: str | None = None, show: str = "") -> None:
         """Look at a question; its answers that are not scored yet are scored now, in a thread.
 
         The answer ``show`` is opened, once it is scored; by default the first.
         """
-        if gold is not None:
-            self.golds[question] = gold
+        group = self.groups.setdefault(question, Group())
+        group.judge(group.gold if gold is None else gold)
         self._show = show
         with self.hold_trait_notifications():
-            self.questions = tuple(dict.fromkeys([*self.questions, question]))
-            self.selection, self.answer, self.answers = (), -1, ()
-            self.question = question
-            self.gold = self.golds.get(question, "")
-            self.pinned = self._pins.get(question, (-1, -1))
-            self._update(question, open_one=False)
-        self._open_first()
-        if not self.job.busy:  # else when that is done
-            self.score_waiting([question], wait=wait)
+            self.questions = tuple(self.groups)
+            self.selection, self.answer, self.answers = (), -1, tuple(group.answers)
+            self.question, self.gold, self.pinned = question, group.gold, group.pinned
+        self._show_answers()
+        if not self.job.busy:
+            self.score_waiting(question)
 
-    def waiting(self, questions: Sequence[str] | None = None) -> list[Draft]:
-        """The answers to these questions (None: to all) that have no score yet."""
-        chosen = self.groups if questions is None else questions
-        return [a for q in chosen for a in self.groups.get(q, ()) if not isinstance(a, Candidate)]
-
-    def score_waiting(self, questions: Sequence[str] | None = None, *, wait: bool = False) -> None:
-        """Score the answers that wait, in a thread.
+    def score_waiting(self, question: str | None = None) -> None:
+        """Score the answers that wait, to one question or to all, in a thread.
 
         One that cannot be scored is left out, and its error is shown when the others are done.
         """
-        drafts = self.waiting(questions)
+        drafts = [draft for draft in self.drafts if question in (None, draft.question)]
 
         def work(report: Report) -> None:
             errors = []
             for at, draft in enumerate(drafts, start=1):
-                words = f"Scoring answer {at} of {len(drafts)}: token"
-
-                def on_tokens(done: int, total: int, words: str = words) -> None:
-                    report(done, total, f"{words} {done} of {total}")
-
+                on_tokens = counting(report, f"Scoring answer {at} of {len(drafts)}: token")
                 try:
                     score = self.score(draft.question, draft.answer, on_tokens=on_tokens)
                 except ValueError as error:
                     errors.append(error)
-                    self._take_out(draft)
+                    self.drafts.remove(draft)
                 else:
                     self._put(draft, score)
             if errors:
@@ -164,15 +172,7 @@ class Bench(widgets.VBox):
                 raise ValueError(f"{left_out} left out, since not scored: {errors[0]}")
 
         if drafts:
-            self.job.start("Scoring …", work, wait=wait)
-
-    def add_answers(self, texts: Sequence[str], label: str = "typed", *, wait: bool = False) -> str:
-        """Score texts as answers to the open question and add them; returns a summary."""
-        if self.job.busy:
-            raise RuntimeError("Other work is running. Stop it, or wait for its end.")
-        summary = self.add([Draft(self.question, text, self.gold or None, label) for text in texts])
-        self.score_waiting([self.question], wait=wait)
-        return summary
+            self.job.start("Scoring …", work)
 
     def sample(
         self,
@@ -180,37 +180,30 @@ class Bench(widgets.VBox):
         max_tokens: int = 200,
         seed: int = 0,
         *,
-        wait: bool = False,
         then: Callable[[], Any] = lambda: None,
     ) -> None:
         """Sample answers from the policy at temperature 1 and add them as they come.
 
         ``then()`` is called at the end, or when it was stopped.
         """
-        question, gold = self.question, self.gold or None
+        question, drawn = self.question, 0.0
         if not question.strip():
             raise ValueError("There is no question to answer. Choose or type one above.")
 
         def work(report: Report) -> None:
             with self.compute:
                 prefix = self.rescorer(question).conditioned
-            shown = 0.0
             for done in range(0, count, _SAMPLE_CHUNK):
                 size = min(_SAMPLE_CHUNK, count - done)
-                which = f"{done + 1} to {done + size}" if size > 1 else f"{done + 1}"
 
-                def on_draw(
-                    ids: Tensor, done: int = done, size: int = size, which: str = which
-                ) -> None:
-                    nonlocal shown
+                def on_draw(ids: Tensor, done: int = done, size: int = size) -> None:
+                    nonlocal drawn
                     at = ids.shape[1]
-                    words = f"Sampling answer {which} of {count}: token {at}"
+                    words = f"Sampling answers, {done} of {count} are there: token {at}"
                     report(done * max_tokens + size * at, count * max_tokens, words)
-                    if time.monotonic() - shown >= _GROW_S:
-                        shown = time.monotonic()
-                        ended = partial(takewhile, lambda i: i not in self.policy.eos_ids)
-                        rows = map(ended, ids.tolist())
-                        self.growing = tuple(self.policy.text(list(row)) for row in rows)
+                    if time.monotonic() - drawn >= _GROW_S:
+                        drawn = time.monotonic()
+                        self.growing = tuple(map(self._text_so_far, ids.tolist()))
 
                 rollouts = sample_answers(
                     self.policy,
@@ -223,27 +216,25 @@ class Bench(widgets.VBox):
                 self.growing = ()
                 lengths, truncated = rollouts.lengths.tolist(), rollouts.truncated.tolist()
                 for ids, n, cut in zip(rollouts.answer_ids, lengths, truncated, strict=True):
-                    draft = Draft(question, tuple(ids[:n].tolist()), gold, "sampled", bool(cut))
+                    draft = Draft(question, tuple(ids[:n].tolist()), None, "sampled", bool(cut))
                     self._put(draft, self.score(question, draft.answer))
 
-        def ended() -> None:
-            self.growing = ()
-            then()
+        self.job.start("Sampling …", work, then=then)
 
-        self.job.start("Sampling …", work, wait=wait, then=ended)
+    def load(self, reference: str, use: Callable[[Policy], Any], **more: Any) -> None:
+        """Load a model in a thread and hand it to ``use``; ``more`` goes to the job."""
+        self.job.start(f"Loading {reference} …", lambda _: use(load_policy(reference)), **more)
 
     # The opened answer
 
     def rescorer(self, question: str, policy: Policy | None = None) -> Rescorer:
         """The scorer of a question that keeps what the last answer left in its cache."""
         policy = policy or self.policy
-        key = (id(policy), question)
         with self.compute:
-            if key not in self._rescorers:
-                # One per policy: caches of long answers are large.
-                self._rescorers = {k: r for k, r in self._rescorers.items() if k[0] != key[0]}
-                self._rescorers[key] = Rescorer(policy, question)
-            return self._rescorers[key]
+            kept = self._rescorers.get(id(policy))
+            if kept is None or kept.question != question:
+                kept = self._rescorers[id(policy)] = Rescorer(policy, question)
+            return kept
 
     def score(
         self,
@@ -265,14 +256,13 @@ class Bench(widgets.VBox):
         key = (id(policy), question, ids)
         if key not in self._detailed:
             # In steps: each reuses the cache of the one before, and others may come in between.
-            for stop in range(_SCORE_STEP, len(ids), _SCORE_STEP) if on_tokens else ():
+            stops = [*range(_SCORE_STEP, len(ids), _SCORE_STEP), len(ids)]
+            for stop in stops if on_tokens else stops[-1:]:
                 with self.compute:
-                    self.rescorer(question, policy).score(ids[:stop])
-                on_tokens(stop, len(ids))  # type: ignore[misc]
-            with self.compute:
-                self._detailed[key] = self.rescorer(question, policy).score(ids)
-            if on_tokens:
-                on_tokens(len(ids), len(ids))
+                    score = self.rescorer(question, policy).score(ids[:stop])
+                if on_tokens:
+                    on_tokens(stop, len(ids))
+            self._detailed[key] = score
         score = self._detailed[key]
         # Ids are scored, not their text; the text is the one that was given.
         return replace(score, answer=answer) if isinstance(answer, str) else score
@@ -286,14 +276,13 @@ class Bench(widgets.VBox):
 
     def undo_edit(self) -> None:
         """Show the opened answer as it stands in the table."""
-        self._show_answer(None)
+        self._open_answer(None)
 
     def keep_edit(self) -> None:
         """Add the edited answer to the table and open it."""
-        if self.opened is None or not self.edited:
-            return
-        self._put(Draft(self.question, "", self.gold or None, "edited"), self.opened)
-        self.answer = len(self.answers) - 1
+        if self.opened is not None and self.edited:
+            self._put(Draft(self.question, "", None, "edited"), self.opened)
+            self.answer = len(self.answers) - 1
 
     def verdict(self) -> tuple[bool | None, bool]:
         """Of the opened answer: whether it is right (None: unknown), whether it is truncated."""
@@ -325,139 +314,134 @@ class Bench(widgets.VBox):
         With a second policy B is scored under it, and is A's own answer where only A is pinned.
         """
         a, b = self.pinned
-        if self.policy_b is not None and b < 0:
-            b = a
+        other = self.policy_b or self.policy
         pairs = []
-        for name, index, policy in zip("AB", (a, b), (None, self.policy_b), strict=True):
-            if not 0 <= index < len(self.answers):
-                continue
-            candidate = self.answers[index]
-            score = candidate.score
-            if policy is not None:
-                score = self.score(self.question, score.token_ids, policy=policy)
-                score = replace(score, answer=candidate.score.answer)
-            reference = (policy or self.policy).reference
-            pairs.append((f"{name}: {candidate.label}, {reference}", score))
+        for name, index, policy in (
+            ("A", a, self.policy),
+            ("B", a if self.policy_b and b < 0 else b, other),
+        ):
+            if 0 <= index < len(self.answers):
+                candidate = self.answers[index]
+                score = candidate.score
+                if policy is not self.policy:
+                    again = self.score(self.question, score.token_ids, policy=policy)
+                    score = replace(again, answer=score.answer)
+                pairs.append((f"{name}: {candidate.label}, {policy.reference}", score))
         return pairs
 
     def wait(self) -> None:
         """Wait for work in threads: scoring, sampling, details of the opened answer."""
         self.job.wait()
-        if self._details is not None:
-            self._details.join()
+        self._details.wait()
 
     # Inside
 
     def _put(self, draft: Draft, score: AnswerScore) -> None:
         """A scored answer takes the place of its draft, behind those that were scored before."""
-        self._take_out(draft)
-        _insert(self.groups.setdefault(draft.question, []), draft.scored(score))
-        self._update(draft.question)
+        if draft in self.drafts:
+            self.drafts.remove(draft)
+        group = self.groups[draft.question]
+        group.answers.append(replace(draft, gold=group.gold or None).scored(score))
+        self._show_answers()
 
-    def _take_out(self, draft: Draft) -> None:
-        group = self.groups.get(draft.question, [])
-        same = [a for a in self.waiting([draft.question]) if a.answer == draft.answer]
-        if same:
-            group.remove(same[0])
+    def _show_answers(self) -> None:
+        """Show what the groups hold; open the answer to be shown once it is there, else the first.
 
-    def _update(self, question: str, open_one: bool = True) -> None:
-        """Judge the answers to a question by its right answer; show them where it is open."""
-        gold = self.golds.get(question)
-        group = self.groups.get(question, [])
-        if gold is not None:
-            group[:] = [a if (a.gold or "") == gold else a.judged(gold) for a in group]
-        if question == self.question:
-            self.answers = tuple(a for a in group if isinstance(a, Candidate))
-            if open_one:
-                self._open_first()
-
-    def _go_on(self, change: Any) -> None:
-        """Other work is done: answers to the question that was opened meanwhile are scored."""
-        if not change["new"] and not self.job.closing:
-            self.score_waiting([self.question])
-
-    def _open_first(self) -> None:
-        """Open the answer to be shown, once it is there; without one the first."""
+        Without one to be shown an answer that is open stays so.
+        """
+        self.questions = tuple(self.groups)
+        if not self.question:
+            return
+        group = self.groups[self.question]
+        self.gold, self.answers = group.gold, tuple(group.answers)
         texts = [c.score.answer for c in self.answers]
         if self._show in texts:
             self.answer, self._show = texts.index(self._show), ""
         elif self.answer < 0 and self.answers and not self._show:
             self.answer = 0
 
+    def _go_on(self, change: Any) -> None:
+        """Other work is done: answers to the question that was opened meanwhile are scored."""
+        if not change["new"]:
+            self.growing = ()
+            if not self.job.closing:
+                self.score_waiting(self.question)
+
     @traitlets.observe("answer")
-    def _show_answer(self, _: Any) -> None:
+    def _open_answer(self, _: Any) -> None:
         with self.hold_trait_notifications():
             self.selection, self.edited = (), False
             if not 0 <= self.answer < len(self.answers):
                 self.opened = None
                 return
             score = self.answers[self.answer].score
-            key = (id(self.policy), self.question, score.token_ids)
-            known = self._detailed.get(key)
-            self.opened = score if known is None else replace(known, answer=score.answer)
+            known = self._detailed.get((id(self.policy), self.question, score.token_ids), score)
+            self.opened = replace(known, answer=score.answer)
         if not self.opened.alternatives_conditioned:
-            self._add_details(self.policy, self.opened)
+            self._details.start("", partial(self._add_details, self.opened))
 
-    def _add_details(self, policy: Policy, score: AnswerScore) -> None:
-        """Ranks and alternatives of an answer that was scored without them, in a thread."""
-
-        def work() -> None:
-            detailed = self.score(score.question, score.token_ids, policy=policy)
-            if self.opened is score and self.policy is policy:
-                self.opened = replace(detailed, answer=score.answer)
-
-        self._details = in_thread(work)
+    def _add_details(self, score: AnswerScore, report: Report) -> None:
+        """Ranks and alternatives of an answer that was scored without them."""
+        detailed = self.score(score.question, score.token_ids)
+        report(1, 1, "")  # not if another answer was opened meanwhile
+        if self.opened is score:
+            self.opened = replace(detailed, answer=score.answer)
 
     @traitlets.observe("gold")
     def _judge_again(self, _: Any) -> None:
-        if self.question and self.golds.get(self.question, "") != self.gold:
-            self.golds[self.question] = self.gold
-            self._update(self.question)
+        group = self.groups.get(self.question)
+        if group is not None and group.gold != self.gold:
+            group.judge(self.gold)
+            self._show_answers()
 
     @traitlets.observe("pinned")
     def _remember_pins(self, _: Any) -> None:
         if self.question:
-            self._pins[self.question] = self.pinned
+            self.groups[self.question].pinned = self.pinned
 
     @traitlets.observe("policy")
     def _score_again(self, change: Any) -> None:
+        """Another policy: all answers wait to be scored anew, in their order, so that pins stay."""
         if not self.question:
             return
-        # Another policy: all answers wait to be scored anew, with the ids that they had only
-        # where both share a tokenizer. Their order stays, so pins stay too.
+        # The ids that they had fit where both share a tokenizer.
         same = change["old"].tokenizer.get_vocab() == change["new"].tokenizer.get_vocab()
-        self._detailed = {}
+        self._rescorers, self._detailed = {}, {}
+        self.drafts[:0] = [
+            Draft(c.question, c.score.token_ids if same else c.answer, c.gold, c.label, c.truncated)
+            for group in self.groups.values()
+            for c in group.answers
+        ]
         for group in self.groups.values():
-            group[:] = [
-                Draft(a.question, ids if same else a.answer, a.gold, a.label, a.truncated)
-                for a in group
-                for ids in [a.score.token_ids if isinstance(a, Candidate) else a.answer]
-            ]
+            group.answers = []
         self.open_question(self.question)
+
+    def _text_so_far(self, ids: Sequence[int]) -> str:
+        return self.policy.text(list(takewhile(lambda i: i not in self.policy.eos_ids, ids)))
 
     def _summary(self, added: Sequence[Draft], duplicates: int) -> str:
         """What was added: counts of answers, questions and labels, and what needs attention."""
-        labels = Counter(a.label for a in added)
-        counts = ", ".join(f"{label} {count}" for label, count in labels.most_common(8))
-        questions = counted(len({a.question for a in added}), "question")
-        parts = [f"{counted(len(added), 'answer')} to {questions} ({counts})"]
-        if not added:
-            parts = ["No new answer"]
+        parts = ["No new answer"]
+        if added:
+            labels = Counter(a.label for a in added).most_common(8)
+            questions = counted(len({a.question for a in added}), "question")
+            counts = ", ".join(f"{label} {count}" for label, count in labels)
+            parts = [f"{counted(len(added), 'answer')} to {questions} ({counts})"]
         if duplicates:
             parts.append(f"{counted(duplicates, 'duplicate')} left out")
-        unknown = [a.question for a in added if not self.golds.get(a.question)]
+        unknown = [a.question for a in added if not self.groups[a.question].gold]
         if unknown:
-            places = [self.questions.index(question) + 1 for question in dict.fromkeys(unknown)]
+            places = dict.fromkeys(str(self.questions.index(q) + 1) for q in unknown)
             parts.append(
                 f"{len(unknown)} not judged, since no right answer is known: type it above, beside "
-                f"question {', '.join(map(str, places))}"
+                f"question {', '.join(places)}"
             )
         return "; ".join(parts) + "."
 
 
-def _insert(group: list[Draft], answer: Draft) -> None:
-    scored = sum(isinstance(a, Candidate) for a in group)
-    group.insert(scored if isinstance(answer, Candidate) else len(group), answer)
+def counting(report: Report, words: str) -> OnTokens:
+    """Reports ``words``, and how many of all are done."""
+    return lambda done, total: report(done, total, f"{words} {done} of {total}")
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,33 +1,27 @@
 """The reward workbench: its panels, each of which watches the state and draws a part of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import pandas as pd
 from traitlets import dlink, link
 
-from sarlab.display.tables import number_text
-from sarlab.display.text import plain, signed
+from sarlab.display.tables import folded, html_table, number_text
+from sarlab.display.text import TERMS, plain, signed
 from sarlab.display.token_view import bonus_view, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
-from sarlab.widgets.candidates import Candidate, Draft, judged, ranked
+from sarlab.widgets.candidates import Draft, judged, ranked
 from sarlab.widgets.designs import compare_designs, design_names, possible_designs
-from sarlab.widgets.export import workbench_html, write_html, write_png
+from sarlab.widgets.export import workbench_html, write_view
 from sarlab.widgets.figures import designs_figure
-from sarlab.widgets.html import (
-    RANKING,
-    designs_html,
-    growing_html,
-    legend_html,
-    table_of,
-    terms_html,
-)
+from sarlab.widgets.html import RANKING, designs_html, legend_html, table_of
 from sarlab.widgets.ledger import LedgerTab, QuestionTab
 from sarlab.widgets.run_browser import RunBrowser
-from sarlab.widgets.source import SourcePanel, load_in_job, model_box
+from sarlab.widgets.source import SourcePanel, model_box
 from sarlab.widgets.state import Bench, counted
 
 _PROGRESS_FROM = 150  # tokens of an edit from which its progress is shown
@@ -140,12 +134,12 @@ class PairTab(widgets.VBox):
         self.model = model_box(bench, "Model for B", "", "360px")
         self.model.placeholder = "the same as for A"
         self.model.tooltip = "A second model: a run folder, or any that shares the tokenizer"
-        self.hint = ui.status()
         self.labels = (widgets.HTML(), widgets.HTML())
         self.views = (ui.TokenPanel(compact=True), ui.TokenPanel(compact=True))
         half = {"flex": "1 1 300px", "min_width": "0", "padding": "0 12px 0 0"}
         pairs = zip(self.labels, self.views, strict=True)
         sides = ui.row(*(widgets.VBox(pair, layout=half) for pair in pairs))
+        self.hint = ui.status()
         legend = widgets.HTML(legend_html())
         super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
         self.model.observe(self._load, "value")
@@ -153,30 +147,31 @@ class PairTab(widgets.VBox):
         self._draw()
 
     def _load(self, change: Any) -> None:
-        reference = change["new"].strip()
-        self.hint.value = ""
-        if not reference:
-            self.bench.policy_b = None
-            return
-        ui.attempt(self.hint, lambda: load_in_job(self.bench, reference, self._use))
+        reference, job = change["new"].strip(), self.bench.job
 
-    def _use(self, policy: Policy | None) -> None:
-        if policy is None:
-            self.hint.value = plain(self.bench.job.closing)
-        elif policy.tokenizer.get_vocab() != self.bench.policy.tokenizer.get_vocab():
-            self.hint.value = plain(
+        def say_how() -> None:
+            self.hint.value = plain(job.closing)
+
+        if reference:
+            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use, then=say_how))
+        else:
+            self.hint.value, self.bench.policy_b = "", None
+
+    def _use(self, policy: Policy) -> None:
+        if policy.tokenizer.get_vocab() != self.bench.policy.tokenizer.get_vocab():
+            raise ValueError(
                 f"{policy.reference} has another tokenizer than {self.bench.policy.reference}, so "
                 "tokens can't be compared one by one. Choose a model of the same family."
             )
-        else:
-            self.bench.policy_b = policy
+        self.bench.policy_b = policy
 
     def _draw(self, _: Any = None) -> None:
         scores = {label[0]: (label, score) for label, score in self.bench.pinned_scores()}
+        others = dict(zip("BA", (scores.get(name, ("", None))[1] for name in "AB"), strict=True))
         for name, label, view in zip("AB", self.labels, self.views, strict=True):
             text, score = scores.get(name, (f"{name}: pin an answer in the table above", None))
             label.value = f"<b>{plain(text)}</b>"
-            view.show(score)
+            view.show(score, other=others[name])
 
 
 class DesignsPanel(widgets.VBox):
@@ -208,34 +203,37 @@ class DesignsPanel(widgets.VBox):
         super().__init__(parts)
         self.add_class("sarlab-designs")
         link((bench, "alpha"), (self.alpha, "value"))
-        self.designs.observe(self._draw, "value")
-        bench.observe(self._draw_dense, "answer")
-        self.measure.observe(self._draw, "value")
         self.scope.observe(self._choose_scope, "value")
+        for box in (self.measure, self.designs):
+            box.observe(self._draw, "value")
         bench.observe(self._draw, ["answers", "alpha"])
-        bench.job.observe(self._finished, "busy")
+        bench.observe(self._draw_dense, "answer")
+        bench.job.observe(self._finish, "busy")
         self._draw()
+
+    @property
+    def _all(self) -> bool:
+        """Whether all questions are looked at, not only the open one."""
+        return bool(self.scope.value == "all")
 
     def _choose_scope(self, _: Any) -> None:
         self._draw()
-        if self.scope.value == "all":  # one click: what is missing is scored, then drawn
+        if self._all:  # one click: what is missing is scored, then drawn
             ui.attempt(self.message, self.bench.score_waiting)
 
-    def _finished(self, change: Any) -> None:
-        if not change["new"] and self.scope.value == "all":
+    def _finish(self, change: Any) -> None:
+        if self._all and not change["new"]:
             self._draw()
 
     def _draw(self, _: Any = None) -> None:
-        bench = self.bench
-        everything = self.scope.value == "all"
-        scored = [[a for a in g if isinstance(a, Candidate)] for g in bench.groups.values()]
-        groups = scored if everything else [bench.answers]
+        bench, notes = self.bench, []
+        groups = [g.answers for g in bench.groups.values()] if self._all else [bench.answers]
         unjudged = sum(len(group) - len(judged(group)) for group in groups)
         chosen = [c for group in map(judged, groups) if len(group) > 1 for c in group]
-        waiting = len({a.question for a in bench.waiting()}) if everything else 0
-        notes = []
-        if waiting:
-            notes.append(f"{waiting} questions are not scored yet.")
+        if not self._all:
+            chosen = [chosen[i] for i in ranked(chosen)]
+        elif bench.drafts:
+            notes.append(f"{len({a.question for a in bench.drafts})} questions are not scored yet.")
         if unjudged:
             notes.append(
                 f"{unjudged} answers are left out: no right answer is known for their question. "
@@ -246,22 +244,19 @@ class DesignsPanel(widgets.VBox):
         elif not chosen:
             notes.append("An advantage compares answers: a question needs two or more.")
         self.message.value = " ".join(notes)
-        self._dense: dict[int, tuple[str, tuple[float, ...]]] = {}  # by the score's id
-        if not chosen:
-            self.table.value = ""
-            ui.put_figure(self.figure, None)
-            self._draw_dense()
-            return
-        if not everything:
-            chosen = [chosen[i] for i in ranked(chosen)]
         designs = compare_designs(chosen, bench.alpha, self.designs.value)
-        for name, tokens in ((d.name, d.tokens) for d in designs if d.tokens and not everything):
-            pairs = zip(chosen, tokens, strict=True)
-            self._dense = {id(c.score): (name, values) for c, values in pairs}
+        # Of dense designs, by the score's id; the last one is shown.
+        self._dense = {
+            id(c.score): (design.name, values)
+            for design in designs
+            for c, values in zip(chosen, design.tokens, strict=False)
+            if not self._all
+        }
         self._draw_dense()
         # The table first: it is drawn at once, the figure takes the browser a moment.
-        self.table.value = "" if everything else designs_html(chosen, designs, self.measure.value)
-        ui.put_figure(self.figure, designs_figure(chosen, designs, self.measure.value))
+        view = (chosen, designs, self.measure.value)
+        self.table.value = designs_html(*view) if chosen and not self._all else ""
+        ui.put_figure(self.figure, designs_figure(*view) if chosen else None)
 
     def _draw_dense(self, _: Any = None) -> None:
         """The opened answer with the colours of a dense design, where one is chosen."""
@@ -297,7 +292,10 @@ class SamplePanel(widgets.VBox):
         fields = ui.row(self.count, self.limit, self.seed, self.button)
         super().__init__([fields, about, self.message, self.growing])
         dlink((bench.job, "busy"), (self.button, "disabled"))
-        dlink((bench, "growing"), (self.growing, "value"), transform=growing_html)
+        dlink((bench, "growing"), (self.growing, "value"), self._so_far)
+
+    def _so_far(self, texts: Sequence[str]) -> str:
+        return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
@@ -319,16 +317,17 @@ class ExportPanel(widgets.VBox):
             "The ranking, the opened answer, the pinned pair and the reward designs: one HTML "
             "file without scripts, or a picture of it."
         )
-        tips = ("Write an HTML file without scripts", "Write a picture; needs Chromium")
-        html = ui.button("HTML", "file-code-o", partial(self._write, write_html), tooltip=tips[0])
-        png = ui.button("PNG", "picture-o", partial(self._write, write_png), tooltip=tips[1])
+        html = ui.button("HTML", "file-code-o", partial(self._write, ".html"))
+        html.tooltip = "Write an HTML file without scripts"
+        png = ui.button("PNG", "picture-o", partial(self._write, ".png"))
+        png.tooltip = "Write a picture; needs Chromium"
         super().__init__([ui.row(self.name, html, png), self.message])
 
-    def _write(self, write: Callable[[str, str, str], Path]) -> None:
+    def _write(self, suffix: str) -> None:
         def work() -> None:
             self.message.value = "Writing …"
-            name = self.name.value.strip()
-            path = write(name, self.bench.question, workbench_html(self.bench))
+            view = (self.bench.question, workbench_html(self.bench))
+            path = write_view(self.name.value.strip(), suffix, *view)
             self.message.value = f"Written: <code>{plain(str(path))}</code>"
 
         ui.attempt(self.message, work)
@@ -338,37 +337,30 @@ class Workbench(Bench):
     """The state of :class:`Bench` with its panels: a question, its answers, eight tabs."""
 
     def __init__(
-        self,
-        policy: Policy | str,
-        answers: Sequence[Draft] = (),
-        *,
-        runs: str | Path = "runs",
+        self, policy: Policy | str, answers: Sequence[Draft] = (), *, runs: str | Path = "runs"
     ) -> None:
         super().__init__(policy, runs)
         self.add_class("sarlab-workbench")
         self.add(answers)
-        self.source = SourcePanel(self)
-        self.ranking = RankingPanel(self)
-        self.tokens = TokensTab(self)
-        self.pair = PairTab(self)
-        self.ledger, self.parts = LedgerTab(self), QuestionTab(self)
-        self.designs = DesignsPanel(self)
-        self.sampling = SamplePanel(self)
+        self.source, self.ranking = SourcePanel(self), RankingPanel(self)
         self.run_browser = RunBrowser(self.runs, tokenizer_of=self.policy, on_open=self.open_logged)
-        self.export = ExportPanel(self)
-        tabs = {
-            "Tokens": self.tokens,
-            "A/B": self.pair,
-            "Ledger": self.ledger,
-            "Question": self.parts,
-            "Designs": self.designs,
-            "Sample": self.sampling,
+        tabs: dict[str, Any] = {
+            "Tokens": TokensTab(self),
+            "A/B": PairTab(self),
+            "Ledger": LedgerTab(self),
+            "Question": QuestionTab(self),
+            "Designs": DesignsPanel(self),
+            "Sample": SamplePanel(self),
             "Runs": self.run_browser,
-            "Export": self.export,
+            "Export": ExportPanel(self),
         }
+        self.tokens, self.pair, self.ledger, self.parts, self.designs, self.sampling, *_ = (
+            tabs.values()
+        )
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
-        self.tabs.observe(self._open_tab, "selected_index")
-        terms = widgets.HTML(terms_html())
+        dlink((self.tabs, "selected_index"), (self, "tab"), list(tabs).__getitem__)
+        meanings = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
+        terms = widgets.HTML(folded("What the terms mean", meanings)).add_class("sarlab-terms")
         self.children = (self.source, self.ranking, self.tabs, terms, ui.Access())
         if self.questions:
             self.open_question(self.questions[0])
@@ -379,12 +371,8 @@ class Workbench(Bench):
     def wait(self) -> None:
         """Wait for work in threads, that of the ledger included."""
         super().wait()
-        self.ledger.wait()
-        self.parts.wait()
-
-    def _open_tab(self, change: Any) -> None:
-        for tab in (self.ledger, self.parts):
-            tab.set_shown(self.tabs.children[change["new"]] is tab)
+        self.ledger.job.wait()
+        self.parts.job.wait()
 
     def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
         """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""
@@ -395,12 +383,10 @@ class Workbench(Bench):
             if r.sar != r.sar:  # all that is known of it
                 label += f", reward {number_text(r.reward, 2, sign='+')}"
             drafts.append(Draft(r.question, r.answer, r.gold or None, label, bool(r.truncated)))
-        self.add(drafts, repeats=True)
 
-        def work(policy: Policy | None) -> None:
-            if policy is None:
-                return  # the job says why
+        def use(policy: Policy) -> None:
             self.policy = policy
+            self.add(drafts, repeats=True)
             self.open_question(opened.question, show=opened.answer)
             self.tabs.selected_index = 0
             self.ranking.table.send({"scroll": True})
@@ -416,6 +402,6 @@ class Workbench(Bench):
             )
 
         if model in ("", self.policy.reference):
-            work(self.policy)
+            use(self.policy)
         else:
-            load_in_job(self, model, work)
+            self.load(model, use)

@@ -8,6 +8,7 @@ const LAZY_ABOVE = 400; // tokens; longer answers are folded by step and drawn w
 const OPEN_STEPS = 3;
 const PAUSE_MS = 90; // after the last key, before the draft goes to the kernel
 const FOLD_HINT = " The answer is folded by step: Enter opens a step, arrow keys walk through the steps.";
+const FIND_HINT = "A part of the text, spaces included. Enter goes to the next match, Shift+Enter to the one before, Escape ends the search.";
 const HINT = "Point at a token, or walk through them with Tab and the arrow keys. Drag over tokens to select a span; S selects the step.";
 
 function node(tag, className, text) {
@@ -30,8 +31,8 @@ export function drawLegend(element, legend) {
 
 // Draw payload (token_view.payload as JSON, or {} for nothing) into element. Options: compact (card
 // only while a token is pointed at, no legend), legend (token_view.legend), onSelect(start, stop).
-// Returns { update(payload), compact(flag), legend(legend), mark(start, stop), below, destroy }:
-// below is an empty element under the tokens for whatever belongs there.
+// Returns { update(payload), compact(flag), legend(legend), mark(start, stop), tools, below, destroy }:
+// tools is the row with the search field, below an empty element under it for whatever belongs there.
 export function drawTokens(element, payload, options = {}) {
   const root = node("div", "sarlab-tokens");
   const numbers = node("div", "sarlab-numbers");
@@ -47,7 +48,16 @@ export function drawTokens(element, payload, options = {}) {
   const card = node("div", "sarlab-card");
   card.setAttribute("aria-live", "polite");
   const legend = node("div", "sarlab-legend");
-  left.append(head, steps, cue, below, legend);
+  const tools = node("div", "sarlab-tools");
+  const finder = node("label", "", "Find ");
+  const find = node("input");
+  const foundCount = node("span", "sarlab-label");
+  find.type = "search";
+  find.title = FIND_HINT;
+  foundCount.setAttribute("role", "status");
+  finder.append(find);
+  tools.append(finder, foundCount);
+  left.append(head, steps, cue, tools, below, legend);
   body.append(left, card);
   root.append(numbers, warning, body);
   element.append(root);
@@ -55,6 +65,7 @@ export function drawTokens(element, payload, options = {}) {
   const spans = new Map(); // token index -> element, only those drawn
   const opened = new Map(); // step index -> folded or not, as the reader left it
   let focus = -1, anchor = -1, dragging = false, brush = null;
+  let matches = [], match = -1; // ranges of tokens that hold what is looked for, and the one shown
 
   let compact = Boolean(options.compact), marked = [-1, -1];
   const view = () => payload;
@@ -167,9 +178,36 @@ export function drawTokens(element, payload, options = {}) {
     steps.append(...v.steps.map((step, k) => makeStep(step, k, folded)));
     if (hadFocus && spans.has(focus)) spans.get(focus).focus();
     showCard(focus);
-    paintSelection();
+    search();
     showCue();
   }
+
+  // Look through the text as it is shown (a space is ␣), case aside; a match may span tokens.
+  function search() {
+    const wanted = find.value.toLowerCase().replaceAll(" ", "␣");
+    const pieces = (view().runs || []).map((runs) => runs.join("").toLowerCase());
+    const text = pieces.join(""), ends = [];
+    for (const piece of pieces) ends.push((ends.at(-1) || 0) + piece.length);
+    const tokenAt = (place) => ends.findIndex((end) => end > place);
+    matches = [];
+    match = -1;
+    for (let at = text.indexOf(wanted); wanted && at >= 0; at = text.indexOf(wanted, at + wanted.length)) {
+      matches.push([tokenAt(at), tokenAt(at + wanted.length - 1) + 1]);
+    }
+    foundCount.textContent = wanted ? `${matches.length || "no"} match${matches.length === 1 ? "" : "es"}` : "";
+    paintSelection();
+  }
+  find.addEventListener("input", search);
+  find.addEventListener("keydown", (event) => {
+    event.stopPropagation(); // or a notebook would take the keys for its own
+    if (event.key === "Escape") { find.value = ""; search(); }
+    if (event.key !== "Enter" || !matches.length) return;
+    match = (match + (event.shiftKey ? -1 : 1) + matches.length + (match < 0 && event.shiftKey)) % matches.length;
+    foundCount.textContent = `match ${match + 1} of ${matches.length}`;
+    elementOf(matches[match][0]).scrollIntoView({ block: "nearest" });
+    showCard(matches[match][0]);
+    paintSelection();
+  });
 
   function showCue() {
     const end = steps.scrollTop + steps.clientHeight;
@@ -215,16 +253,27 @@ export function drawTokens(element, payload, options = {}) {
 
   function paintSelection() {
     const [start, stop] = brush || marked;
-    for (const [i, made] of spans) made.classList.toggle("sarlab-selected", i >= start && i < stop);
+    const shown = new Set(matches.flatMap(([a, b]) => Array.from({ length: b - a }, (_, k) => a + k)));
+    const [first, last] = matches[match] || [-1, -1];
+    for (const [i, made] of spans) {
+      made.classList.toggle("sarlab-selected", i >= start && i < stop);
+      made.classList.toggle("sarlab-match", shown.has(i));
+      made.classList.toggle("sarlab-match-now", i >= first && i < last);
+    }
+  }
+
+  function elementOf(i) { // a token's element; a folded step is opened for it
+    if (!spans.has(i)) {
+      const k = view().steps.findIndex(([a, b]) => i >= a && i < b);
+      steps.children[k].open = true;
+      fillStep(steps.children[k].querySelector(".sarlab-line"), ...view().steps[k].slice(0, 2));
+    }
+    return spans.get(i);
   }
 
   function moveTo(i) {
     const target = Math.min(count() - 1, Math.max(0, i));
-    if (!spans.has(target)) {
-      const k = view().steps.findIndex(([a, b]) => target >= a && target < b);
-      steps.children[k].open = true;
-      fillStep(steps.children[k].querySelector(".sarlab-line"), ...view().steps[k].slice(0, 2));
-    }
+    elementOf(target);
     if (spans.has(focus)) spans.get(focus).tabIndex = -1;
     focus = target;
     spans.get(focus).tabIndex = 0;
@@ -297,6 +346,7 @@ export function drawTokens(element, payload, options = {}) {
   draw();
   drawLegend(legend, options.legend);
   return {
+    tools,
     below,
     update(next) { payload = next; draw(); },
     compact(flag) { compact = Boolean(flag); draw(); },
@@ -315,6 +365,11 @@ function render({ model, el }) {
       model.save_changes();
     },
   });
+  const picker = node("label", "", "Colour by ");
+  const picked = node("select");
+  picked.addEventListener("change", () => { model.set("colour", picked.value); model.save_changes(); });
+  picker.append(picked);
+  drawn.tools.prepend(picker);
   const span = node("div", "sarlab-span");
   const label = node("label", "sarlab-edit-label");
   const box = node("textarea", "sarlab-edit");
@@ -358,12 +413,24 @@ function render({ model, el }) {
       span.append(pair);
     }
   }
+  function showColours() {
+    const colours = model.get("colours");
+    picker.hidden = !colours.length;
+    picked.replaceChildren(...colours.map(([name, why]) => {
+      const option = node("option", "", name);
+      option.disabled = Boolean(why);
+      option.title = why;
+      return option;
+    }));
+    picked.title = colours.filter(([, why]) => why).map((pair) => pair.join(": ")).join("\n");
+    picked.value = model.get("view").colour;
+  }
   function showSelection() {
     const [start, stop] = model.get("selection");
     drawn.mark(start ?? -1, stop ?? -1);
   }
   const bindings = [
-    ["view", () => drawn.update(model.get("view"))],
+    ["view", () => { drawn.update(model.get("view")); showColours(); }], ["colours", showColours],
     ["compact", () => drawn.compact(model.get("compact"))],
     ["legend", () => drawn.legend(model.get("legend"))],
     ["selection", showSelection], ["span", showSpan], ["text", showText], ["editable", showText],
@@ -371,7 +438,7 @@ function render({ model, el }) {
     ["acknowledged", answered],
   ];
   for (const [name, handler] of bindings) model.on("change:" + name, handler);
-  showSelection(); showSpan(); showText();
+  showSelection(); showSpan(); showText(); showColours();
   message.textContent = model.get("message");
   return () => {
     drawn.destroy();

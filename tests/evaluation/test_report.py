@@ -179,12 +179,18 @@ def contrast(one, other):
 
 
 def test_text_and_marks_stand_out_on_the_ground_of_figures_and_on_light_and_dark_pages(study):
-    from sarlab.audit.plots import _LOOKS
+    from sarlab.audit.notebook import _SCORES
     from sarlab.evaluation.plots import _COLOURS
 
     layout = plane_figure(arm_table(recorded(study))).layout
     assert contrast(layout.font.color, layout.paper_bgcolor) >= 4.5
-    marks = {*_COLOURS, GREY, BLUE, ORANGE, *(colour for colour, _ in _LOOKS.values())}
+    marks = {
+        *_COLOURS,
+        GREY,
+        BLUE,
+        ORANGE,
+        *(colour for _, colour, _ in _SCORES.values() if colour),
+    }
     for ground in (layout.paper_bgcolor, "#ffffff", "#111111"):  # the last two are JupyterLab's
         assert min(contrast(colour, ground) for colour in marks) >= 3.0
 

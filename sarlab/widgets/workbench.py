@@ -147,13 +147,9 @@ class PairTab(widgets.VBox):
         self._draw()
 
     def _load(self, change: Any) -> None:
-        reference, job = change["new"].strip(), self.bench.job
-
-        def say_how() -> None:
-            self.hint.value = plain(job.closing)
-
+        reference = change["new"].strip()
         if reference:
-            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use, then=say_how))
+            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use))
         else:
             self.hint.value, self.bench.policy_b = "", None
 
@@ -208,7 +204,6 @@ class DesignsPanel(widgets.VBox):
             box.observe(self._draw, "value")
         bench.observe(self._draw, ["answers", "alpha"])
         bench.observe(self._draw_dense, "answer")
-        bench.job.observe(self._finish, "busy")
         self._draw()
 
     @property
@@ -219,11 +214,7 @@ class DesignsPanel(widgets.VBox):
     def _choose_scope(self, _: Any) -> None:
         self._draw()
         if self._all:  # one click: what is missing is scored, then drawn
-            ui.attempt(self.message, self.bench.score_waiting)
-
-    def _finish(self, change: Any) -> None:
-        if self._all and not change["new"]:
-            self._draw()
+            ui.attempt(self.message, lambda: self.bench.score_waiting(then=self._draw))
 
     def _draw(self, _: Any = None) -> None:
         bench, notes = self.bench, []

@@ -856,7 +856,13 @@ def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     assert box.input_value().endswith("sa_grpo-s0")
     box.fill(MODEL)
     box.press("Tab")
-    until(page, lambda: group.count() == 6 and not page.locator(f"{BENCH} .progress").is_visible())
+    until(
+        page,
+        lambda: (
+            group.count() == 6
+            and not page.locator(f"{BENCH} .sarlab-source .progress").is_visible()
+        ),
+    )
     first_question(page)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,6 +130,23 @@ def test_one_answer_under_two_policies(bench) -> None:
     assert a.token_ids == b.token_ids and label.endswith("llama")
     (expected,) = score_answers(other, QUESTION, [a.token_ids])
     assert b.sar == pytest.approx(expected.sar, abs=1e-4)
+
+
+def test_the_group_is_drawn_against_the_place_in_the_answer(bench) -> None:
+    bench.tabs.selected_index = bench.tabs.titles.index("Position")
+    bench.wait()
+
+    def lines() -> dict:
+        (shown,) = bench.position.figure.outputs
+        drawn = shown["data"]["application/vnd.plotly.v1+json"]["data"]
+        return {re.sub("<.*?>", "", t["name"]): t["y"] for t in drawn if "name" in t}
+
+    assert list(lines()) == ["✓ right (2)", "✗ wrong (1)"]
+    bench.position.place.value = "absolute"
+    bench.position.quantity.value = "entropy"
+    bench.wait()
+    wrong = fresh(bench.policy, DRAFTS[2].answer)
+    assert lines()["✗ wrong (1)"] == pytest.approx(wrong.entropy, abs=1e-4)
 
 
 def test_alpha_moves_the_designs(bench) -> None:

@@ -57,7 +57,8 @@ class Bench(widgets.VBox):
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
     is one; ``alpha`` is the weight of the bonus in the reward designs; ``thresholds`` are the nats
     from which a line reads and feeds, ``ledgers`` those on show (label, score, ledger); ``growing``
-    are the texts that are being sampled; ``tab`` is the open tab.
+    are the texts that are being sampled; ``given`` is what parts of
+    the question give (score, parts, nats [parts, T]); ``tab`` is the open tab.
 
     ``groups`` holds what is known of each question, ``drafts`` the answers without a score.
     """
@@ -76,6 +77,7 @@ class Bench(widgets.VBox):
     alpha = traitlets.Float(0.2)
     thresholds: Any = traitlets.Tuple((READ_NATS, FEED_NATS))
     ledgers: Any = traitlets.Tuple()
+    given: Any = traitlets.Tuple()
     growing: Any = traitlets.Tuple()
     tab = traitlets.Unicode("Tokens")
 
@@ -322,6 +324,13 @@ class Bench(widgets.VBox):
                     score = replace(again, answer=score.answer)
                 pairs.append((f"{name}: {candidate.label}, {policy.reference}", score))
         return pairs
+
+    def looks_at(self, label: str, score: AnswerScore) -> bool:
+        """Whether a score is still that of the opened answer ("") or of the pinned one so named."""
+        now = dict(self.pinned_scores()).get(label) if label else self.opened
+        return now is not None and (now.token_ids, now.logps_conditioned) == (
+            *(score.token_ids, score.logps_conditioned),
+        )
 
     def wait(self) -> None:
         """Wait for work in threads: scoring, sampling, details of the opened answer."""

@@ -24,8 +24,8 @@ from sarlab import plan
 from sarlab.config import TrainConfig
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.tasks import Task, load_task
+from sarlab.train import TrainState, start
 from sarlab.types import Question
-from sarlab.update import TrainState, start
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # On a machine that is busy with other work, BENCH_CLOCK=cpu with OMP_NUM_THREADS=1 counts this

@@ -26,7 +26,7 @@ from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rewards import total_reward
 from sarlab.scoring import answer_states, token_budget_for
 from sarlab.tasks import load_task
-from sarlab.update import mini_batches
+from sarlab.train import mini_batches
 
 CONFIG = preset("lora", "ppo")
 

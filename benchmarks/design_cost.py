@@ -19,8 +19,7 @@ import common
 from sarlab.config import TrainConfig
 from sarlab.models import add_lora, load_policy
 from sarlab.rewards import REWARDS
-from sarlab.train import grpo_steps
-from sarlab.update import start
+from sarlab.train import grpo_steps, start
 
 QUESTIONS, GROUP, RATE = 8, 8, 1e-12
 PASSES = ("seconds_score_standalone", "seconds_score_extras")

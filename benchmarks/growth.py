@@ -23,8 +23,7 @@ from sarlab import plan
 from sarlab.config import TrainConfig
 from sarlab.models import DATA, Policy, add_lora, wrap_policy
 from sarlab.prompts import PromptFormat, conditioned_ids, standalone_ids
-from sarlab.train import grpo_steps
-from sarlab.update import start
+from sarlab.train import grpo_steps, start
 
 BY_LENGTH = [(8, tokens) for tokens in (32, 64, 128, 256, 512, 1_024)]  # group size, answer tokens
 BY_GROUP = [(group, 64) for group in (4, 8, 16, 32, 64)]

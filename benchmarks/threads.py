@@ -48,8 +48,7 @@ def step(seconds: float) -> float:
     from sarlab.config import TrainConfig
     from sarlab.models import add_lora, load_policy
     from sarlab.tasks import load_task
-    from sarlab.train import grpo_steps
-    from sarlab.update import start
+    from sarlab.train import grpo_steps, start
 
     config = TrainConfig(questions=8, steps=10_000)
     policy = add_lora(load_policy("tiny"))
@@ -60,8 +59,8 @@ def step(seconds: float) -> float:
 
 def score(seconds: float) -> float:
     """Answers per second, the prefixes of their question included."""
-    from sarlab.answers import score_answers
     from sarlab.models import load_policy
+    from sarlab.rewards.answers import score_answers
 
     policy = load_policy("smollm2-135m")
     question = "Ada has 112 coins and gets 205 more. How many coins does Ada have now?"

@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 
 from sarlab import load_policy, score_answers
-from sarlab.answers import Rescorer
 from sarlab.display.token_view import answer_view, payload
+from sarlab.rewards.answers import Rescorer
 from sarlab.widgets.candidates import read_examples
 
 WORDS = ("stay", "remain", "are left", "stand", "wait", "rest", "lie", "are hers")

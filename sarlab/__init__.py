@@ -1,8 +1,7 @@
 """sarlab: a workbench for self-aligned reward (SAR) in reinforcement learning of reasoning models.
 
 The calls that a notebook types, each loaded when it is first used: `import sarlab` itself loads
-neither transformers nor PEFT nor SciPy. Everything else lives in the modules, in the order in
-which data flows through them (CONTRIBUTING.md has the map).
+neither transformers nor PEFT nor SciPy. CONTRIBUTING.md has the map of the modules.
 """
 
 import importlib
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names, for editors and mypy
     # ruff: noqa: F401
     from sarlab import plan
-    from sarlab.answers import AnswerScore, score_answers
     from sarlab.config import TrainConfig, preset
     from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
     from sarlab.job.training import run_training
@@ -21,6 +19,7 @@ if TYPE_CHECKING:  # the same names, for editors and mypy
     from sarlab.plan.calibration import Calibration, check_calibration
     from sarlab.prompts import PromptFormat, StandaloneContext
     from sarlab.rewards import REWARDS, Reward
+    from sarlab.rewards.answers import AnswerScore, score_answers
     from sarlab.runs.rollouts import open_rollouts
     from sarlab.tasks import Task, load_task, verify
     from sarlab.types import Question, RewardInputs, Rollouts, StepRecord
@@ -35,7 +34,7 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 
 _MODULE_OF = {
     "plan": "plan",
-    **dict.fromkeys(("AnswerScore", "score_answers"), "answers"),
+    **dict.fromkeys(("AnswerScore", "score_answers"), "rewards.answers"),
     **dict.fromkeys(("TrainConfig", "preset"), "config"),
     **dict.fromkeys(("evaluate_policy", "paired_difference", "summarise"), "evaluation.judge"),
     "run_training": "job.training",

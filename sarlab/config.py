@@ -13,10 +13,7 @@ from sarlab.rewards import AlphaSchedule, reward_named
 
 Algorithm = Literal["grpo", "ppo"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
-# What each algorithm takes where nothing else is said: tuned on `tiny`. Two updates of PPO a step
-# left answers of `tiny` long after 25 steps; four shorten them by then. At twice its rate each of
-# three seeds fell below 85% once between steps 20 and 60; at this one none of five fell below 88%
-# (docs/RELIABILITY.md).
+# What each algorithm takes where nothing else is said, tuned on `tiny` (docs/RELIABILITY.md).
 _FIELDS = ("questions", "group_size", "mini_batches", "learning_rate", "loss", "beta")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "grpo": dict(zip(_FIELDS, (16, 8, 2, 1e-3, "dr_grpo", 0.001), strict=True)),
@@ -56,10 +53,7 @@ class TrainConfig:
     warmup_steps: int = 5
     weight_decay: float = 0.0
     grad_clip: float = 1.0
-    # How tokens add up to the policy's loss (reduce_tokens). PPO's is "dapo", the token mean.
-    # With "dr_grpo" PPO's loss is that one times mean length / max_answer_tokens, with "grpo" each
-    # answer weighs the same; neither was tuned, and the critic's loss stays the token mean.
-    loss: LossForm = _OF_ALGORITHM
+    loss: LossForm = _OF_ALGORITHM  # how tokens add up (reduce_tokens); PPO was tuned with "dapo"
     clip_low: float = 0.2
     clip_high: float = 0.2
     dual_clip: float = 3.0
@@ -111,7 +105,7 @@ class TrainConfig:
         return {k: getattr(v, "value", v) for k, v in dataclasses.asdict(self).items()}
 
 
-_AT_LEAST_1 = (
+_COUNTS = (
     "steps questions group_size max_answer_tokens mini_batches epochs lora_rank lora_alpha "
     "eval_every eval_questions checkpoint_every"
 )
@@ -123,7 +117,7 @@ _ONE = "must be 1 for PPO, which has a critic instead of a group"
 _NO_GROUP = "compares the answers to one question, and PPO has one answer each; use GRPO"
 # Which values make sense, in the order in which they are checked: fields, test, rule.
 RULES: tuple[tuple[str, Callable[[TrainConfig, Any], bool], str], ...] = (
-    (_AT_LEAST_1, lambda _, x: x >= 1, "must be at least 1"),
+    (_COUNTS, lambda _, x: x >= 1, "must be at least 1"),
     (_NOT_NEGATIVE, lambda _, x: x >= 0, "must be 0 or more"),
     (_POSITIVE, lambda _, x: x > 0, "must be above 0"),
     ("alpha", lambda _, x: 0 <= x <= 5, "must lie in [0, 5]; the paper uses 0.05 to 0.3"),

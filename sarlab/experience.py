@@ -12,8 +12,8 @@ from sarlab.config import TrainConfig
 from sarlab.models import Policy
 from sarlab.prompts import encode_answer
 from sarlab.rewards import Reward, alpha_at, answer_bonus, reward_named
+from sarlab.rewards.dependence import reward_extras
 from sarlab.rewards.diagnostics import bonus_diagnostics
-from sarlab.rewards.needs import reward_extras
 from sarlab.rollout import sample
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.scoring import Prefix, answer_block, answer_logps, compute_prefixes, prefix_of
@@ -65,12 +65,9 @@ def collect(
             on_token=on_token,
         )
     clock.lap("sample")
-    prompt_end = policy.tokenizer.decode(prefixes[0].ids[-8:])
-    verdicts = judge_all(
-        rollouts.texts,
-        [questions[i] for i in rollouts.group_ids.tolist()],
-        in_thought=opens_thought(prompt_end),
-    )
+    in_thought = opens_thought(policy.tokenizer.decode(prefixes[0].ids[-8:]))
+    asked = [questions[i] for i in rollouts.group_ids.tolist()]
+    verdicts = judge_all(rollouts.texts, asked, in_thought=in_thought)
     clock.lap("verify")
     logps_conditioned = rollouts.logps
     if policy.dtype != torch.float32:
@@ -78,20 +75,13 @@ def collect(
     clock.lap("score_conditioned")
     logps_standalone = standalone_logps(policy, rollouts, config) if standalone else None
     clock.lap("score_standalone")
-    extras = reward_extras(
+    more = reward_extras(
         policy, config.reward, questions, prefixes, rollouts, logps_conditioned, verdicts
     )
     clock.lap("score_extras")
-    inputs = reward_inputs(
-        rollouts,
-        verdicts,
-        logps_conditioned,
-        logps_standalone,
-        progress=progress,
-        budget=config.length_budget or config.max_answer_tokens,
-        best_accuracy=best_accuracy,
-        **extras,
-    )
+    more |= {"budget": config.length_budget or config.max_answer_tokens}
+    more |= {"progress": progress, "best_accuracy": best_accuracy}
+    inputs = reward_inputs(rollouts, verdicts, logps_conditioned, logps_standalone, **more)
     return Batch(questions, prefixes, rollouts, verdicts, inputs, clock.seconds)
 
 
@@ -137,19 +127,19 @@ def conditioned_logps(
     policy: Policy, prefixes: Sequence[Prefix], rollouts: Rollouts, config: TrainConfig
 ) -> Tensor:
     """Log-probs of the answers with their questions [B, T], nats."""
-    ids, mask, groups = rollouts.answer_ids, rollouts.answer_mask, rollouts.group_ids
-    budget = config.token_budget
+    answers = (prefixes, rollouts.answer_ids, rollouts.answer_mask)
+    groups, budget = rollouts.group_ids, config.token_budget
     with policy.folded():
-        logps = answer_logps(policy, prefixes, ids, mask, prefix_index=groups, token_budget=budget)
+        logps = answer_logps(policy, *answers, prefix_index=groups, token_budget=budget)
     return logps.cpu()
 
 
 def standalone_logps(policy: Policy, rollouts: Rollouts, config: TrainConfig) -> Tensor:
     """Log-probs of the answers without a question [B, T], nats."""
-    ids, mask = rollouts.answer_ids, rollouts.answer_mask
     prefix = prefix_of(policy, None, config.standalone)
+    answers = (prefix, rollouts.answer_ids, rollouts.answer_mask)
     with policy.folded():
-        return answer_logps(policy, prefix, ids, mask, token_budget=config.token_budget).cpu()
+        return answer_logps(policy, *answers, token_budget=config.token_budget).cpu()
 
 
 def reference_logps(policy: Policy, batch: Batch, config: TrainConfig) -> Tensor | None:
@@ -196,6 +186,24 @@ def step_record(
     return StepRecord(step, metrics, rows, tuple(_warnings(metrics)))
 
 
+def _warnings(metrics: dict[str, Any]) -> Iterator[str]:
+    """Each as ``kind: text``."""
+    if metrics["no_signal_share"] == 1.0:
+        yield (
+            "no_signal: all answers to each question earned the same, so this step moved "
+            "nothing. The task may be too easy or too hard for this policy."
+        )
+    if metrics["truncated_share"] == 1.0:
+        yield (
+            "all_truncated: every answer hit max_answer_tokens. Raise it, or check that the "
+            "policy knows its end token."
+        )
+    if metrics["mean_length"] < 2:
+        yield "length_collapse: answers are shorter than 2 tokens on average."
+    if metrics["verifier_errors"]:
+        yield f"verifier_errors: {metrics['verifier_errors']} answers could not be judged."
+
+
 def answer_rows(
     step: int, split: str, batch: Batch, rewards: Tensor, advantages: Tensor | None
 ) -> Iterator[dict[str, Any]]:
@@ -225,24 +233,6 @@ def answer_rows(
             "verdict": batch.verdicts[row].reason,
             **{k: None if column is None else column[row].item() for k, column in columns.items()},
         }
-
-
-def _warnings(metrics: dict[str, Any]) -> Iterator[str]:
-    """Each as ``kind: text``."""
-    if metrics["no_signal_share"] == 1.0:
-        yield (
-            "no_signal: all answers to each question earned the same, so this step moved "
-            "nothing. The task may be too easy or too hard for this policy."
-        )
-    if metrics["truncated_share"] == 1.0:
-        yield (
-            "all_truncated: every answer hit max_answer_tokens. Raise it, or check that the "
-            "policy knows its end token."
-        )
-    if metrics["mean_length"] < 2:
-        yield "length_collapse: answers are shorter than 2 tokens on average."
-    if metrics["verifier_errors"]:
-        yield f"verifier_errors: {metrics['verifier_errors']} answers could not be judged."
 
 
 def _answer_scores(inputs: RewardInputs) -> dict[str, Tensor | None]:

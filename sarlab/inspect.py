@@ -1,8 +1,6 @@
 """Open anybody's run: ``python -m sarlab.inspect PATH [--model M]``.
 
-Prints what was recognised, the table of steps, and with ``--model`` what each reward would have
-paid for these answers. Scores are kept beside the run (``sarlab-scores``), so a call that was
-stopped goes on.
+With ``--model`` scores are kept beside the run (``sarlab-scores``): a stopped call goes on.
 """
 
 import argparse

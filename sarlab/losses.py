@@ -35,12 +35,10 @@ def group_advantages(
 
 def share_without_signal(rewards: Tensor, group_ids: Tensor) -> float:
     """Share of groups whose rewards are all equal: no gradient comes from them."""
-    spread = group_std(rewards, group_ids)
-    _, index = torch.unique(group_ids, return_inverse=True)
-    groups = int(index.max()) + 1
-    flat = torch.ones(groups, dtype=torch.bool)
-    flat[index[spread > 1e-8]] = False
-    return flat.float().mean().item()
+    groups, index = torch.unique(group_ids, return_inverse=True)
+    flat = torch.ones(len(groups))
+    flat[index[group_std(rewards, group_ids) > 1e-8]] = 0.0
+    return flat.mean().item()
 
 
 def gae(
@@ -55,8 +53,7 @@ def gae(
     mask = answer_mask.to(values.dtype)
     values, rewards = values * mask, rewards * mask
     advantages = torch.zeros_like(values)
-    following = values.new_zeros(len(values))
-    next_value = values.new_zeros(len(values))
+    following = next_value = values.new_zeros(len(values))
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         following = (delta + gamma * lam * following) * mask[:, t]

@@ -63,21 +63,24 @@ def wrap_policy(
 ) -> Policy:
     """A :class:`Policy` from a loaded transformers model and its tokenizer, checked."""
     fix_date(tokenizer)
-    eos_ids = _eos_ids(model, tokenizer)
+    # Every end token that the tokenizer or the model's own configuration names.
+    generation = getattr(model, "generation_config", None) or GenerationConfig()
+    named = (tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id)
+    lists = (value if isinstance(value, list | tuple) else [value] for value in named)
+    eos_ids = tuple(dict.fromkeys(int(i) for some in lists for i in some if i is not None))
+    if not eos_ids:
+        raise ValueError(
+            "Neither the tokenizer nor the model names an end token, so answers could not end. "
+            "Set tokenizer.eos_token."
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(
             f"The tokenizer of {reference!r} has {len(tokenizer)} tokens, the model {rows} "
             "embeddings: they do not belong together. Load both from one folder."
         )
-    policy = Policy(
-        model=model,
-        tokenizer=tokenizer,
-        reference=reference,
-        prompt=prompt or PromptFormat(),
-        eos_ids=eos_ids,
-        end_id=end_token_id(tokenizer, eos_ids),
-    )
+    end_id = end_token_id(tokenizer, eos_ids)
+    policy = Policy(model, tokenizer, reference, prompt or PromptFormat(), eos_ids, end_id)
     check_policy(policy)
     return policy
 
@@ -118,11 +121,11 @@ def export_policy(policy: Policy, folder: Path, *, merge: bool = False) -> Path:
         raise ValueError(f"{folder} is not empty. Export into a new folder.")
     if merge:
         # Merging works in place, so it is done on a second copy of the base.
+        from peft import PeftModel
+
         base = load_policy(policy.reference, dtype="float32", device="cpu")
         with tempfile.TemporaryDirectory() as scratch:
             policy.model.save_pretrained(scratch, selected_adapters=["default"])
-            from peft import PeftModel
-
             merged = PeftModel.from_pretrained(base.model, scratch).merge_and_unload()
         merged.save_pretrained(folder)
     else:
@@ -138,26 +141,10 @@ def save_prompt_format(policy: Policy, folder: Path) -> None:
     (folder / "sarlab.json").write_text(text + "\n")
 
 
-def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every end token that the tokenizer or the model's own configuration names."""
-    generation = getattr(model, "generation_config", None) or GenerationConfig()
-    named = (tokenizer.eos_token_id, generation.eos_token_id, model.config.eos_token_id)
-    lists = (value if isinstance(value, list | tuple) else [value] for value in named)
-    ids = tuple(dict.fromkeys(int(i) for some in lists for i in some if i is not None))
-    if not ids:
-        raise ValueError(
-            "Neither the tokenizer nor the model names an end token, so answers could not end. "
-            "Set tokenizer.eos_token."
-        )
-    return ids
-
-
 # --- the self-check: does this model give the right numbers here? ---------------------------------
 #
 # Two prefixes of unequal length, with a few tokens each, go through sampling and scoring, and once
-# more row by row through ``model(input_ids)``: nothing cached, nothing padded. Refused are models
-# whose head is more than the output embedding, whose positions come from cache slots, or that keep
-# another state than keys and values.
+# more row by row through ``model(input_ids)``: nothing cached, nothing padded.
 
 LIMIT = 1e-3  # nats, float32 weights; models that are right stay below 1e-4
 _PREFIXES = (5, 12)  # tokens: of unequal length, so that one is padded
@@ -169,10 +156,8 @@ _ERRORS = (AttributeError, LookupError, NotImplementedError, RuntimeError, TypeE
 _PARTS = {
     "head": "the head: logits are not the last hidden states times the output embedding",
     "cache": "the cache: this architecture keeps another state than keys and values, or none",
-    "padding": (
-        "positions and padding: this architecture counts the padding between a prefix and its "
-        "answer as tokens"
-    ),
+    "padding": "positions and padding: this architecture counts the padding between a prefix and "
+    "its answer as tokens",
     "sampling": "sampling: this architecture does not read a growing cache as it does its own",
 }
 _passed: set[tuple[str, ...]] = set()  # class, configuration and type of weights that agreed
@@ -190,18 +175,23 @@ def check_policy(policy: Policy) -> None:
     if key in _passed:
         return
     name = f"Model {policy.reference!r} ({kind})"
+
+    def said(error: Exception) -> str:
+        text = (str(error).strip() or "no text").splitlines()[0][:160]
+        return f"{type(error).__name__}: {text}"
+
     try:
         limit = rounding_limit(policy)
     except _ERRORS as error:
         raise ValueError(
-            f"{name} does not answer a plain forward of token ids: {_said(error)}. {_SAFE}"
+            f"{name} does not answer a plain forward of token ids: {said(error)}. {_SAFE}"
         ) from error
 
     def problem(part: str) -> str | None:
         try:
             largest = difference_of(policy, part)
         except _ERRORS as error:
-            return f"its layers do not work as sarlab calls them ({_said(error)})"
+            return f"its layers do not work as sarlab calls them ({said(error)})"
         if largest <= limit:
             return None
         return (
@@ -308,7 +298,3 @@ def _of_targets(logits: Tensor, targets: Sequence[int]) -> Tensor:
     """Log-probs [N] of the targets from logits [N, V]; NaN stays."""
     logps = torch.log_softmax(logits.float(), dim=-1)
     return logps.gather(-1, torch.tensor(targets, device=logits.device)[:, None])[:, 0]
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no text').splitlines()[0][:160]}"

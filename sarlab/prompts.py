@@ -1,9 +1,5 @@
 """Prompts: a question to the token ids of its two prefixes, with and without the question.
 
-"Without the question" is a choice (:class:`StandaloneContext`). The default keeps the chat
-template and the system prompt and leaves the user turn empty, as the authors of self-aligned
-reward do.
-
 The instruction "end with `Answer: X`" belongs in the system turn (the default), so that it is part
 of both contexts and only the question makes the difference. In the user turn it vanishes with the
 question, and the reward then pays for obeying it: on smollm2-135m the bare line "Answer: 17" scores
@@ -33,20 +29,17 @@ _FIXED_DATE = (
 class StandaloneContext(StrEnum):
     """The context of an answer that is scored without its question."""
 
-    EMPTY_TURN = "empty_turn"  # the whole template around an empty user turn
+    EMPTY_TURN = "empty_turn"  # the whole template around an empty user turn, as the authors do
     BARE = "bare"  # the beginning-of-text token alone (the end token where there is none)
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """The system turn (in both contexts), and the instruction after the question.
-
-    ``thinking``: what the chat template gets as ``enable_thinking``; None leaves its default.
-    """
+    """The system turn (in both contexts), and the instruction after the question."""
 
     system: str | None = DEFAULT_INSTRUCTION
     instruction: str = ""
-    thinking: bool | None = None
+    thinking: bool | None = None  # the template's enable_thinking; None leaves its default
 
     def template_options(self, template: str | None) -> dict[str, bool]:
         """Further arguments of a chat template. Raises ValueError where it knows no thinking."""
@@ -167,15 +160,14 @@ def _text_ids(tokenizer: Any, text: str, *, split: bool = True) -> list[int]:
 
 def chat_turns(tokenizer: Any, user_text: str, system: str | None) -> list[dict[str, str]]:
     """The messages of a prompt; without a system role its text goes first in the user turn."""
-    if system and not _has_system_role(tokenizer):
-        user_text, system = f"{system}\n\n{user_text}" if user_text else system, None
-    turns = [{"role": "system", "content": system}] if system else []
-    return [*turns, {"role": "user", "content": user_text}]
-
-
-def _has_system_role(tokenizer: Any) -> bool:
-    turns = [{"role": "system", "content": _SENTINEL}, {"role": "user", "content": "x"}]
+    user = {"role": "user", "content": user_text}
+    if not system:
+        return [user]
     try:
-        return _SENTINEL in tokenizer.apply_chat_template(turns, tokenize=False)
+        probe = [{"role": "system", "content": _SENTINEL}, {"role": "user", "content": "x"}]
+        has_system_role = _SENTINEL in tokenizer.apply_chat_template(probe, tokenize=False)
     except TemplateError:
-        return False
+        has_system_role = False
+    if has_system_role:
+        return [{"role": "system", "content": system}, user]
+    return [{"role": "user", "content": f"{system}\n\n{user_text}" if user_text else system}]

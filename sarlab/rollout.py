@@ -18,6 +18,7 @@ from sarlab._engine.policy import Policy
 from sarlab.scoring import ComputedPrefix, Prefix, compute_prefixes
 from sarlab.types import Rollouts
 
+_CACHE_SLOTS = 65_536  # at most so many in a batch
 _COMPACT_BELOW = 0.8  # finished rows leave once so few are live: each time copies the cache
 OnToken = Callable[[int, int], None]  # (answers finished, answers in all)
 OnDraw = Callable[[Tensor], None]  # (ids drawn so far [B, t])
@@ -31,17 +32,15 @@ def sample(
     max_answer_tokens: int,
     seed: str,
     greedy: bool = False,
-    token_budget: int = 65_536,
     on_token: OnToken | None = None,
     on_draw: OnDraw | None = None,
 ) -> Rollouts:
     """Sample ``group_size`` answers on each prefix; rows of a group stand together.
 
     The same ``seed`` gives the same answers on the same machine; ``greedy`` takes the likeliest
-    token. ``on_token(finished, total)`` is called after each position and at the end; it may raise
-    to stop. ``on_draw(ids)`` gets the ids of a batch so far, in padded rows, before that. Batches
-    hold at most ``token_budget`` cache slots, fewer where memory runs out. Raises ValueError where
-    a prompt leaves no room for an answer.
+    token. After each position ``on_draw`` gets the ids of a batch so far, then ``on_token`` the
+    counts, which it also gets at the end; both may raise to stop. Batches hold at most 65,536
+    cache slots, fewer where memory runs out. ValueError where a prompt leaves no room to answer.
     """
     if group_size < 1 or max_answer_tokens < 1:
         raise ValueError(
@@ -59,8 +58,7 @@ def sample(
     generator_state = generator.get_state()
     rows = len(prefixes) * group_size
     ids = torch.zeros(rows, max_answer_tokens, dtype=torch.long)
-    logps = torch.zeros(rows, max_answer_tokens)
-    lengths = torch.zeros(rows, dtype=torch.long)
+    logps, lengths = torch.zeros(ids.shape), torch.zeros(rows, dtype=torch.long)
     ended = torch.zeros(rows, dtype=torch.bool)
     drawn = (ids, logps, lengths, ended)
     with torch.no_grad():
@@ -68,7 +66,7 @@ def sample(
         totals = torch.tensor([len(p.ids) + max_answer_tokens for p in prefixes])
         totals = totals.repeat_interleave(group_size)
         groups = totals if policy.has_sliding_window else None
-        for attempt in batch_attempts(policy.device, totals, token_budget, groups, kind="sampling"):
+        for attempt in batch_attempts(policy.device, totals, _CACHE_SLOTS, groups, kind="sampling"):
             generator.set_state(generator_state)  # a smaller batch draws what the failed one drew
             with attempt as (chosen,):
                 part = [computed[i // group_size] for i in chosen.tolist()]

@@ -7,7 +7,7 @@ answer on it. The language-model head runs on answer positions only, with log-so
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ from sarlab._engine.head import slice_rows, target_logps
 from sarlab._engine.micro_batches import batch_attempts
 from sarlab._engine.policy import Policy
 from sarlab.prompts import StandaloneContext, conditioned_ids, standalone_ids
-
-TOP = 5
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,14 @@ class ComputedPrefix(Prefix):
 
 
 class TokenReport(NamedTuple):
-    """What the workbench shows per answer token, [B, T] each (nats; 0 on padding).
+    """What the workbench shows per answer token (nats; 0 on padding)."""
 
-    ``self_certainty`` is logsumexp(logits) − mean(logits).
-    ``ranks`` count from 1, the likeliest token; ``top_ids`` and ``top_logps`` are [B, T, 5].
-    """
-
-    logps: Tensor
-    entropy: Tensor
-    self_certainty: Tensor
-    ranks: Tensor
-    top_ids: Tensor
-    top_logps: Tensor
+    logps: Tensor  # [B, T]
+    entropy: Tensor  # [B, T]
+    self_certainty: Tensor  # [B, T] logsumexp(logits) − mean(logits)
+    ranks: Tensor  # [B, T] from 1, the likeliest token
+    top_ids: Tensor  # [B, T, 5]
+    top_logps: Tensor  # [B, T, 5]
 
 
 def prefix_of(
@@ -84,58 +78,117 @@ def answer_block(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return block, torch.arange(block.shape[1])[None] < lengths[:, None]
 
 
-class Options(TypedDict, total=False):
-    """How answers are scored.
+# --- answers on prefixes ------------------------------------------------------------------------
+
+OneOrMore = Prefix | Sequence[Prefix]
+
+
+def answer_logps(
+    policy: Policy, prefixes: OneOrMore, answer_ids: Tensor, answer_mask: Tensor, **options: Any
+) -> Tensor:
+    """Log-probs of answers under the policy, each on its prefix [B, T], nats; 0 on padding.
 
     ``prefix_index`` [B] is each answer's prefix (default: the only one). Without ``grad`` the
     answers run in micro-batches of at most ``token_budget`` tokens (0: :func:`token_budget_for`),
     halved where memory runs out. With it all run at once, their prefixes anew, so that gradients
-    flow through those too.
-    """
-
-    prefix_index: Tensor | None
-    grad: bool
-    token_budget: int
-
-
-def answer_logps(
-    policy: Policy,
-    prefixes: Prefix | Sequence[Prefix],
-    answer_ids: Tensor,
-    answer_mask: Tensor,
-    **options: Unpack[Options],
-) -> Tensor:
-    """Log-probs of answers under the policy, each on its prefix [B, T], nats; 0 on padding.
-
-    See :class:`Options`. ValueError for a stale prefix, or a sequence beyond the model's context.
+    flow through those too. ValueError for a stale prefix, or a sequence beyond the model's context.
     """
     answers = (prefixes, answer_ids, answer_mask)
-    return _measured(policy, *answers, options, lambda *x: (logps_of_states(policy, *x),))[0]
+    return _measured(policy, *answers, lambda *x: (logps_of_states(policy, *x),), **options)[0]
 
 
 def answer_states(
-    policy: Policy,
-    prefixes: Prefix | Sequence[Prefix],
-    answer_ids: Tensor,
-    answer_mask: Tensor,
-    **options: Unpack[Options],
+    policy: Policy, prefixes: OneOrMore, answer_ids: Tensor, answer_mask: Tensor, **options: Any
 ) -> Tensor:
     """Hidden states that predict each answer token [B, T, H]; see :func:`answer_logps`."""
-    return _measured(policy, prefixes, answer_ids, answer_mask, options, lambda *x: x[:1])[0]
+    answers = (prefixes, answer_ids, answer_mask)
+    return _measured(policy, *answers, lambda states, *_: (states,), **options)[0]
 
 
 def token_report(
-    policy: Policy,
-    prefixes: Prefix | Sequence[Prefix],
-    answer_ids: Tensor,
-    answer_mask: Tensor,
-    **options: Unpack[Options],
+    policy: Policy, prefixes: OneOrMore, answer_ids: Tensor, answer_mask: Tensor, **options: Any
 ) -> TokenReport:
     """Log-probs, entropy, ranks and likeliest tokens of answers; see :func:`answer_logps`."""
     answers = (prefixes, answer_ids, answer_mask)
-    return TokenReport(
-        *_measured(policy, *answers, options, lambda *x: report_of_states(policy, *x))
-    )
+    blocks = _measured(policy, *answers, lambda *x: report_of_states(policy, *x), **options)
+    return TokenReport(*blocks)
+
+
+def _measured(
+    policy: Policy,
+    prefixes: OneOrMore,
+    ids: Tensor,
+    mask: Tensor,
+    measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+    *,
+    prefix_index: Tensor | None = None,
+    grad: bool = False,
+    token_budget: int = 0,
+) -> Sequence[Tensor]:
+    """Blocks [B, T, …] of what ``measure(states, ids, mask)`` gives for answers."""
+    prefixes = [prefixes] if isinstance(prefixes, Prefix) else list(prefixes)
+    if prefix_index is None and len(prefixes) != 1:
+        raise ValueError(f"{len(prefixes)} prefixes need a prefix_index for the answers.")
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError("An answer has no tokens; append the end token or drop it.")
+    index = torch.zeros(len(ids), dtype=torch.long) if prefix_index is None else prefix_index
+    starts, counts = torch.tensor([len(p.ids) for p in prefixes])[index], mask.sum(dim=1).cpu()
+    _refuse_long(policy, int((starts + counts).max()))
+    ids, mask = ids.to(policy.device), mask.to(policy.device)
+    if grad:
+        anew = [Prefix(p.ids) for p in prefixes]
+        return measure(_states(policy, anew, index, ids, mask), ids, mask)
+    groups = starts if policy.has_sliding_window else None
+    budget = token_budget_for(policy, token_budget)
+    blocks: list[Tensor] = []
+    with torch.no_grad():
+        computed = compute_prefixes(policy, prefixes)
+        for attempt in batch_attempts(policy.device, starts + counts, budget, groups):
+            with attempt as (rows,):
+                width = int(counts[rows].max())
+                part = (ids[rows, :width], mask[rows, :width])
+                pieces = measure(_states(policy, computed, index[rows], *part), *part)
+                blocks = blocks or [x.new_zeros(*mask.shape, *x.shape[2:]) for x in pieces]
+                for block, piece in zip(blocks, pieces, strict=True):
+                    block[rows, :width] = piece
+    return blocks
+
+
+def _refuse_long(policy: Policy, longest: int) -> None:
+    if longest > policy.context_length:
+        raise ValueError(
+            f"A prompt with its answer is {longest} tokens long, {policy.reference!r} takes at "
+            f"most {policy.context_length}. Shorten the question or the answer."
+        )
+
+
+def token_budget_for(policy: Policy, token_budget: int = 0) -> int:
+    """Tokens per micro-batch: the given number, or (0) what suits the device and the model."""
+    hidden = policy.model.config.get_text_config().hidden_size
+    return token_budget or default_token_budget(hidden, policy.device.type == "cuda")
+
+
+def default_token_budget(hidden_size: int, gpu: bool) -> int:
+    """Tokens per micro-batch where none are given.
+
+    On a CPU what a layer writes should still be in the cache when the next one reads it, yet every
+    micro-batch has its fixed cost. On two cores an update of `tiny` (128 wide) takes 0.23 s with
+    4,096 tokens, 0.31 s with 1,024; smollm2-135m (576 wide) is as fast with 512 as with 1,024.
+    """
+    if gpu:
+        return 16_384
+    return 4_096 if hidden_size <= 256 else 1_024
+
+
+# --- from hidden states to numbers --------------------------------------------------------------
+
+
+def logps_of_states(
+    policy: Policy, hidden: Tensor, answer_ids: Tensor, answer_mask: Tensor
+) -> Tensor:
+    """Log-probs [B, T] of answer tokens from the states [B, T, H] that predict them."""
+    logps = target_logps(policy, hidden[answer_mask], answer_ids[answer_mask])
+    return _to_block(answer_mask, logps)
 
 
 @torch.no_grad()
@@ -144,13 +197,13 @@ def report_of_states(
 ) -> TokenReport:
     """The report of answer tokens [B, T] from the hidden states [B, T, H] that predict them."""
     states, targets = hidden[answer_mask], answer_ids[answer_mask]
-    rows = slice_rows(policy.head_weight)
+    rows = slice_rows(policy)
     columns: list[Tensor] = []
     for i in range(0, len(states), rows):
         part = slice(i, i + rows)
         logps = torch.log_softmax(policy.logits(states[part]).float(), dim=-1)
         targets_logps = logps.gather(-1, targets[part, None])
-        top = logps.topk(min(TOP, logps.shape[-1]), dim=-1)
+        top = logps.topk(min(5, logps.shape[-1]), dim=-1)
         pieces = TokenReport(
             logps=targets_logps[:, 0],
             entropy=-(logps.exp() * logps).sum(-1),
@@ -164,6 +217,15 @@ def report_of_states(
         for column, piece in zip(columns, pieces, strict=True):
             column[part] = piece
     return TokenReport(*(_to_block(answer_mask, column) for column in columns))
+
+
+def _to_block(answer_mask: Tensor, column: Tensor) -> Tensor:
+    """One value per answer token [N, ...] put where ``answer_mask`` [B, T] is True, 0 elsewhere."""
+    block = column.new_zeros(*answer_mask.shape, *column.shape[1:])
+    return block.index_put((answer_mask,), column)
+
+
+# --- the forward passes -------------------------------------------------------------------------
 
 
 def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[ComputedPrefix]:
@@ -191,10 +253,7 @@ def compute_prefixes(policy: Policy, prefixes: Sequence[Prefix]) -> list[Compute
 def extend_prefixes(
     policy: Policy, prefixes: Sequence[Prefix], ids: Sequence[int]
 ) -> list[ComputedPrefix]:
-    """The prefixes, each with the same tokens on top; only the new ones are run, in one forward.
-
-    Where few tokens are new, reading the weights takes the time.
-    """
+    """The prefixes, each with the same tokens on top; only the new ones are run, in one forward."""
     computed = compute_prefixes(policy, prefixes)
     if not ids:
         return computed
@@ -202,102 +261,21 @@ def extend_prefixes(
         # Padding between prefix and answer would shorten the window.
         return [extend_prefixes(policy, [prefix], ids)[0] for prefix in computed]
     lengths = [len(prefix.ids) for prefix in computed]
-    _refuse_long(policy, max(lengths) + len(ids))
+    width = max(lengths)
+    _refuse_long(policy, width + len(ids))
     with torch.no_grad():
-        cache = tuple(stack_caches([prefix.cache for prefix in computed], max(lengths)))
+        cache = tuple(stack_caches([prefix.cache for prefix in computed], width))
         block, mask = answer_block([ids] * len(computed))
         hidden, grown = _run(policy, block, mask, cache, torch.tensor(lengths))
     return [
         ComputedPrefix(
             (*prefix.ids, *ids),
-            cache_of_row(grown, row, len(prefix.ids), max(lengths)),
+            cache_of_row(grown, row, len(prefix.ids), width),
             torch.cat([prefix.hidden, hidden[row]]),
             policy.version,
         )
         for row, prefix in enumerate(computed)
     ]
-
-
-def token_budget_for(policy: Policy, token_budget: int = 0) -> int:
-    """Tokens per micro-batch: the given number, or (0) what suits the device and the model."""
-    hidden = policy.model.config.get_text_config().hidden_size
-    return token_budget or default_token_budget(hidden, policy.device.type == "cuda")
-
-
-def default_token_budget(hidden_size: int, gpu: bool) -> int:
-    """Tokens per micro-batch where none are given.
-
-    On a CPU what a layer writes should still be in the cache when the next one reads it, yet every
-    micro-batch has its fixed cost. On two cores an update of `tiny` (128 wide) takes 0.23 s with
-    4,096 tokens, 0.31 s with 1,024; smollm2-135m (576 wide) is as fast with 512 as with 1,024.
-    """
-    if gpu:
-        return 16_384
-    return 4_096 if hidden_size <= 256 else 1_024
-
-
-def _measured(
-    policy: Policy,
-    prefixes: Prefix | Sequence[Prefix],
-    ids: Tensor,
-    mask: Tensor,
-    options: Options,
-    measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
-) -> Sequence[Tensor]:
-    """Blocks [B, T, …] of what ``measure(states, ids, mask)`` gives for answers."""
-    prefixes = [prefixes] if isinstance(prefixes, Prefix) else list(prefixes)
-    index = options.get("prefix_index")
-    if index is None and len(prefixes) != 1:
-        raise ValueError(f"{len(prefixes)} prefixes need a prefix_index for the answers.")
-    if not bool(mask.any(dim=1).all()):
-        raise ValueError("An answer has no tokens; append the end token or drop it.")
-    index = torch.zeros(len(ids), dtype=torch.long) if index is None else index
-    starts, counts = torch.tensor([len(p.ids) for p in prefixes])[index], mask.sum(dim=1).cpu()
-    _refuse_long(policy, int((starts + counts).max()))
-    ids, mask = ids.to(policy.device), mask.to(policy.device)
-    if options.get("grad"):
-        anew = [Prefix(p.ids) for p in prefixes]
-        return measure(_states(policy, anew, index, ids, mask), ids, mask)
-    groups = starts if policy.has_sliding_window else None
-    budget = token_budget_for(policy, options.get("token_budget", 0))
-    blocks: list[Tensor] = []
-    with torch.no_grad():
-        computed = compute_prefixes(policy, prefixes)
-        for attempt in batch_attempts(policy.device, starts + counts, budget, groups):
-            with attempt as (rows,):
-                width = int(counts[rows].max())
-                part = (ids[rows, :width], mask[rows, :width])
-                pieces = measure(_states(policy, computed, index[rows], *part), *part)
-                blocks = blocks or [x.new_zeros(*mask.shape, *x.shape[2:]) for x in pieces]
-                for block, piece in zip(blocks, pieces, strict=True):
-                    block[rows, :width] = piece
-    return blocks
-
-
-def _refuse_long(policy: Policy, longest: int) -> None:
-    if longest > policy.context_length:
-        raise ValueError(
-            f"A prompt with its answer is {longest} tokens long, {policy.reference!r} takes at "
-            f"most {policy.context_length}. Shorten the question or the answer."
-        )
-
-
-def _run(
-    policy: Policy,
-    ids: Tensor,
-    mask: Tensor,
-    cache: Cache | None = None,
-    starts: Tensor | None = None,
-) -> tuple[Tensor, Cache]:
-    """Hidden states and grown cache of ids [B, T] behind ``starts`` [B] cached tokens."""
-    device = policy.device
-    ids, mask = ids.to(device), mask.to(device)
-    starts = torch.zeros(len(ids), dtype=torch.long) if starts is None else starts
-    starts = starts.to(device)[:, None]
-    slots = torch.arange(cache[0][0].shape[2] if cache else 0, device=device)
-    mask = torch.cat([slots < starts, mask], dim=1).long()
-    positions = starts + torch.arange(ids.shape[1], device=device)
-    return run_trunk(policy.trunk, ids, mask, positions, cache)
 
 
 def _states(
@@ -324,21 +302,15 @@ def _states(
     return torch.cat([first, hidden], dim=1)
 
 
-def logps_of_states(
-    policy: Policy, hidden: Tensor, answer_ids: Tensor, answer_mask: Tensor
-) -> Tensor:
-    """Log-probs [B, T] of answer tokens from the states [B, T, H] that predict them."""
-    logps = target_logps(
-        hidden[answer_mask],
-        answer_ids[answer_mask],
-        policy.logits,
-        policy.head_weight,
-        frozen_head=policy.has_linear_head,
-    )
-    return _to_block(answer_mask, logps)
-
-
-def _to_block(answer_mask: Tensor, column: Tensor) -> Tensor:
-    """One value per answer token [N, ...] put where ``answer_mask`` [B, T] is True, 0 elsewhere."""
-    block = column.new_zeros(*answer_mask.shape, *column.shape[1:])
-    return block.index_put((answer_mask,), column)
+def _run(
+    policy: Policy, ids: Tensor, mask: Tensor, cache: Cache = (), starts: Tensor | None = None
+) -> tuple[Tensor, Cache]:
+    """Hidden states and grown cache of ids [B, T] behind ``starts`` [B] cached tokens."""
+    device = policy.device
+    ids, mask = ids.to(device), mask.to(device)
+    starts = torch.zeros(len(ids), dtype=torch.long) if starts is None else starts
+    starts = starts.to(device)[:, None]
+    slots = torch.arange(cache[0][0].shape[2] if cache else 0, device=device)
+    mask = torch.cat([slots < starts, mask], dim=1).long()
+    positions = starts + torch.arange(ids.shape[1], device=device)
+    return run_trunk(policy.trunk, ids, mask, positions, cache)

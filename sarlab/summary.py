@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sarlab.display.tables import aligned
-from sarlab.evaluation.compare import arm_table
-from sarlab.evaluation.formatting import (
-    differences_table,
-    head_of,
-    pair_table,
-    run_summary,
-    values_table,
-)
+from sarlab.evaluation import compare
 from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.runs.parameters import print_or_refuse
 
@@ -24,24 +17,24 @@ def summary_text(folder: str | Path) -> str:
     Raises ValueError where the folder is not a finished run.
     """
     folder = Path(folder)
-    table = run_summary(folder)
+    table = compare.run_table(recorded([folder]))
     trained = table.iloc[1]
     lines = [
         f"{folder.name}: {trained['arm']}, {run_facts(folder)}",
         "",
-        aligned(pair_table(table)),
+        aligned(compare.pair_table(table)),
         "",
         f"{trained['questions']} test questions; [95% interval], paired p-values; "
-        f"{head_of(table)}.",
+        f"{compare.head_of(table)}.",
     ]
     return "\n".join([*lines, *(f"Note: {note}." for note in dict.fromkeys(table["note"]) if note)])
 
 
 def comparison_text(runs: Sequence[str | Path], baseline: str = "") -> str:
     """Several runs as aligned tables: values, then differences to the baseline; seeds pooled."""
-    table = arm_table(recorded(runs), baseline)
-    shown = [aligned(t) for t in (values_table(table), differences_table(table))]
-    return "\n\n".join([*filter(None, [head_of(table)]), *shown])
+    table = compare.arm_table(recorded(runs), baseline)
+    shown = [aligned(t) for t in (compare.values_table(table), compare.differences_table(table))]
+    return "\n\n".join([*filter(None, [compare.head_of(table)]), *shown])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,10 +24,10 @@ class Question:
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("text", "gold"):
-            if not getattr(self, name).strip():
+        for name, value in (("text", self.text), ("gold", self.gold)):
+            if not value.strip():
                 raise ValueError(
-                    f"A question needs a non-empty {name}, got {getattr(self, name)!r} "
+                    f"A question needs a non-empty {name}, got {value!r} "
                     f"(task {self.task!r}). Remove the row or fill it in."
                 )
 
@@ -52,17 +52,14 @@ def _check(record: object, names: str, shape: tuple[int, ...]) -> None:
 class Rollouts:
     """Sampled answers as token ids; they are never decoded and encoded again.
 
-    ``answer_ids`` [B, T] right-padded, ``answer_mask`` [B, T], ``logps`` [B, T] nats under the
-    policy that sampled them (0 on padding), ``group_ids`` [B] index into the questions of the
-    batch, ``truncated`` [B] True where the length limit cut the answer off. An answer that ended
-    by itself carries its end token as its last answer token.
+    An answer that ended by itself carries its end token as its last answer token.
     """
 
-    answer_ids: Tensor
-    answer_mask: Tensor
-    logps: Tensor
-    group_ids: Tensor
-    truncated: Tensor
+    answer_ids: Tensor  # [B, T] right-padded
+    answer_mask: Tensor  # [B, T]
+    logps: Tensor  # [B, T] nats under the policy that sampled them, 0 on padding
+    group_ids: Tensor  # [B] index into the questions of the batch
+    truncated: Tensor  # [B] True where the length limit cut the answer off
     texts: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -82,50 +79,40 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class RewardInputs:
-    """Everything a reward may use, for B answers.
+    """Everything a reward may use, for B answers. Log-probs and entropies are in nats.
 
-    ``correct`` [B] float 0 or 1, ``group_ids`` [B] equal for answers to one question,
-    ``logps_conditioned`` and ``logps_standalone`` [B, T] nats, ``answer_mask`` [B, T],
-    ``progress`` in [0, 1]: the share of training done, ``budget`` in tokens, ``best_accuracy`` of
-    the steps so far. The rest is None where the reward in use does not declare that it needs it:
-    ``logps_standalone``; ``copied`` [B, T], True on tokens of n-grams copied from the question;
-    ``line_ids`` [B, T], each token's line from 0, −1 on padding; ``dependence`` [B, L], what the
-    rest of the answer takes from each line, nats; ``entropy`` and ``self_certainty`` [B, T] of the
-    policy at each token, nats; ``gold_logps`` and ``gold_logps_without`` [B, G], the reference
-    answer's tokens after the reasoning and without it, with ``gold_mask``; ``answer_keys``, the
-    value that each answer gave, None where it gave none; ``texts`` and ``questions`` of the
-    answers, for a reward that reads them.
+    What may be None is None where the reward in use does not declare that it needs it.
     """
 
-    correct: Tensor
-    group_ids: Tensor
-    answer_mask: Tensor
-    logps_conditioned: Tensor
-    logps_standalone: Tensor | None = None
-    progress: float = 0.0
-    copied: Tensor | None = None
-    line_ids: Tensor | None = None
-    dependence: Tensor | None = None
-    entropy: Tensor | None = None
-    self_certainty: Tensor | None = None
-    gold_logps: Tensor | None = None
-    gold_logps_without: Tensor | None = None
-    gold_mask: Tensor | None = None
-    answer_keys: tuple[str | None, ...] | None = None
-    texts: tuple[str, ...] | None = None
-    questions: tuple[Question, ...] | None = None
-    budget: int | None = None
-    best_accuracy: float = 0.0
+    correct: Tensor  # [B] float 0 or 1
+    group_ids: Tensor  # [B] equal for answers to one question
+    answer_mask: Tensor  # [B, T]
+    logps_conditioned: Tensor  # [B, T] with the question
+    logps_standalone: Tensor | None = None  # [B, T] without it
+    progress: float = 0.0  # the share of training done, in [0, 1]
+    copied: Tensor | None = None  # [B, T] True on tokens of n-grams copied from the question
+    line_ids: Tensor | None = None  # [B, T] each token's line from 0, −1 on padding
+    dependence: Tensor | None = None  # [B, L] what the rest of the answer takes from each line
+    entropy: Tensor | None = None  # [B, T] of the policy at each token
+    self_certainty: Tensor | None = None  # [B, T] logsumexp(logits) − mean(logits)
+    gold_logps: Tensor | None = None  # [B, G] the gold answer's tokens after the reasoning
+    gold_logps_without: Tensor | None = None  # [B, G] and without it
+    gold_mask: Tensor | None = None  # [B, G]
+    answer_keys: tuple[str | None, ...] | None = None  # the value that each answer gave, if any
+    texts: tuple[str, ...] | None = None  # of the answers
+    questions: tuple[Question, ...] | None = None  # of the answers, one each
+    budget: int | None = None  # tokens
+    best_accuracy: float = 0.0  # of the steps so far
 
     def __post_init__(self) -> None:
         rows, width = self.answer_mask.shape
         _check(self, "correct group_ids", (rows,))
-        _check(self, "logps_conditioned logps_standalone copied line_ids", (rows, width))
-        _check(self, "entropy self_certainty", (rows, width))
+        tokens = "logps_conditioned logps_standalone copied line_ids entropy self_certainty"
+        _check(self, tokens, (rows, width))
         if self.gold_mask is not None:
             _check(self, "gold_logps gold_logps_without", tuple(self.gold_mask.shape))
-        if not bool(self.answer_mask.any(dim=1).all()):
-            empty = (~self.answer_mask.any(dim=1)).nonzero().flatten().tolist()
+        empty = (~self.answer_mask.any(dim=1)).nonzero().flatten().tolist()
+        if empty:
             raise ValueError(
                 f"Answers {empty} have no tokens; perplexity is undefined there. "
                 "Drop them, or append the end token."

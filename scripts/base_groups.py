@@ -35,7 +35,7 @@ from sarlab.experience import Batch, collect
 from sarlab.models import load_policy
 from sarlab.prompts import PromptFormat
 from sarlab.rewards import REWARDS
-from sarlab.rewards.needs import reward_extras
+from sarlab.rewards.dependence import reward_extras
 from sarlab.tasks import load_task
 from sarlab.tasks.generated import generator
 from sarlab.types import Question

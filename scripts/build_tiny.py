@@ -35,9 +35,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sarlab.tasks.stories import draw_problem, draw_story
+from sarlab.tasks.generated import draw_problem, draw_story
+from sarlab.train import load_optimizer, save_optimizer
 from sarlab.types import Question
-from sarlab.update import load_optimizer, save_optimizer
 
 SHARE_EMPTY_QUESTION = 0.10  # user turn left empty, so that ppl(a) is in distribution
 SHARE_BARE = 0.02  # the answer alone after the beginning-of-text token

@@ -19,14 +19,14 @@ import torch
 from build_tiny import FILLER, column_sum
 from story_account import solution_lines
 
-from sarlab.answers import score_answers
 from sarlab.display.ledger import question_parts
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards import filler_share
+from sarlab.rewards.answers import score_answers
 from sarlab.rewards.dependence import line_dependence, question_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
-from sarlab.tasks.stories import draw_problem, draw_story
+from sarlab.tasks.generated import draw_problem, draw_story
 from sarlab.types import Question, RewardInputs
 
 Pad = Callable[[list[str], Question, random.Random], list[str]]

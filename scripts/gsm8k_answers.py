@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from sarlab.audit.failures import ended
-from sarlab.audit.scoring import LabelledAnswer
+from sarlab.audit.labelled import LabelledAnswer
 from sarlab.tasks import verify
 from sarlab.tasks.rows import read_rows, text_field
 from sarlab.types import Question

@@ -25,26 +25,16 @@ from typing import Any, TypeVar
 from gsm8k_answers import gsm8k_answers, read_solutions
 from tqdm import tqdm
 
-from sarlab.audit.claims import (
-    claim_table,
-    claims_for,
-    claims_text,
-    group_table,
-    groups_text,
-    scores_text,
-)
-from sarlab.audit.failures import FAILURES, failure_answers, proof_answers
-from sarlab.audit.scoring import (
-    FACTS,
+from sarlab.audit.__main__ import main as show_court
+from sarlab.audit.failures import failure_answers, proof_answers
+from sarlab.audit.labelled import (
     NUMBERS,
     LabelledAnswer,
     Rows,
     by_question,
     read_scored,
     score_question,
-    standalone_prefixes,
 )
-from sarlab.display.tables import aligned
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import DEFAULT_INSTRUCTION, conditioned_ids
 from sarlab.rollout import sample
@@ -53,6 +43,7 @@ from sarlab.scoring import Prefix
 from sarlab.tasks import judge_all, load_task
 from sarlab.types import Question
 
+FACTS = "facts.json"  # what a folder of parts says about itself
 Item = TypeVar("Item")
 
 
@@ -193,17 +184,12 @@ def score_answers(args: argparse.Namespace) -> Path:
     groups, facts = corpus(args)
     out = args.out / "answers"
     policy = load_policy(args.model)
-    alone = standalone_prefixes(policy)
 
     def make(chunk: Sequence[list[LabelledAnswer]]) -> list[dict[str, Any]]:
-        return [row for answers in chunk for row in score_question(policy, answers, alone)]
+        return [row for answers in chunk for row in score_question(policy, answers)]
 
     follow(write_parts(out, cut(groups, args.chunk), facts, make), len(groups), "question")
-    table = read_scored(out)
-    table = table[~table["group"].str.endswith(FAILURES)]
-    found = claim_table(table, claims_for(table["label"]))
-    for text in (claims_text(found), scores_text(found), scores_text(found, "equal_share")):
-        print(aligned(text), end="\n\n")
+    show_court(["pairs", str(out)])
     return out
 
 
@@ -221,7 +207,6 @@ def score_groups(args: argparse.Namespace) -> Path:
     }
     out = args.out / f"groups-{Path(args.model).name}"
     policy = load_policy(args.model)
-    alone = standalone_prefixes(policy)
 
     def make(chunk: Sequence[Question]) -> list[dict[str, Any]]:
         groups = sample_groups(
@@ -231,11 +216,11 @@ def score_groups(args: argparse.Namespace) -> Path:
             max_answer_tokens=args.max_answer_tokens,
             seed=args.seed,
         )
-        return [row for answers in groups for row in score_question(policy, answers, alone)]
+        return [row for answers in groups for row in score_question(policy, answers)]
 
     steps = write_parts(out, cut(questions, args.chunk), facts, make)
     follow(steps, len(questions), "question")
-    print(aligned(groups_text(group_table(read_scored(out)))))
+    show_court(["groups", str(out)])
     return out
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from sarlab.evaluation.judge import tokens_per_right
 from sarlab.evaluation.statistics import Array, Interval, pooled_function, pooled_interval
 
 LOGIT, BASE_LOGIT = 2.0, 0.5  # of being right: about 84% trained and 61% base, as on `tiny`
@@ -58,7 +57,8 @@ def _length_against_base(trained: Answers, base: Answers) -> Interval:
 
 
 def _cost(trained: Answers, base: Answers) -> Interval:
-    return tokens_per_right(list(zip(trained[1], trained[0], strict=True)))[1]
+    pairs = list(zip(trained[1], trained[0], strict=True))
+    return pooled_function(pairs, lambda tokens, right: tokens / right, positive=True)[1]
 
 
 def _relative_length(trained: Answers, base: Answers) -> Interval:

@@ -26,12 +26,12 @@ from build_tiny import FILLER
 from gsm8k_answers import plain, read_solutions
 from gsm8k_validity import write_parts
 
-from sarlab.answers import token_pieces
 from sarlab.audit.failures import ended
 from sarlab.display.text import SENTENCE_END
 from sarlab.display.token_view import step_starts
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
+from sarlab.rewards.answers import token_pieces
 from sarlab.rewards.dependence import answer_dependence
 from sarlab.rollout import sample
 from sarlab.scoring import prefix_of

@@ -3,7 +3,7 @@
     python scripts/record_failures.py
 
 The gallery of the stand-alone page (scripts/build_page.py). Questions and right answers are those
-of data/examples; the bad ones are made by sarlab.validity.failures. Log-probs in nats.
+of data/examples; the bad ones are made by sarlab.audit.failures. Log-probs in nats.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from sarlab.validity import MODES, failure_answers, proof_answers
-
 from sarlab import load_policy, score_answers
+from sarlab.audit.failures import MODES, failure_answers, proof_answers
 from sarlab.types import Question
 
 ROOT = Path(__file__).resolve().parents[1]

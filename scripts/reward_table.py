@@ -10,15 +10,15 @@ import re
 import statistics
 
 from sarlab.audit.courts import (
-    agreement_text,
     groups_court,
     groups_text,
     paid_answers,
     pairs_court,
     pairs_text,
+    pivot_text,
     rank_agreement,
 )
-from sarlab.display.tables import markdown_table
+from sarlab.display.tables import Column, markdown_table
 from sarlab.models import DATA, REPOSITORY
 from sarlab.rewards import REWARDS
 
@@ -103,7 +103,8 @@ def courts() -> None:
         print(markdown_table(groups_text(groups[name])))
     print(AGREEMENT)
     agreement = rank_agreement(*paid_answers(DATA / "validity" / "groups-tiny.parquet"))
-    print(markdown_table(agreement_text(agreement)) + "\n</details>\n")
+    text = pivot_text(agreement, Column("", "agreement", 2, 1, "+"), "design", "other")
+    print(markdown_table(text) + "\n</details>\n")
     pairs = pairs_court(*paid_answers(DATA / "validity" / "answers.parquet"))
     print(PAIRS)
     print(markdown_table(pairs_text(pairs)))

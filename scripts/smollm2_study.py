@@ -27,8 +27,7 @@ from typing import Any
 from study import ship_run, ship_tables, state, write_study
 
 from sarlab.display.tables import markdown_table
-from sarlab.evaluation.compare import run_table
-from sarlab.evaluation.formatting import differences_table, values_table
+from sarlab.evaluation.compare import differences_table, run_table, values_table
 from sarlab.evaluation.policies import fresh
 from sarlab.models import REPOSITORY, load_policy, save_prompt_format
 from sarlab.prompts import PromptFormat

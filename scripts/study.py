@@ -124,8 +124,7 @@ def write_study(
     """
     from sarlab.display.figures import draw
     from sarlab.display.tables import markdown_table
-    from sarlab.evaluation.compare import arm_table, run_table
-    from sarlab.evaluation.formatting import differences_table, values_table
+    from sarlab.evaluation.compare import arm_table, differences_table, run_table, values_table
     from sarlab.evaluation.plots import crowd_floor, plane_figure
 
     arms = arm_table(policies, "GRPO")

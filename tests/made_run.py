@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from sarlab import score_answers
-from sarlab.answers import question_prefixes
 from sarlab.models import Policy
+from sarlab.rewards.answers import question_prefixes
 from sarlab.rollout import sample
 from sarlab.runs.folder import Run, write_json
 from sarlab.tasks import judge

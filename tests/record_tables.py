@@ -16,9 +16,15 @@ from typing import Any
 
 import pandas as pd
 
-from sarlab.audit.claims import claim_table, claims_for, group_table, label_table, option_table
+from sarlab.audit.courts import (
+    label_table,
+    option_table,
+    pairs_court,
+    policy_table,
+    score_columns,
+)
 from sarlab.audit.failures import FAILURES
-from sarlab.audit.scoring import read_scored
+from sarlab.audit.labelled import Claim, claims_for, read_scored
 from sarlab.evaluation.behaviours import behaviour_change
 from sarlab.evaluation.compare import arm_table, run_table
 from sarlab.evaluation.policies import recorded, token_texts
@@ -51,14 +57,23 @@ def validity_tables() -> dict[str, pd.DataFrame]:
     tricks = table["group"].str.endswith(f"/{FAILURES}")
     answers, failures = table[~tricks], table[tricks]
     claims = claims_for(answers["label"].tolist())
-    groups = [read_scored(p) for p in sorted((DATA / "validity").glob("groups-*.parquet"))]
+    shipped = sorted((DATA / "validity").glob("groups-*.parquet"))
+    groups = pd.concat(map(read_scored, shipped), ignore_index=True)
+    policies = policy_table(groups, score_columns(groups))
     return {
-        "labels": label_table(answers),
-        "claims": claim_table(answers, claims),
-        "options": option_table(answers, claims[:3]),
-        "failures": label_table(failures),
-        "groups": group_table(pd.concat(groups, ignore_index=True)),
+        "labels": label_table(answers, score_columns(answers)),
+        "claims": claims_recorded(answers, claims),
+        "options": option_table(answers, claims[:3]).rename(columns={"design": "score"}),
+        "failures": label_table(failures, score_columns(failures)),
+        "groups": policies.rename(columns={"design": "score"}),
     }
+
+
+def claims_recorded(answers: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
+    """The court of pairs on SAR and what it is compared with, under the record's names."""
+    scores = score_columns(answers)
+    court = pairs_court(answers, scores, claims, tolerance=0.1)
+    return court.rename(columns={"design": "score"})
 
 
 def plain_numbers(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:

@@ -42,8 +42,7 @@ from sarlab.models import (
 from sarlab.prompts import PromptFormat, chat_turns, conditioned_ids, end_token_id, standalone_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
-from sarlab.train import grpo_steps
-from sarlab.update import start
+from sarlab.train import grpo_steps, start
 
 LINEAR = {
     "qwen3": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
@@ -219,7 +218,7 @@ def test_trl_takes_one_step_and_keeps_it(folder: Path, tmp_path: Path) -> None:
 def test_a_system_text_reaches_the_prompt_whatever_the_template_knows(
     template: str, turns: list[str], rendered: str, tmp_path: Path
 ) -> None:
-    """Golden texts; and TRL, which is given the messages, asks the same token ids."""
+    """Golden texts; and TRL asks the same token ids."""
     policy = loaded(save_paper_model("qwen3-1.7b", tmp_path / "model"))
     policy.tokenizer.chat_template = TEMPLATES[template]
     ids = conditioned_ids(policy.tokenizer, "3 + 4?", PROMPT)
@@ -227,9 +226,10 @@ def test_a_system_text_reaches_the_prompt_whatever_the_template_knows(
     questions = load_task("word_problems").train_batch(1, CONFIG.questions, 0)
     wanted = [conditioned_ids(policy.tokenizer, q.text, PROMPT) for q in questions]
     trainer = SARTrainer(policy, questions, CONFIG, grpo_config(CONFIG, tmp_path / "out"))
-    messages = trainer.train_dataset["prompt"]
-    assert [turn["role"] for turn in messages[0]] == turns
-    assert [list(ids) for ids in trainer._tokenize_prompts(list(messages))[0]] == wanted
+    assert trainer._tokenize_prompts(list(trainer.train_dataset["prompt"]))[0] == wanted
+    if template != "none":
+        messages = chat_turns(policy.tokenizer, "3 + 4?", "Be brief.")
+        assert [turn["role"] for turn in messages] == turns
     assert chat_turns(policy.tokenizer, "x", None) == [{"role": "user", "content": "x"}]
 
 

@@ -11,16 +11,13 @@ from sarlab.evaluation.behaviours import (
     BEHAVIOURS,
     NAMES,
     behaviour_change,
-    content_words,
     count_behaviours,
-    examples,
+    example,
     filler_tokens,
-    is_filler,
     label_sentences,
-    sentences,
     what_was_lost,
 )
-from sarlab.tasks.stories import draw_problem
+from sarlab.tasks.generated import draw_problem
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = "A baker packs 14 boxes of 6 muffins and sells 9. How many muffins are left?"
@@ -61,15 +58,15 @@ def test_sentences_judged_by_hand(sentence, names):
 
 def test_an_answer_is_cut_at_sentence_and_line_ends_only():
     answer = "It is 3.5 kg. Now 2 more!\n4+5=9\n\nAnswer: 9"
-    pieces = [answer[a:b] for a, b in sentences(answer)]
+    pieces = [answer[a:b] for a, b, _ in label_sentences(answer, QUESTION)]
     assert pieces == ["It is 3.5 kg.", "Now 2 more!", "4+5=9", "Answer: 9"]
-    assert sentences("") == sentences(" \n ") == []
+    assert label_sentences("", QUESTION) == label_sentences(" \n ", QUESTION) == []
 
 
 def test_filler_depends_on_the_question():
     sentence = "The weather in Lisbon is warm."
-    assert is_filler(sentence, content_words(QUESTION))
-    assert not is_filler(sentence, content_words("How warm is Lisbon in May?"))
+    assert label_sentences(sentence, QUESTION) == [(0, len(sentence), ("filler",))]
+    assert count_behaviours(sentence, "How warm is Lisbon in May?")["filler"] == 0
 
 
 def test_everything_that_tiny_was_taught_to_pad_with_is_filler():
@@ -81,8 +78,9 @@ def test_everything_that_tiny_was_taught_to_pad_with_is_filler():
     )
     rng = random.Random(0)
     for _ in range(100):
-        words = content_words(draw_problem(rng).text)
-        assert [s for s in padding if not is_filler(s, words)] == []
+        question = draw_problem(rng).text
+        found = {names for s in padding for _, _, names in label_sentences(s, question)}
+        assert found == {("filler",)}
 
 
 def test_the_columns_that_tiny_writes_are_sub_goals_and_nothing_is_filler():
@@ -174,12 +172,11 @@ def test_other_questions_cannot_be_paired():
         behaviour_change([row("x", "a")], [row("x", "b")])
 
 
-def test_examples_come_with_the_sentence_and_an_unknown_name_is_an_error():
-    rows = [row("14 * 6 = 84\nWait, that is wrong."), row("Hmm.", "other")]
-    assert [s for _, s in examples(rows, "backtracking")] == ["Wait, that is wrong.", "Hmm."]
-    with pytest.raises(ValueError, match="backtracking, verification"):
-        examples(rows, "daydreams")
+def test_the_example_of_a_behaviour_is_the_first_answer_that_shows_it():
+    rows = [row("14 * 6 = 84"), row("Wait, that is wrong.", "second"), row("Hmm.", "third")]
+    assert example(rows, "backtracking") is rows[1]
+    assert example(rows, "enumeration") is None
 
 
 def test_every_behaviour_has_a_definition_and_patterns():
-    assert all(b.definition and b.patterns for b in BEHAVIOURS.values())
+    assert all(rule["definition"] and rule["patterns"] for rule in BEHAVIOURS.values())

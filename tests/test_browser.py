@@ -34,10 +34,10 @@ from made_run import make_run
 from PIL import Image
 
 from sarlab import Policy, load_policy, load_task, score_answers
-from sarlab.answers import AnswerScore, Rescorer
 from sarlab.display.tables import html_table
 from sarlab.display.text import HALF_CHARACTER, number, one_line, signed, visible
 from sarlab.models import add_lora, export_policy
+from sarlab.rewards.answers import AnswerScore, Rescorer
 from sarlab.widgets.audit import choose_questions, read_audit
 from sarlab.widgets.candidates import read_examples, score_candidates
 from sarlab.widgets.designs import compare_designs

@@ -11,7 +11,7 @@ from sarlab.prompts import conditioned_ids, encode_answer, standalone_ids
 from sarlab.rewards.dependence import line_dependence
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.tasks import load_task, verify
-from sarlab.tasks.stories import FACT_RANGE, draw_story
+from sarlab.tasks.generated import FACT_RANGE, draw_story
 
 
 def test_a_solution_reads_one_more_number_per_line() -> None:

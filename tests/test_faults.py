@@ -112,7 +112,7 @@ def traces(folder: Path) -> dict[str, Any]:
 # Where the process is killed: function, steps logged by then, calls that pass first, when, and
 # what one of the arguments must hold.
 KILLS: dict[str, dict[str, Any]] = {
-    "before anything is written": {"function": "sarlab.runs.folder:Run._begin", "when": "before"},
+    "before anything is written": {"function": "sarlab.runs.folder:FileLock.acquire"},
     "before config.json": {
         "function": "sarlab.runs.atomic:os.replace",
         "path": "config",
@@ -124,7 +124,8 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "between evaluation and probes of the base": {
-        "function": "sarlab.job.training:probe",
+        "function": "sarlab.job.logbook:Logbook.judge",
+        "path": "probe",
         "when": "before",
     },
     "sampling": {"function": "sarlab.rollout:draw_tokens", "lines": 2, "skip": 5},
@@ -158,7 +159,7 @@ KILLS: dict[str, dict[str, Any]] = {
         "when": "before",
     },
     "writing a checkpoint, half of it": {
-        "function": "sarlab.update:save_optimizer",
+        "function": "sarlab.train:save_optimizer",
         "lines": 2,
         "when": "half",
     },
@@ -234,8 +235,8 @@ def test_an_interrupt_from_the_keyboard(lab: Lab, whole: dict, tmp_path: Path) -
 FULL = {
     "metrics": {"function": "sarlab.runs.folder:os.fsync", "lines": 3, "path": ""},
     "rollouts": {"function": "sarlab.runs.folder:pq.write_table", "lines": 2},
-    "checkpoint": {"function": "sarlab.update:save_optimizer", "lines": 4},
-    "best": {"function": "sarlab.job.logbook:_keep_best", "lines": 1},
+    "checkpoint": {"function": "sarlab.train:save_optimizer", "lines": 4},
+    "best": {"function": "sarlab.job.logbook:replace_file", "lines": 1},
 }
 
 

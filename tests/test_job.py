@@ -145,7 +145,7 @@ def test_a_run_that_died_between_checkpoints_goes_on_to_the_same_end(
 
 
 def test_a_trained_adapter_loads_again_as_policy_and_merged(finished: Path, tmp_path: Path) -> None:
-    from sarlab.answers import score_answers
+    from sarlab.rewards.answers import score_answers
 
     trained, base = load_policy(finished), load_policy("tiny")
     answers = ["384+297=681\nAnswer: 681"]

@@ -192,34 +192,19 @@ def test_accelerate_reads_each_configuration(name: str) -> None:
 
 
 def test_parameters_are_read_as_papermill_reads_them() -> None:
-    told = [
-        "-p",
-        "alpha",
-        "0.1",
-        "-p",
-        "model",
-        "tiny",
-        "--steps",
-        "3",
-        "-p",
-        "resume",
-        "True",
-        "-p",
-        "learning_rate",
-        "1e-5",
-    ]
-    assert command_parameters(told) == {
+    words = ("alpha 0.1", "model tiny", "steps 3", "resume True", "learning_rate 1e-5")
+    assert command_parameters([x for pair in words for x in ("-p", *pair.split())]) == {
         "alpha": 0.1,
         "model": "tiny",
         "steps": 3,
         "resume": True,
         "learning_rate": 1e-5,
     }
-    assert command_parameters(["-p", "name", "a-b", "--log_sar", "true"]) == {
+    assert command_parameters(["-p", "name", "a-b", "-p", "log_sar", "true"]) == {
         "name": "a-b",
         "log_sar": "true",  # which TrainConfig refuses, as it does from a notebook
     }
-    for wrong in (["alpha", "0.1"], ["--alpha"]):
+    for wrong in (["alpha", "0.1"], ["--alpha"], ["--steps", "3"], ["-p", "alpha"]):
         with pytest.raises(ValueError, match="cannot be read"):
             command_parameters(wrong)
 

@@ -9,7 +9,6 @@ import torch
 from test_widgets_text import fake_score
 
 from sarlab import load_policy
-from sarlab.answers import score_answers
 from sarlab.display.ledger import (
     CLASS_VIEWS,
     against,
@@ -22,6 +21,7 @@ from sarlab.display.ledger import (
 )
 from sarlab.display.text import plain
 from sarlab.prompts import conditioned_ids, encode_answer
+from sarlab.rewards.answers import score_answers
 from sarlab.rewards.dependence import (
     CLASSES,
     AnswerDependence,

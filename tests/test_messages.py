@@ -14,7 +14,7 @@ from crash_lab import CONFIG
 from policies import random_policy
 
 import sarlab.rollout as rollout
-import sarlab.update as update
+import sarlab.train as update
 from sarlab._engine import micro_batches as batches
 from sarlab.config import TrainConfig
 from sarlab.experience import collect
@@ -25,16 +25,16 @@ from sarlab.rollout import sample
 from sarlab.runs.folder import read_metrics
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import load_task
-from sarlab.train import grpo_steps
-from sarlab.types import Question
-from sarlab.update import (
+from sarlab.train import (
     TrainingError,
     add_critic,
     critic_values,
+    grpo_steps,
     start,
     update_critic,
     update_policy,
 )
+from sarlab.types import Question
 
 SHORT = replace(CONFIG, steps=3, checkpoint_every=1, eval_every=3, validation_questions=0)
 QUESTIONS = [Question(f"{i} and {i}?", str(2 * i)) for i in (11, 12, 13, 14)]

@@ -15,7 +15,7 @@ import sarlab._engine.weights as model_files
 import sarlab.models as models
 from sarlab.models import add_lora, export_policy, load_policy, wrap_policy
 from sarlab.scoring import Prefix
-from sarlab.update import TrainState
+from sarlab.train import TrainState
 
 PREFIX, ANSWER = Prefix((1, 3, 40, 41, 4)), [50, 51, 52, 2]
 

@@ -23,13 +23,12 @@ from browser_lab import chromium_path, driver
 from scipy.stats import chisquare
 
 from sarlab import Policy, load_policy, load_task, score_answers
-from sarlab.answers import AnswerScore, TokenAlternatives, question_prefixes
 from sarlab.display.token_view import answer_view, payload
 from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import REWARDS, total_reward
-from sarlab.rewards.dependence import line_dependence
-from sarlab.rewards.needs import copied_tokens, gold_logps, reward_extras
+from sarlab.rewards.answers import AnswerScore, TokenAlternatives, question_prefixes
+from sarlab.rewards.dependence import copied_tokens, gold_logps, line_dependence, reward_extras
 from sarlab.rollout import sample
 from sarlab.scoring import Prefix, answer_block, answer_logps, token_report
 from sarlab.tasks import judge

@@ -80,16 +80,8 @@ def test_operations_of_a_pass_by_hand() -> None:
     """Five tokens that see ten each, two of them scored."""
 
     def run(backward: bool) -> float:
-        return plan.pass_seconds(
-            SMALL,
-            ONE,
-            FREE_BYTES,
-            tokens=5,
-            context=10,
-            scored=2,
-            calls=1,
-            backward=backward,
-        )
+        step = plan.StepPlan(SMALL, ONE, FREE_BYTES)
+        return step.pass_seconds(tokens=5, context=10, scored=2, calls=1, backward=backward)
 
     # Trunk 2·5·144, attention 5·(4·2·2)·10, head 2·2·40.
     assert run(False) == pytest.approx(1440 + 800 + 160)
@@ -98,7 +90,8 @@ def test_operations_of_a_pass_by_hand() -> None:
 
 
 def test_bytes_of_a_pass_by_hand() -> None:
-    seconds = plan.pass_seconds(SMALL, ONE, FREE_FLOPS, tokens=5, context=10, scored=2, calls=3)
+    step = plan.StepPlan(SMALL, ONE, FREE_FLOPS)
+    seconds = step.pass_seconds(tokens=5, context=10, scored=2, calls=3)
     # Weights (144 + 40)·4 in each of 3 calls; activations kept: 4·4 + 6·4 + 4·8 = 72 numbers a
     # token, written and read; the law of 2 tokens over 10 words passed four times.
     assert seconds == pytest.approx(3 * 184 * 4 + 2 * 5 * 72 * 4 + 2 * 10 * 4 * 4)

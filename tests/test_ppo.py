@@ -15,8 +15,7 @@ from sarlab.losses import explained_variance, reward_on_last_token
 from sarlab.models import add_lora
 from sarlab.runs.folder import read_metrics, read_rollouts
 from sarlab.tasks import load_task
-from sarlab.train import ppo_steps
-from sarlab.update import add_critic, start
+from sarlab.train import add_critic, ppo_steps, start
 
 SMALL = preset(
     "lora", "ppo", steps=2, questions=6, max_answer_tokens=12, mini_batches=2, warmup_steps=0

@@ -33,12 +33,10 @@ ORDER = (
     "models",
     "rewards",
     "losses",
-    "answers",
     "config",
     "plan",
     "runs",
     "experience",
-    "update",
     "train",
     "display",
     "evaluation",
@@ -50,7 +48,12 @@ ORDER = (
     "audit",
 )
 PURE = {"sar", "rewards", "losses"}
-IMPURE = {"diagnostics", "dependence", "needs"}  # of rewards: statistics, and passes of a model
+IMPURE = {
+    "answers",
+    "diagnostics",
+    "dependence",
+    "needs",
+}  # of rewards: statistics, and passes of a model
 PURE_MAY_IMPORT = {
     "torch",
     "sarlab.types",
@@ -200,7 +203,7 @@ def test_only_the_policy_and_its_forward_know_how_it_is_made_fast():
         for _, name in imports(path)
         if f"{name}.".startswith("sarlab._engine.")
     }
-    assert users - {"_engine", "job"} == {"models", "scoring", "rollout", "update"}
+    assert users - {"_engine", "job"} == {"models", "scoring", "rollout", "train"}
 
 
 def test_the_package_level_stays_small():

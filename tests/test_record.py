@@ -19,8 +19,7 @@ import pytest
 import torch
 
 from sarlab import TrainConfig, add_lora, load_policy, load_task, score_answers
-from sarlab.train import grpo_steps, ppo_steps
-from sarlab.update import add_critic, start
+from sarlab.train import add_critic, grpo_steps, ppo_steps, start
 
 RECORD = Path(__file__).with_name("record.json")
 EXAMPLES = Path(__file__).resolve().parents[1] / "data" / "examples" / "answers.jsonl"

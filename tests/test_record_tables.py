@@ -2,11 +2,11 @@
 
 import json
 
-from record_tables import RECORD, differences, plain_numbers
+from record_tables import RECORD, claims_recorded, differences, plain_numbers
 
-from sarlab.audit.claims import claim_table, claims_for, label_table
+from sarlab.audit.courts import label_table, score_columns
 from sarlab.audit.failures import FAILURES
-from sarlab.audit.scoring import read_scored
+from sarlab.audit.labelled import claims_for, read_scored
 from sarlab.evaluation.compare import arm_table
 from sarlab.evaluation.policies import recorded
 from sarlab.models import DATA
@@ -24,7 +24,10 @@ def test_the_shipped_gsm8k_answers_give_the_recorded_labels_and_claims():
     answers = table[~table["group"].str.endswith(f"/{FAILURES}")]
     claims = claims_for(answers["label"].tolist())
     new = plain_numbers(
-        {"labels": label_table(answers), "claims": claim_table(answers, claims[:1])}
+        {
+            "labels": label_table(answers, score_columns(answers)),
+            "claims": claims_recorded(answers, claims[:1]),
+        }
     )
     rows = len(new["claims"]["claim"])
     first = {column: values[:rows] for column, values in old["claims"].items()}

@@ -7,7 +7,7 @@ import torch
 from policies import random_policy
 
 from sarlab import score_answers
-from sarlab.answers import AnswerScore, Rescorer
+from sarlab.rewards.answers import AnswerScore, Rescorer
 
 QUESTION = "Ann has 12 pens and buys 30 more. How many pens does she have?"
 EDITS = [

@@ -10,8 +10,8 @@ from made_run import labelled_rows, write_rows
 
 from sarlab import load_policy
 from sarlab.audit.__main__ import main
-from sarlab.audit.claims import Claim
 from sarlab.audit.courts import groups_court, paid_answers, pairs_court, rank_agreement
+from sarlab.audit.labelled import Claim
 from sarlab.experience import inputs_of_texts
 from sarlab.models import DATA, REPOSITORY
 from sarlab.rewards import REWARDS, answer_bonus

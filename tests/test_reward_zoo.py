@@ -330,8 +330,7 @@ def test_both_loops_train_on_a_dense_bonus(algorithm, monkeypatch) -> None:
     from sarlab import add_lora, load_policy, load_task
     from sarlab.config import preset
     from sarlab.rewards import Reward
-    from sarlab.train import grpo_steps, ppo_steps
-    from sarlab.update import add_critic, start
+    from sarlab.train import add_critic, grpo_steps, ppo_steps, start
 
     def per_answer(given: Any) -> torch.Tensor:
         return -given.lengths / 100
@@ -356,25 +355,27 @@ def test_both_loops_train_on_a_dense_bonus(algorithm, monkeypatch) -> None:
 
 def test_a_reward_pays_only_for_its_own_passes(tiny, monkeypatch) -> None:
     """Each reward's fields are there, and nothing that it does not declare is computed."""
-    import sarlab.rewards.needs as module
+    import sarlab.rewards.dependence as module
     from sarlab import TrainConfig, load_task
     from sarlab.experience import collect
 
     calls: list[str] = []
-    for name in ("_copied", "_lines", "_statistics", "gold_logps"):
+    for name in ("_copied", "line_dependence", "token_report", "gold_logps"):
         real = getattr(module, name)
         monkeypatch.setattr(
-            module, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
+            module,
+            name,
+            lambda *a, real=real, name=name, **k: (calls.append(name), real(*a, **k))[1],
         )
     expected = {
         "sar": [],
         "kimi": [],
         "majority": [],
         "sar_masked": ["_copied"],
-        "entropy": ["_statistics"],
-        "intuitor": ["_statistics"],
+        "entropy": ["token_report"],
+        "intuitor": ["token_report"],
         "rlpr": ["gold_logps"],
-        "filler_share": ["_lines"],
+        "filler_share": ["line_dependence"],
     }
     for reward, passes in expected.items():
         calls.clear()

@@ -15,7 +15,7 @@ from sarlab.rewards import (
     sar_lambda,
     total_reward,
 )
-from sarlab.rewards.needs import copied_tokens
+from sarlab.rewards.dependence import copied_tokens
 from sarlab.types import RewardInputs
 
 

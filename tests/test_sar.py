@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarlab.answers import score_answers
+from sarlab.rewards.answers import score_answers
 from sarlab.sar import (
     leave_out,
     mean_logp,
@@ -95,13 +95,12 @@ def test_padding_and_what_stands_on_it_change_nothing() -> None:
     )
 
 
-def test_an_empty_turn_as_question_earns_exactly_nothing(frozen_tiny) -> None:
+def test_an_empty_turn_as_question_earns_exactly_nothing(frozen_tiny, monkeypatch) -> None:
     """Both contexts are then the same ids, so SAR is 0, not merely near it."""
-    from sarlab.answers import question_prefixes
+    import sarlab.rewards.answers as module
 
-    _, alone = question_prefixes(frozen_tiny, "anything")
-    (score,) = score_answers(
-        frozen_tiny, "(empty)", ["384+297=681\nAnswer: 681"], prefixes=(alone, alone)
-    )
+    _, alone = module.question_prefixes(frozen_tiny, "anything")
+    monkeypatch.setattr(module, "question_prefixes", lambda *_: (alone, alone))
+    (score,) = score_answers(frozen_tiny, "(empty)", ["384+297=681\nAnswer: 681"])
     assert score.sar == 0.0
     assert set(score.values) == {0.0}

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from sarlab.tasks import judge_all, load_task, split_of
-from sarlab.tasks.base import FiniteTask
 
 
 def lines(*rows: Any) -> str:
@@ -29,7 +28,7 @@ def sums_file(tmp_path: Path) -> Path:
 
 def test_a_file_is_split_by_the_text_of_its_questions(sums_file: Path) -> None:
     task = load_task(str(sums_file))
-    assert isinstance(task, FiniteTask)
+    assert task.size is not None
     assert task.name == "sums"
     assert task.size is not None
     heldout = task.heldout()

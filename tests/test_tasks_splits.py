@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarlab.tasks import check_disjoint, judge_all, load_task, split_of, task_names
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct
+from sarlab.tasks.base import GeneratedTask, Task, distinct
 from sarlab.types import Question
 
 GENERATORS = (
@@ -117,8 +117,8 @@ def test_a_narrow_generator_says_that_it_is_exhausted() -> None:
         one.train_batch(0, 1, 0) if side == "training" else one.heldout(1)
 
 
-def finite(count: int = 50) -> FiniteTask:
-    return FiniteTask("some", numbered(count), numbered(10, first=1000))
+def finite(count: int = 50) -> Task:
+    return Task("some", numbered(count), numbered(10, first=1000))
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 50])
@@ -141,7 +141,7 @@ def test_held_out_questions_come_in_a_fixed_order() -> None:
     task = finite()
     shuffled = numbered(10, first=1000)
     random.Random(0).shuffle(shuffled)
-    same = FiniteTask("some", numbered(50), shuffled)
+    same = Task("some", numbered(50), shuffled)
     assert ids(task.heldout()) == ids(same.heldout()) == sorted(ids(task.heldout()))
     assert ids(task.heldout(4)) == ids(task.heldout())[:4]
     assert len(task.heldout(1000)) == 10  # at most: a small file has what it has
@@ -169,14 +169,14 @@ def test_too_large_batches_and_evaluation_sets() -> None:
     with pytest.raises(ValueError, match="has 50 training questions, a batch of 51"):
         finite().train_batch(0, 51, 0)
     with pytest.raises(ValueError, match=r"evaluation only.*'\?split=hash'"):
-        FiniteTask("eval", [], numbered(3)).train_batch(0, 1, 0)
+        Task("eval", [], numbered(3)).train_batch(0, 1, 0)
     with pytest.raises(ValueError, match="count is 0"):
         finite().heldout(0)
 
 
 def test_sides_that_share_a_question_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^2 held-out.*the first is 'What is 3\?'.*overlap=drop"):
-        FiniteTask("leaky", numbered(5), [*numbered(2, first=3), *numbered(3, first=100)])
+        Task("leaky", numbered(5), [*numbered(2, first=3), *numbered(3, first=100)])
     with pytest.raises(ValueError, match="1 held-out"):
         check_disjoint([Question("What is ONE?", "1")], [Question(" what  is one?\n", "1")])
     check_disjoint(numbered(5), numbered(5, first=5))

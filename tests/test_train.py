@@ -16,9 +16,16 @@ from sarlab.models import add_lora, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix, answer_logps
 from sarlab.tasks import Verdict, load_task
-from sarlab.train import grpo_steps, ppo_steps
+from sarlab.train import (
+    TrainingError,
+    add_critic,
+    grpo_steps,
+    mini_batches,
+    ppo_steps,
+    start,
+    update_policy,
+)
 from sarlab.types import Question
-from sarlab.update import TrainingError, add_critic, mini_batches, start, update_policy
 
 SMALL = TrainConfig(
     steps=2, questions=4, group_size=3, max_answer_tokens=16, mini_batches=2, warmup_steps=0

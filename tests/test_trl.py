@@ -15,7 +15,7 @@ from sarlab.models import add_lora, load_policy
 from sarlab.prompts import conditioned_ids
 from sarlab.scoring import Prefix
 from sarlab.tasks import load_task
-from sarlab.update import start, update_policy
+from sarlab.train import start, update_policy
 
 CONFIG = TrainConfig(
     steps=2,

@@ -191,7 +191,7 @@ def test_pins_survive_a_file_another_question_and_another_model(bench) -> None:
 
 
 def test_each_answer_is_scored_once(frozen_tiny, monkeypatch) -> None:
-    from sarlab.answers import Rescorer
+    from sarlab.rewards.answers import Rescorer
 
     scored = []
     real = Rescorer.score

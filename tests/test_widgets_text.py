@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sarlab.answers import AnswerScore, token_name, token_pieces
 from sarlab.display.text import mark_of, number, plain, segments, signed, tint, visible
 from sarlab.display.token_view import answer_view
+from sarlab.rewards.answers import AnswerScore, token_name, token_pieces
 from sarlab.widgets.html import RANKING, answer_html, page, pair_html, records_html
 
 HOSTILE = [

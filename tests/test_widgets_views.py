@@ -10,13 +10,13 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from sarlab.answers import AnswerScore, score_answers
 from sarlab.display.figures import position_figure
 from sarlab.display.text import signed, tint
 from sarlab.display.token_view import answer_view, payload, split_steps
 from sarlab.losses import group_advantages
 from sarlab.prompts import conditioned_ids
 from sarlab.rewards import REWARDS, Reward, total_reward
+from sarlab.rewards.answers import AnswerScore, score_answers
 from sarlab.types import RewardInputs
 from sarlab.widgets.candidates import (
     Candidate,

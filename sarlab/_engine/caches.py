@@ -18,18 +18,18 @@ _CHUNK = 1_024  # tokens run at once without gradients: an attention mask has ch
 
 def stack_caches(caches: Sequence[Cache], width: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Keys and values per layer of caches of one row each, right-padded to ``width`` slots."""
+
+    def stack(blocks: Sequence[Tensor]) -> Tensor:
+        wide = [pad(x, (0, 0, 0, width - x.shape[2])) if x.shape[2] < width else x for x in blocks]
+        return wide[0] if len(wide) == 1 else torch.cat(wide)
+
     for layer in zip(*caches, strict=True):
         keys, values = zip(*layer, strict=True)
-        yield _stack(keys, width), _stack(values, width)
-
-
-def _stack(blocks: Sequence[Tensor], width: int) -> Tensor:
-    padded = [pad(x, (0, 0, 0, width - x.shape[2])) if x.shape[2] < width else x for x in blocks]
-    return padded[0] if len(padded) == 1 else torch.cat(padded)
+        yield stack(keys), stack(values)
 
 
 def run_trunk(
-    trunk: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None
+    trunk: nn.Module, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache
 ) -> tuple[Tensor, Cache]:
     """One forward of a model's trunk: final hidden states [rows, length, H] and the grown cache.
 
@@ -37,7 +37,7 @@ def run_trunk(
     its square.
     """
     # Without a config every layer keeps its whole past; masks still apply sliding windows.
-    past = DynamicCache(ddp_cache_data=cache) if cache is not None else DynamicCache()
+    past = DynamicCache(ddp_cache_data=cache) if cache else DynamicCache()
     length = ids.shape[1]
     before, chunk = mask.shape[1] - length, length if torch.is_grad_enabled() else _CHUNK
     states = [
@@ -67,13 +67,6 @@ def cache_of_row(cache: Cache, row: int, length: int, width: int | None = None) 
     return tuple((cut(keys), cut(values)) for keys, values in cache)
 
 
-def growing_cache(caches: Sequence[Cache], width: int) -> DynamicCache:
-    """The stacked caches with room for new tokens; ``layer.keep(rows)`` drops finished rows."""
-    cache = DynamicCache()
-    cache.layers = [GrowingLayer(keys, values) for keys, values in stack_caches(caches, width)]
-    return cache
-
-
 class GrowingLayer(DynamicLayer):
     """A cache layer with free slots ahead, so that a new token does not copy the whole past."""
 
@@ -81,17 +74,14 @@ class GrowingLayer(DynamicLayer):
         super().__init__()
         self.lazy_initialization(keys, values)
         self.length = 0
-        self._room = (keys[:, :, :0], values[:, :, :0])
+        self._room: tuple[Tensor, ...] = (keys[:, :, :0], values[:, :, :0])
         self.update(keys, values)
 
     def update(self, key_states, value_states, *args, **kwargs):  # type: ignore[no-untyped-def]
         end = self.length + key_states.shape[2]
         if self._room[0].shape[2] < end:
-            shape = (*key_states.shape[:2], end + _BLOCK, key_states.shape[3])
-            larger = (key_states.new_empty(shape), value_states.new_empty(shape))
-            for new, old in zip(larger, self._room, strict=True):
-                new[:, :, : self.length] = old[:, :, : self.length]
-            self._room = larger
+            more = (0, 0, 0, end + _BLOCK - self.length)
+            self._room = tuple(pad(x[:, :, : self.length], more) for x in self._room)
         self._room[0][:, :, self.length : end] = key_states
         self._room[1][:, :, self.length : end] = value_states
         self.length = end
@@ -100,5 +90,12 @@ class GrowingLayer(DynamicLayer):
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
-        self._room = (self._room[0][rows], self._room[1][rows])
+        self._room = tuple(x[rows] for x in self._room)
         self.keys, self.values = (x[:, :, : self.length] for x in self._room)
+
+
+def growing_cache(caches: Sequence[Cache], width: int) -> DynamicCache:
+    """The stacked caches with room for new tokens; ``layer.keep(rows)`` drops finished rows."""
+    cache = DynamicCache()
+    cache.layers = [GrowingLayer(keys, values) for keys, values in stack_caches(caches, width)]
+    return cache

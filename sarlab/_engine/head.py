@@ -1,80 +1,65 @@
 """The two costly steps at a large vocabulary: the head's gradient, and drawing a token."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
+
+from sarlab._engine.policy import Policy
 
 _HEAD_SLICE = 1 << 23  # logits held at once: 32 MiB in float32
 _FLAT_VOCABULARY = 4_096  # up to this size all probabilities are summed at once
 _BLOCK = 128
 
 
-def slice_rows(weight: Tensor) -> int:
-    """How many tokens go through the head with ``weight`` [V, H] at once."""
-    return max(1, _HEAD_SLICE // weight.shape[0])
+def slice_rows(policy: Policy) -> int:
+    """How many tokens go through the policy's head at once."""
+    return max(1, _HEAD_SLICE // policy.head_weight.shape[0])
 
 
-def target_logps(
-    states: Tensor,
-    targets: Tensor,
-    logits_of: Callable[[Tensor], Tensor],
-    weight: Tensor,
-    *,
-    frozen_head: bool,
-) -> Tensor:
-    """Log-probs [N] of ``targets`` [N] from hidden states [N, H], slice by slice.
-
-    ``logits_of`` maps states to logits; with ``frozen_head`` it is the product with ``weight``
-    [V, H] (and a bias) and nothing else, and the gradient takes the short way.
-    """
-    rows = slice_rows(weight)
+def target_logps(policy: Policy, states: Tensor, targets: Tensor) -> Tensor:
+    """Log-probs [N] of ``targets`` [N] from hidden states [N, H], slice by slice."""
+    rows = slice_rows(policy)
     needs_grad = torch.is_grad_enabled() and states.requires_grad
-    if needs_grad and frozen_head:
-        return _FrozenHeadLogps.apply(states, targets, logits_of, weight, rows)
+    if needs_grad and policy.has_linear_head:
+        return _FrozenHeadLogps.apply(states, targets, policy, rows)
     slices = [slice(i, i + rows) for i in range(0, len(states), rows)]
     if not needs_grad:
         # Into one block: small pieces that outlive the large logits would scatter the heap.
         logps = torch.empty(len(states), device=states.device)
         for x in slices:
-            logps[x] = _slice_logps(logits_of, states[x], targets[x])
+            logps[x] = _slice_logps(policy, states[x], targets[x])
         return logps
     if len(slices) == 1:
-        return _slice_logps(logits_of, states, targets)
+        return _slice_logps(policy, states, targets)
     # Recomputing a slice in the backward pass is cheaper than keeping its logits.
-    parts = [(logits_of, states[x], targets[x]) for x in slices]
+    parts = [(policy, states[x], targets[x]) for x in slices]
     return torch.cat([checkpoint(_slice_logps, *part, use_reentrant=False) for part in parts])
 
 
-def _slice_logps(logits_of: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor) -> Tensor:
-    logps = torch.log_softmax(logits_of(states).float(), dim=-1)
+def _slice_logps(policy: Policy, states: Tensor, targets: Tensor) -> Tensor:
+    logps = torch.log_softmax(policy.logits(states).float(), dim=-1)
     return logps.gather(-1, targets[:, None])[:, 0]
 
 
 class _FrozenHeadLogps(torch.autograd.Function):
-    """:func:`target_logps` for a head that is not trained.
+    """:func:`target_logps` for a head W that is not trained, and nothing but a product.
 
     d log p(y) / d h = W_y − Σ_v p(v) W_v does not depend on the loss, so the forward pass
-    computes it while a slice's logits exist: two products with the head ``weight`` [V, H] instead
-    of three, and no logits are stored.
+    computes it while a slice's logits exist: two products with W instead of three, and no logits
+    are stored.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        states: Tensor,
-        targets: Tensor,
-        logits_of: Callable[[Tensor], Tensor],
-        weight: Tensor,
-        rows: int,
-    ) -> Tensor:
+    def forward(ctx: Any, states: Tensor, targets: Tensor, policy: Policy, rows: int) -> Tensor:
+        weight = policy.head_weight
         logps = torch.empty(len(states), device=states.device)
         slopes = torch.empty_like(states)
         for i in range(0, len(states), rows):
             part, target = states[i : i + rows], targets[i : i + rows]
-            all_logps = torch.log_softmax(logits_of(part).float(), dim=-1)
+            all_logps = torch.log_softmax(policy.logits(part).float(), dim=-1)
             logps[i : i + rows] = all_logps.gather(-1, target[:, None])[:, 0]
             slopes[i : i + rows] = weight[target] - all_logps.exp_() @ weight
         ctx.save_for_backward(slopes)
@@ -83,7 +68,7 @@ class _FrozenHeadLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return upstream[:, None].to(slopes.dtype) * slopes, None, None, None, None
+        return upstream[:, None].to(slopes.dtype) * slopes, None, None, None
 
 
 def draw_tokens(logps: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,13 +78,12 @@ def draw_tokens(logps: Tensor, generator: torch.Generator) -> Tensor:
     entry of the vocabulary. Sums are in float64, since 50,000 float32 terms would not add up to 1.
     A large vocabulary is summed in blocks, and token by token only within the block drawn.
     """
-    size = logps.shape[1]
     uniform = torch.rand(
         len(logps), 1, generator=generator, device=logps.device, dtype=torch.float64
     )
-    if size <= _FLAT_VOCABULARY:
+    if logps.shape[1] <= _FLAT_VOCABULARY:
         return _invert(logps.double().exp().cumsum(dim=-1), uniform)[0][:, 0]
-    probs = torch.nn.functional.pad(logps.exp(), (0, -size % _BLOCK))
+    probs = pad(logps.exp(), (0, -logps.shape[1] % _BLOCK))
     probs = probs.view(len(probs), -1, _BLOCK)
     block_cdf = probs.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     block, rest = _invert(block_cdf, uniform)

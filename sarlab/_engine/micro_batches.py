@@ -4,6 +4,7 @@ Where memory runs out, the work goes on in smaller batches. The smaller budget i
 device and kind of work, and one warning says so.
 """
 
+import itertools
 import warnings
 from collections.abc import Iterator
 
@@ -22,19 +23,16 @@ def plan_batches(
     ``lengths`` [B] is tokens per row. The longest come first, so that too little memory shows at
     once. Rows of different ``groups`` never share a batch.
     """
-    order = sorted(
-        range(len(lengths)),
-        key=lambda i: (-int(groups[i]) if groups is not None else 0, -int(lengths[i]), i),
-    )
-    batch: list[int] = []
-    for i in order:
-        head = batch[0] if batch else i
-        other_group = groups is not None and int(groups[i]) != int(groups[head])
-        if batch and (other_group or (len(batch) + 1) * int(lengths[head]) > token_budget):
-            yield torch.tensor(batch)
-            batch = []
-        batch.append(i)
-    if batch:
+    tokens = lengths.tolist()
+    kinds = [0] * len(tokens) if groups is None else groups.tolist()
+    order = sorted(range(len(tokens)), key=lambda i: (-kinds[i], -tokens[i], i))
+    for _, rows in itertools.groupby(order, key=lambda i: kinds[i]):
+        batch: list[int] = []
+        for i in rows:
+            if batch and (len(batch) + 1) * tokens[batch[0]] > token_budget:
+                yield torch.tensor(batch)
+                batch = []
+            batch.append(i)
         yield torch.tensor(batch)
 
 
@@ -78,7 +76,14 @@ def batch_attempts(
             attempt = Attempt(batches)
             yield attempt
             if attempt.failed:
-                _halve(device, kind, max(len(x) * int(lengths[x].max()) for x in batches))
+                tokens = max(len(rows) * int(lengths[rows].max()) for rows in batches)
+                _budgets[str(device), kind] = tokens // 2
+                torch.cuda.empty_cache()
+                _notes.append(
+                    f"Out of memory at {tokens} tokens per micro-batch on {device} ({kind}); "
+                    f"going on with {tokens // 2}."
+                )
+                warnings.warn(_notes[-1], stacklevel=2)
                 pending = torch.cat(plan[position:])
                 break
 
@@ -95,14 +100,3 @@ def memory_notes() -> list[str]:
     notes = list(_notes)
     _notes.clear()
     return notes
-
-
-def _halve(device: torch.device, kind: str, failed_tokens: int) -> None:
-    torch.cuda.empty_cache()
-    _budgets[str(device), kind] = failed_tokens // 2
-    text = (
-        f"Out of memory at {failed_tokens} tokens per micro-batch on {device} ({kind}); going on "
-        f"with {failed_tokens // 2}."
-    )
-    _notes.append(text)
-    warnings.warn(text, stacklevel=3)

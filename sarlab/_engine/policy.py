@@ -14,19 +14,15 @@ from sarlab.prompts import PromptFormat
 
 @dataclass
 class Policy:
-    """A causal language model with its tokenizer and the facts that scoring needs.
-
-    ``eos_ids``: every id that ends an answer. ``end_id``: the one appended to typed answers.
-    ``version`` counts optimiser steps; cached prefixes carry it, so that a stale one is noticed.
-    """
+    """A causal language model with its tokenizer and the facts that scoring needs."""
 
     model: Any
     tokenizer: Any
     reference: str
     prompt: PromptFormat
-    eos_ids: tuple[int, ...]
-    end_id: int
-    version: int = 0
+    eos_ids: tuple[int, ...]  # every id that ends an answer
+    end_id: int  # the one appended to typed answers
+    version: int = 0  # optimiser steps; cached prefixes carry it, so that a stale one is noticed
     _float_head: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -73,6 +69,13 @@ class Policy:
         window = getattr(config, "sliding_window", None)
         return window is not None and window < self.context_length
 
+    @property
+    def _head_extras(self) -> tuple[float | None, ...]:
+        """What follows the head's product: divisor (Granite), factor (Cohere), cap (Gemma)."""
+        config = self.causal_lm.config.get_text_config()
+        names = ("logits_scaling", "logit_scale", "final_logit_softcapping")
+        return tuple(getattr(config, name, None) for name in names)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, H] to float32 logits [N, V], in float32 also for bfloat16 weights."""
         head = self.causal_lm.get_output_embeddings()
@@ -83,12 +86,11 @@ class Policy:
             logits = hidden.float() @ self.head_weight.T
             if getattr(head, "bias", None) is not None:
                 logits = logits + head.bias.float()
-        config = self.causal_lm.config.get_text_config()
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / config.logits_scaling
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * config.logit_scale
-        cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+        divisor, factor, cap = self._head_extras
+        if divisor:
+            logits = logits / divisor
+        if factor:
+            logits = logits * factor
         return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
@@ -104,14 +106,9 @@ class Policy:
     @property
     def has_linear_head(self) -> bool:
         """Whether logits are the frozen head's product and nothing more (no scale, no cap)."""
-        config = self.causal_lm.config.get_text_config()
-        extras = ("logits_scaling", "logit_scale", "final_logit_softcapping")
         head = self.causal_lm.get_output_embeddings()
-        return (
-            isinstance(head, nn.Linear)
-            and not head.weight.requires_grad
-            and not any(getattr(config, name, None) for name in extras)
-        )
+        frozen = isinstance(head, nn.Linear) and not head.weight.requires_grad
+        return frozen and not any(self._head_extras)
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -128,8 +125,7 @@ class Policy:
     def folded(self) -> Iterator[None]:
         """Within the block, without gradients, the adapter is merged into the base weights.
 
-        The same policy up to rounding (1e-6 nats) with a third of the matrix products: a small
-        model is a quarter faster. Layers that are not ``foldable`` stay as they are.
+        The same policy up to rounding (1e-6 nats) with a third of the matrix products.
         """
         with torch.no_grad(), folded(self.model):
             yield

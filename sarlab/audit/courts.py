@@ -1,7 +1,9 @@
-"""What each design of :data:`sarlab.rewards.REWARDS` pays on a file of answers, before training.
+"""What scores and reward designs pay on answers whose order is known, before any training.
 
-Two courts: :func:`pairs_court` on labelled answers, :func:`groups_court` on groups that a policy
-sampled itself. Both judge the bonus, since correctness beside it is known.
+Values are a table with a row per answer and a column per design: SAR and simpler scores beside it
+(:func:`score_columns`), or the bonuses of all rewards (:func:`paid_answers`), since correctness
+beside a bonus is known. Two courts judge them: :func:`pairs_court` on labelled answers,
+:func:`policy_table` and :func:`groups_court` on groups that a policy sampled itself.
 """
 
 import dataclasses
@@ -14,27 +16,22 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sarlab.audit.claims import Claim, claims_for, pivot_text
+from sarlab.audit import labelled
 from sarlab.audit.failures import FAILURES, MODES
-from sarlab.audit.measures import in_order
-from sarlab.audit.scoring import (
-    LabelledAnswer,
-    is_scored,
-    judged,
-    read_labelled,
-    read_scored,
-    scored_run,
-)
+from sarlab.audit.labelled import Claim
+from sarlab.audit.measures import contrast, pair_share
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
 from sarlab.evaluation.statistics import CONFIDENCE, Array, holm, named, named_mean
 from sarlab.experience import inputs_of_texts
-from sarlab.models import Policy, load_policy
+from sarlab.models import load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, no_bonus
 from sarlab.rewards.diagnostics import length_share, reward_inputs, slope_per_10_tokens
 from sarlab.tasks import judge_all
-from sarlab.types import Question, RewardInputs
+from sarlab.types import Question
 
+TOLERANCE = 0.1
+"""Answers count as equally long up to this share of the longer one."""
 ALPHA = 0.2
 """α of SAR that other designs are matched to."""
 _SAME = ("correct", "sar_alone")  # no bonus; the bonus of sar
@@ -42,59 +39,171 @@ _NOTHING = 1e-8  # a difference of rewards below this is no signal
 _BLOCKS = 20  # of questions, of which the jackknife leaves out one after the other
 
 
+def score_columns(
+    table: pd.DataFrame, standalone: str = "empty_turn", *, end_token: bool = True
+) -> pd.DataFrame:
+    """SAR and what it is compared with, higher counting as better; one row per scored answer.
+
+    ``sar``; ``log_sar``, log ppl(a) − log ppl(a|q), which has no clip at −1; ``length``, minus the
+    number of tokens; ``confidence``, −log ppl(a|q); ``ppl_standalone``, log ppl(a), the sign it has
+    in SAR; ``correct``, 1 for a right final answer, else 0; and the number of ``tokens``.
+
+    ``standalone`` is a :class:`sarlab.prompts.StandaloneContext`; without ``end_token`` it is left
+    out of the mean. NaN where a score is not known: correctness without a gold answer, a context
+    that was not scored, an answer of the end token alone.
+    """
+    length, sums = table["length"].astype(float), table.filter(like="logp_").astype(float)
+    if not end_token:
+        length -= table["end_conditioned"].notna()
+        sums -= table[sums.columns.str.replace("logp", "end")].astype(float).fillna(0.0).to_numpy()
+    length = length.where(length > 0)
+    conditioned, unconditioned = (sums[f"logp_{c}"] / length for c in ("conditioned", standalone))
+    log_sar = conditioned - unconditioned
+    return pd.DataFrame(
+        {
+            "sar": np.maximum(-1.0, 1.0 - np.exp(-log_sar)),
+            "log_sar": log_sar,
+            "length": -length,
+            "confidence": conditioned,
+            "ppl_standalone": -unconditioned,
+            "correct": table["correct"].map({True: 1.0, False: 0.0}).astype(float),
+            "tokens": length,
+        }
+    )
+
+
 def paid_answers(
     source: str | Path, model: str = "tiny", *, budget: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answers (``question_id``, ``group``, ``label``, ``correct``, ``length``), and every bonus.
 
-    ``source``: a run folder or a .parquet of scored answers, which hold sums of log-probs and so
-    serve the designs that read sums, or a file of labelled answers, which ``model`` scores for all
-    designs. ``budget``: of lengths, tokens; 0 for the default of training. Answers that nobody
-    judged are left out; ValueError where none is left.
+    ``source``: a run folder or scored answers, which hold sums of log-probs and so serve the
+    designs that read sums, or a file of labelled answers, which ``model`` scores for all designs.
+    ``budget``: of lengths, tokens; 0 for the default of training. Answers that nobody judged are
+    left out; ValueError where none is left.
     """
-    path = Path(source)
-    budget = budget or TrainConfig.max_answer_tokens
-    is_run = (path / "run.json").exists()
-    if is_run or is_scored(path):
-        table = scored_run(path) if is_run else read_scored(path)
+    path, parts = Path(source), []
+    if labelled.is_scored(path):
+        table = labelled.read_scored(path)
         table = table[table["correct"].notna()].reset_index(drop=True)
-        parts = [_from_sums(table)] if len(table) else []
+        alone = table["logp_empty_turn"].fillna(table["logp_bare"])
+        sums = {"logps_conditioned": table["logp_conditioned"], "logps_standalone": alone}
+        tokens = {  # sums spread evenly: right for designs that read sums or means
+            name: [[total / n] * n for total, n in zip(totals, table["length"], strict=True)]
+            for name, totals in sums.items()
+        }
+        if len(table):
+            parts = [reward_inputs(table.assign(**tokens).to_dict("records"), "group")]
     else:
-        answers = [a for a in read_labelled(path) if judged(a) is not None and a.gold]
+        answers = [a for a in labelled.read_labelled(path) if a.gold and a.is_right is not None]
         answers.sort(key=lambda a: a.group_id)
         policy = load_policy(model)
-        groups = [list(group) for _, group in itertools.groupby(answers, lambda a: a.group_id)]
-        parts = [_from_texts(policy, group) for group in groups]
-        names = ("question_id", "group", "label", "correct")
-        rows = [(a.question_id, a.group_id, a.label, judged(a)) for a in answers]
-        lengths = [n for part in parts for n in part.lengths.tolist()]
-        table = pd.DataFrame(rows, columns=names).assign(length=lengths)
+        needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
+        reads_all = Reward(no_bonus, True, "reads everything", needs=needs)
+        for _, group in itertools.groupby(answers, lambda a: a.group_id):
+            own = list(group)
+            question, texts = Question(own[0].question, own[0].gold), [a.answer for a in own]
+            verdicts = judge_all(texts, [question] * len(texts))
+            parts.append(inputs_of_texts(policy, question, texts, verdicts, reads_all))
+        rows = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
+        table = pd.DataFrame(rows, columns=["question_id", "group", "label", "correct"])
+        table["length"] = [n for part in parts for n in part.lengths.tolist()]
     if table.empty:
         raise ValueError(f"{path}: no answer was judged. Give gold answers.")
-    bonuses = [_bonuses(dataclasses.replace(part, budget=budget)) for part in parts]
-    return table, pd.concat(bonuses, ignore_index=True)
+    budget = budget or TrainConfig.max_answer_tokens
+    parts = [dataclasses.replace(part, budget=budget) for part in parts]
+    bonuses = {
+        name: [bonus for part in parts for bonus in answer_bonus(part, name).tolist()]
+        for name, reward in REWARDS.items()
+        if name not in _SAME and all(getattr(parts[0], n) is not None for n in reward.needs)
+    }
+    return table, pd.DataFrame(bonuses)
 
 
 def pairs_court(
-    answers: pd.DataFrame, bonuses: pd.DataFrame, claims: Sequence[Claim] = ()
+    answers: pd.DataFrame,
+    values: pd.DataFrame,
+    claims: Sequence[Claim] = (),
+    *,
+    within: str = "question_id",
+    tolerance: float | None = None,
 ) -> pd.DataFrame:
-    """One row per claim and design: ``share`` of pairs in order, 95% interval over questions.
+    """One row per ``claim`` and ``design``: ``share`` of pairs in order, 95% over questions.
 
     ``share_p``: that the share is one half, ``share_holm``: corrected for all rows. ``claims``: by
-    default those known of the labels, the failure modes included.
+    default those known of the labels, the failure modes included. ``within``: the column that
+    answers share which are compared. With ``tolerance`` also AUC and effect size
+    (:func:`sarlab.audit.measures.contrast`), and with ``equal_`` the same at equal length.
     """
-    tricks = answers["group"].astype(str).str.endswith(f"/{FAILURES}")
     labels = answers["label"].to_numpy()
     if not claims:
-        modes = [c for mode in MODES for c in mode.claims if {c.better, c.worse} <= {*labels}]
-        claims = [*(claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
-    questions = pd.factorize(answers["question_id"])[0]
-    rows = []
-    for claim, (name, bonus) in itertools.product(claims, bonuses.items()):
+        tricks = answers["group"].astype(str).str.endswith(f"/{FAILURES}")
+        modes = [c for mode in MODES for c in mode.claims if {*c} <= {*labels}]
+        claims = [*(labelled.claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
+    questions, groups = (pd.factorize(answers[name])[0] for name in ("question_id", within))
+    lengths = values.get("tokens", answers["length"]).to_numpy(float)
+    designs, rows = values.drop(columns="tokens", errors="ignore"), []
+    for claim, (design, column) in itertools.product(claims, designs.items()):
         sides = labels == claim.better, labels == claim.worse
-        order = in_order(bonus.to_numpy(), *sides, questions, questions)
-        rows.append({"claim": str(claim), "design": name, **order})
-    return _holm(pd.DataFrame(rows), "share")
+        given = (column.to_numpy(float), *sides, questions)
+        if tolerance is None:
+            row = pair_share(*given, groups)
+        else:
+            equal = contrast(*given, groups=groups, lengths=lengths, tolerance=tolerance)
+            row = contrast(*given, groups=groups) | {f"equal_{k}": v for k, v in equal.items()}
+        rows.append({"claim": str(claim), "design": design, **row})
+    table = pd.DataFrame(rows)
+    return table.assign(share_holm=holm(table["share_p"].tolist()))
+
+
+def option_table(answers: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
+    """SAR in :func:`pairs_court` by ``model``, ``standalone`` context and ``end_token``."""
+    parts = []
+    for model, part in answers.groupby("model", sort=False):
+        for standalone, end_token in itertools.product(("empty_turn", "bare"), (True, False)):
+            scores = score_columns(part, standalone, end_token=end_token)
+            table = pairs_court(part, scores[["sar", "log_sar"]], claims)
+            parts.append(table.assign(model=model, standalone=standalone, end_token=end_token))
+    return pd.concat(parts, ignore_index=True)
+
+
+def label_table(answers: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per label: answers, share right, and the means of tokens, SAR and its parts."""
+    values = scores.drop(columns="length").rename(columns={"correct": "right"})
+    values["clipped"] = values["sar"] <= -1.0
+    by_label = values.groupby(answers["label"].to_numpy(), sort=False)
+    return by_label.mean().assign(answers=by_label.size()).rename_axis("label").reset_index()
+
+
+def policy_table(
+    answers: pd.DataFrame, scores: pd.DataFrame, tolerance: float = TOLERANCE
+) -> pd.DataFrame:
+    """Right against wrong answers in :func:`pairs_court` within the groups of each ``model``.
+
+    ``share`` is the AUC within a group, averaged over the questions that have a group with both.
+    ``groups``, ``mixed_groups`` (with both), ``accuracy``. Raises ValueError where no answer has
+    been judged.
+    """
+    answers = answers[answers["correct"].notna()]
+    if answers.empty:
+        raise ValueError(
+            "No sampled answer was judged right or wrong. Give gold answers, or a field 'correct'."
+        )
+    parts = []
+    for model, part in answers.groupby("model", sort=False):
+        own = scores.loc[part.index].drop(columns="correct")
+        table = _right_and_wrong(part, own, tolerance=tolerance)
+        shares = part["correct"].astype(float).groupby(part["group"]).mean()
+        mixed = int(shares.between(0, 1, inclusive="neither").sum())
+        counts = {"groups": len(shares), "mixed_groups": mixed, "accuracy": part["correct"].mean()}
+        parts.append(table.assign(model=model, **counts))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _right_and_wrong(answers: pd.DataFrame, values: pd.DataFrame, **more: Any) -> pd.DataFrame:
+    labels = np.where(answers["correct"].astype(bool), "right", "wrong")
+    claims = [Claim("right", "wrong")]
+    return pairs_court(answers.assign(label=labels), values, claims, within="group", **more)
 
 
 def groups_court(answers: pd.DataFrame, bonuses: pd.DataFrame) -> pd.DataFrame:
@@ -122,12 +231,10 @@ def groups_court(answers: pd.DataFrame, bonuses: pd.DataFrame) -> pd.DataFrame:
         x = column.to_numpy(float)
         reward = pd.Series(ALPHA * x + right * REWARDS[str(name)].verifiable).groupby(groups)
         moved = (reward.max() - reward.min() > _NOTHING).groupby(question_of).mean()
-        order = in_order(x, right, ~right, questions, groups)
         slopes[name] = drawn(slope_per_10_tokens, x, right)
         rows.append(
             {
                 "design": name,
-                **{k.replace("share", "auc"): v for k, v in order.items() if "share" in k},
                 **_jackknife("length_share", drawn(length_share, x, right | ~right)),
                 **_jackknife("slope", slopes[name]),
                 **named_mean("signal", moved, share=True),
@@ -138,8 +245,10 @@ def groups_court(answers: pd.DataFrame, bonuses: pd.DataFrame) -> pd.DataFrame:
         shorter = row["slope_high"] < 0 and sar["slope_high"] < 0  # else no α matches them
         strength = slopes["sar"] / slopes[row["design"]] if shorter else slopes["sar"] * np.nan
         row |= _jackknife("alpha", ALPHA * strength)
+    order = _right_and_wrong(answers, bonuses).set_index("design").filter(like="share")
+    order = order.rename(columns=lambda name: name.replace("share", "auc"))
     agreement = rank_agreement(answers, bonuses, ["sar"]).drop(columns="other")
-    return _holm(pd.DataFrame(rows).merge(agreement, on="design"), "auc")
+    return pd.DataFrame(rows).join(order, on="design").merge(agreement, on="design")
 
 
 def rank_agreement(
@@ -147,8 +256,7 @@ def rank_agreement(
 ) -> pd.DataFrame:
     """Spearman's correlation within groups: ``agreement`` of each ``design`` with each ``other``.
 
-    95% intervals over questions. A group in which one of the two pays all answers the same is left
-    out. ``others``: by default all designs.
+    95% intervals over questions; a group to which one of the two pays the same is left out.
     """
     groups = pd.factorize(answers["group"])[0]
     apart = bonuses.groupby(groups).rank()
@@ -167,6 +275,17 @@ def rank_agreement(
     return pd.DataFrame(rows)
 
 
+def _jackknife(name: str, drawn: Array) -> dict[str, float]:
+    """A statistic (first of ``drawn``) and its interval from those without each block."""
+    freedom = len(drawn) - 2
+    error = np.sqrt(freedom * np.var(drawn[1:]))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error)
+    return named(name, drawn[0], (drawn[0] - half, drawn[0] + half))
+
+
+# --- the tables as text ---------------------------------------------------------------------------
+
+
 def pairs_text(table: pd.DataFrame) -> pd.DataFrame:
     """Share of pairs in order (%), a row per design and a column per claim.
 
@@ -174,11 +293,6 @@ def pairs_text(table: pd.DataFrame) -> pd.DataFrame:
     """
     mark = np.where(table["share_holm"] < 1 - CONFIDENCE, "", "°")
     return pivot_text(table, Column("", "share", 0, 100), "design", "claim", mark)
-
-
-def agreement_text(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`rank_agreement` as text, designs over designs."""
-    return pivot_text(table, Column("", "agreement", 2, 1, "+"), "design", "other")
 
 
 def groups_text(table: pd.DataFrame) -> pd.DataFrame:
@@ -196,44 +310,17 @@ def groups_text(table: pd.DataFrame) -> pd.DataFrame:
     return text_table(table, columns)
 
 
-def _from_sums(table: pd.DataFrame) -> RewardInputs:
-    """Sums of log-probs spread evenly over the tokens: right for what reads sums or means."""
-    alone = table["logp_empty_turn"].fillna(table["logp_bare"])
-    conditioned, standalone = (
-        [[total / n] * n for total, n in zip(sums, table["length"], strict=True)]
-        for sums in (table["logp_conditioned"], alone)
-    )
-    rows = table.assign(logps_conditioned=conditioned, logps_standalone=standalone)
-    return reward_inputs(rows.to_dict("records"), "group")
+def pivot_text(
+    table: pd.DataFrame, cell: Column, row: str, head: str, mark: Any = ""
+) -> pd.DataFrame:
+    """One cell as text, by two columns of the table and in their order; ``mark`` behind each."""
+    shown = words(table).assign(text=text_table(table, [cell])[""].to_numpy() + mark)
+    wide = shown.pivot(index=row, columns=head, values="text")
+    wide = wide.loc[shown[row].unique(), shown[head].unique()]
+    return wide.rename_axis(columns=None).reset_index()
 
 
-def _from_texts(policy: Policy, group: Sequence[LabelledAnswer]) -> RewardInputs:
-    """One group with everything that any design reads."""
-    question, texts = Question(group[0].question, str(group[0].gold)), [a.answer for a in group]
-    needs = tuple({need for reward in REWARDS.values() for need in reward.needs})
-    verdicts = judge_all(texts, [question] * len(texts))
-    reads_all = Reward(no_bonus, True, "reads everything", needs=needs)
-    return inputs_of_texts(policy, question, texts, verdicts, reads_all)
-
-
-def _bonuses(inputs: RewardInputs) -> pd.DataFrame:
-    """The bonus of every design whose needs are there."""
-    return pd.DataFrame(
-        {
-            name: answer_bonus(inputs, name).tolist()
-            for name, reward in REWARDS.items()
-            if name not in _SAME and all(getattr(inputs, need) is not None for need in reward.needs)
-        }
-    )
-
-
-def _jackknife(name: str, drawn: Array) -> dict[str, float]:
-    """A statistic (first of ``drawn``) and its interval from those without each block."""
-    freedom = len(drawn) - 2
-    error = np.sqrt(freedom * np.var(drawn[1:]))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error)
-    return named(name, drawn[0], (drawn[0] - half, drawn[0] + half))
-
-
-def _holm(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    return table.assign(**{f"{name}_holm": holm(table[f"{name}_p"].tolist())})
+def words(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with claims and labels without underscores."""
+    names = table.columns.intersection(["claim", "label"])
+    return table.assign(**{name: table[name].str.replace("_", " ") for name in names})

@@ -4,55 +4,43 @@ Every view takes the :class:`Validity` of :func:`load_validity`, which reads ans
 them, or reads scores that were made before (scripts/gsm8k_validity.py).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 from tqdm.auto import tqdm
 
-from sarlab.answers import score_answers
-from sarlab.audit.claims import (
-    Claim,
-    claim_table,
-    claims_for,
-    claims_text,
-    group_table,
-    groups_text,
-    label_table,
-    labels_text,
-    option_table,
-    options_text,
-    score_columns,
-    scores_text,
-)
+from sarlab.audit import courts, labelled
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.plots import shares_figure
-from sarlab.audit.scoring import (
-    LabelledAnswer,
-    Rows,
-    by_question,
-    is_scored,
-    judged,
-    read_labelled,
-    read_scored,
-    score_question,
-    scored_run,
-    standalone_prefixes,
-)
-from sarlab.display.figures import show
+from sarlab.audit.labelled import Claim, LabelledAnswer
+from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain, signed
 from sarlab.display.token_view import answer_view
+from sarlab.evaluation.plots import interval_bars
 from sarlab.models import DATA, Policy, load_policy
 from sarlab.prompts import StandaloneContext
+from sarlab.rewards.answers import score_answers
 from sarlab.runs.parameters import Settings, project_path
 from sarlab.types import Question
 from sarlab.widgets.html import answer_html
 
-_SHIPPED = DATA / "validity"
 _PROOFS = 20
 _PREFERRED = {True: ("concise", "solution"), False: ("wrong", "operations_changed")}
+# The scores of score_columns: name, colour and symbol; SAR is filled, the others are open.
+_SCORES = {
+    "sar": ("SAR", BLUE, "circle"),
+    "log_sar": ("SAR, log form", "", ""),  # not drawn
+    "length": ("short", ORANGE, "square-open"),
+    "confidence": ("confidence", "#b8518f", "triangle-up-open"),
+    "ppl_standalone": ("ppl(a)", "#00825f", "diamond-open"),
+    "correct": ("correctness", GREY, "x-thin-open"),
+}
+_NAMES = {score: name for score, (name, _, _) in _SCORES.items()}
 
 
 @dataclass(frozen=True)
@@ -65,59 +53,51 @@ class ValiditySettings(Settings):
     questions: int = 0
     standalone: str = "empty_turn"
     end_token: bool = True
-    length_tolerance: float = 0.1
+    length_tolerance: float = courts.TOLERANCE
     failures: bool = True
     groups: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         contexts = [context.value for context in StandaloneContext]
-        if self.standalone not in contexts:
-            raise ValueError(
-                f"standalone is {self.standalone!r}; choose one of {', '.join(contexts)}."
-            )
-        if self.questions < 0:
-            raise ValueError(f"questions is {self.questions}; it must be 0 (all) or more.")
-        if not 0 <= self.length_tolerance < 1:
-            raise ValueError(
-                f"length_tolerance is {self.length_tolerance}; it is a share of the longer "
-                "answer, at least 0 and below 1."
-            )
-        if not self.models:
-            raise ValueError("model is empty; name one, or several separated by commas.")
+        rules = {
+            f"standalone is {self.standalone!r}; choose one of {', '.join(contexts)}.": (
+                self.standalone in contexts
+            ),
+            f"questions is {self.questions}; it must be 0 (all) or more.": self.questions >= 0,
+            f"length_tolerance is {self.length_tolerance}; it is a share of the longer answer, at "
+            "least 0 and below 1.": 0 <= self.length_tolerance < 1,
+            "model is empty; name one, or several separated by commas.": self.models,
+        }
+        for message, holds in rules.items():
+            if not holds:
+                raise ValueError(message)
 
     @property
     def models(self) -> list[str]:
         """The models that score, the first of which the tables are about."""
         return [name.strip() for name in self.model.split(",") if name.strip()]
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Standalone context and end token, as the tables take them."""
-        return {"standalone": self.standalone, "end_token": self.end_token}
+    def scores(self, answers: pd.DataFrame) -> pd.DataFrame:
+        """The answers' scores under the chosen standalone context and end token."""
+        return courts.score_columns(answers, self.standalone, end_token=self.end_token)
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Scored answers, what is claimed of them, and how far it holds.
+    """Rows of :func:`sarlab.audit.labelled.score_question`, and how far what is claimed holds.
 
-    ``table``: rows of :func:`sarlab.audit.scoring.score_question`, those of the failure modes in
-    ``failures``, those of sampled groups in ``groups``; ``measured`` is the claim table of the
-    first model. ``policy`` is that model where it was loaded.
+    ``answers`` are of all models, ``measured`` (the court of pairs) and ``failures`` (answers of
+    the failure modes) of the first, which is the ``policy`` where it was loaded.
     """
 
     settings: ValiditySettings
-    table: pd.DataFrame
+    answers: pd.DataFrame
     claims: Sequence[Claim]
     measured: pd.DataFrame
     failures: pd.DataFrame
     groups: pd.DataFrame
     policy: Policy | None = None
-
-    @property
-    def main(self) -> pd.DataFrame:
-        """The answers as the first model scored them."""
-        return self.table[self.table["model"] == self.table["model"].iloc[0]]
 
 
 def load_validity(settings: ValiditySettings) -> Validity:
@@ -125,173 +105,249 @@ def load_validity(settings: ValiditySettings) -> Validity:
 
     A folder or parquet file of scored answers is taken as it is, for the models that scored it.
     """
-    path, policy = project_path(settings.answers), None
-    if is_scored(path):
-        table = read_scored(path)
+    path, policies = project_path(settings.answers), []
+    if labelled.is_scored(path):
+        table = labelled.read_scored(path)
     else:
-        answers = read_labelled(path)
-        claims_for([a.label for a in answers], settings.claims)  # refused before the model runs
-        chosen = by_question(answers, settings.questions or None)
-        if settings.failures:
-            given = [answer for group in chosen for answer in group]
-            chosen = by_question([*given, *_failures_of(chosen)])
-        rows: Rows = []
+        given = labelled.read_labelled(path)
+        labels = [answer.label for answer in given]
+        labelled.claims_for(labels, settings.claims)  # refused before the model runs
+        chosen = labelled.by_question(given, settings.questions)
+        tricks = _failures_of(chosen) if settings.failures else []
+        chosen = labelled.by_question([*itertools.chain(*chosen), *tricks])
+        rows = []
         for name in settings.models:
-            loaded = load_policy(name)
-            policy, standalone = policy or loaded, standalone_prefixes(loaded)
+            policies.append(load_policy(name))
             for group in tqdm(chosen, desc=name, unit="question", mininterval=1, leave=False):
-                rows += score_question(loaded, group, standalone)
+                rows += labelled.score_question(policies[-1], group)
         table = pd.DataFrame(rows)
-    first = table["model"] == table["model"].iloc[0]
-    tricks = table["group"].str.endswith(f"/{FAILURES}")
-    claims = claims_for(table[~tricks]["label"].tolist(), settings.claims)
-    scores = score_columns(table[~tricks & first], **settings.options)
-    tolerance = settings.length_tolerance
-    measured = claim_table(table[~tricks & first], claims, scores, tolerance=tolerance)
-    failures, groups = table[tricks & first], _groups(settings.groups)
-    return Validity(settings, table[~tricks], claims, measured, failures, groups, policy)
-
-
-def show_labels(validity: Validity) -> Any:
-    """What was scored: one row per label."""
-    main = validity.main
-    scores = score_columns(main, **validity.settings.options)
-    questions, model = main["question_id"].nunique(), main["model"].iloc[0]
-    caption = f"{questions} questions, {len(main)} answers, scored by {model}"
-    return html_view(html_table(labels_text(label_table(main, scores)), caption))
-
-
-def show_claims(validity: Validity) -> Any:
-    """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
-    measured, tolerance = validity.measured, validity.settings.length_tolerance
-    near = f"pairs whose lengths differ by at most {tolerance:.0%} of the longer answer"
-    return html_view(
-        html_table(claims_text(measured), "all pairs"),
-        html_table(claims_text(measured, equal_length=True), near),
-        folded(
-            "the same for SAR's log form, log ppl(a) − log ppl(a|q)",
-            html_table(claims_text(measured, "log_sar")),
-        ),
-    )
-
-
-def show_scores(validity: Validity) -> Any:
-    """Every score on every claim: a figure, then the numbers."""
-    show(shares_figure(validity.measured))
-    more = {"AUC": "auc", "effect size d": "effect", "AUC at equal length": "equal_auc"}
-    return html_view(
-        html_table(scores_text(validity.measured), "pairs in the claimed order (%)"),
-        html_table(scores_text(validity.measured, "equal_share"), "the same at equal length (%)"),
-        *(folded(t, html_table(scores_text(validity.measured, n))) for t, n in more.items()),
-    )
-
-
-def show_options(validity: Validity) -> Any:
-    """Pairs in the claimed order by model, standalone context, end token and log form."""
-    tolerance = validity.settings.length_tolerance
-    options = option_table(validity.table, validity.claims, tolerance=tolerance)
-    return html_view(html_table(options_text(options), "pairs in the claimed order, SAR (%)"))
-
-
-def show_groups(validity: Validity) -> Any:
-    """Right against wrong within the groups that a policy sampled itself."""
-    if validity.groups.empty:
-        return html_view(
-            "<p><i>No sampled groups were given. Make some with "
-            "<code>scripts/gsm8k_validity.py --groups 8 --task …</code>, or name a run of "
-            "notebook 02: <code>-p groups runs/NAME</code>.</i></p>"
-        )
-    tolerance = validity.settings.length_tolerance
-    scores = score_columns(validity.groups, **validity.settings.options)
-    measured = group_table(validity.groups, scores, tolerance=tolerance)
-    show(shares_figure(measured))
-    return html_view(html_table(groups_text(measured)))
-
-
-def show_failures(validity: Validity) -> Any:
-    """How often SAR prefers the bad answer, one row per mode and comparison."""
-    failures, labels = validity.failures, set(validity.failures["label"])
-    claims = {c: m.name for m in MODES for c in m.claims if {c.better, c.worse} <= labels}
-    if not claims:
-        return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
-    scores = score_columns(failures, **validity.settings.options)[["sar", "tokens"]]
-    measured = claim_table(failures, list(claims), scores)
-    tokens = failures.groupby("label")["length"].mean()
-    rates = measured.assign(
-        mode=list(claims.values()),
-        bad=[c.worse.replace("_", " ") for c in claims],
-        good=[c.better.replace("_", " ") for c in claims],
-        rate=1 - measured["share"],
-        rate_low=1 - measured["share_high"],
-        rate_high=1 - measured["share_low"],
-        tokens=[f"{tokens[c.worse]:.0f} against {tokens[c.better]:.0f}" for c in claims],
-    )
-    columns = (
-        Column("mode", "mode"),
-        Column("SAR prefers", "bad"),
-        Column("to", "good"),
-        Column("rate (%)", "rate", 0, 100),
-        Column("questions", "questions"),
-        Column("mean tokens", "tokens"),
-    )
-    return html_view(html_table(text_table(rates, columns)))
-
-
-def show_gallery(validity: Validity) -> Any:
-    """For each mode the pair in which SAR prefers the bad answer most, token by token."""
-    parts = []
-    values = score_columns(validity.failures, **validity.settings.options)
-    scored = validity.failures.assign(sar=values["sar"]).drop_duplicates(["label", "group"])
-    sides = {label: rows.set_index("group") for label, rows in scored.groupby("label")}
-    for mode in MODES:
-        body = f"<p>{plain(mode.about)}</p><p><b>What to do:</b> {plain(mode.advice)}</p>"
-        claim = mode.claims[0]
-        if {claim.better, claim.worse} <= sides.keys():
-            good, bad = sides[claim.better], sides[claim.worse]
-            margin = (bad["sar"] - good["sar"]).dropna()
-            if not margin.empty:
-                body += _token_views(validity, good.loc[margin.idxmax()], bad.loc[margin.idxmax()])
-        parts.append(f"<h4>{plain(mode.name)}</h4>{body}")
-    return html_view(*parts)
+    is_trick = table["group"].str.endswith(f"/{FAILURES}")
+    is_first = table["model"] == table["model"].iloc[0]
+    answers, first = table[~is_trick], table[~is_trick & is_first]
+    claims = labelled.claims_for(answers["label"].tolist(), settings.claims)
+    scores, tolerance = settings.scores(first), settings.length_tolerance
+    measured = courts.pairs_court(first, scores, claims, tolerance=tolerance)
+    shipped = sorted((DATA / "validity").glob("groups-*.parquet"))
+    sources = [project_path(settings.groups)] if settings.groups else shipped
+    groups = pd.concat(map(labelled.read_scored, sources), ignore_index=True)
+    failures = table[is_trick & is_first]
+    return Validity(settings, answers, claims, measured, failures, groups, *policies[:1])
 
 
 def _failures_of(groups: Sequence[Sequence[LabelledAnswer]]) -> list[LabelledAnswer]:
     """Answers of the failure modes to the questions at hand, and the proofs."""
-    questions: list[Question] = []
+    questions = [Question(group[0].question, group[0].gold) for group in groups if group[0].gold]
     chosen: dict[bool, dict[str, str]] = {True: {}, False: {}}
-    for group in groups:
-        if group[0].gold is None:
-            continue
-        questions.append(Question(group[0].question, group[0].gold))
-        for verdict, labels in _PREFERRED.items():  # else the first in the file
-            fitting = [a for a in group if judged(a) is verdict]
+    for verdict, labels in _PREFERRED.items():  # else the first in the file
+        for group in groups:
+            fitting = [a for a in group if a.is_right is verdict]
             fitting.sort(key=lambda a: a.label not in labels)
             chosen[verdict] |= {a.question: a.answer for a in fitting[:1]}
     return [*failure_answers(questions, chosen[True], chosen[False]), *proof_answers(_PROOFS)]
 
 
+def _table(table: pd.DataFrame, columns: Sequence[Column], caption: str = "") -> str:
+    return html_table(text_table(courts.words(table), columns), caption)
+
+
+def show_labels(validity: Validity) -> Any:
+    """What was scored: one row per label."""
+    answers = validity.answers
+    answers = answers[answers["model"] == answers["model"].iloc[0]]
+    columns = (
+        Column("label", "label"),
+        Column("answers", "answers"),
+        Column("right (%)", "right", 0, 100),
+        Column("mean tokens", "tokens", 0),
+        Column("mean SAR", "sar", 3, 1, "+"),
+        Column("log form (nats)", "log_sar", 2, 1, "+"),
+        Column("log ppl(a|q)", "confidence", 2, -1),
+        Column("log ppl(a)", "ppl_standalone", 2),
+        Column("at the clip of −1 (%)", "clipped", 0, 100),
+    )
+    table = courts.label_table(answers, validity.settings.scores(answers))
+    questions, model = answers["question_id"].nunique(), answers["model"].iloc[0]
+    caption = f"{questions} questions, {len(answers)} answers, scored by {model}"
+    return html_view(_table(table, columns, caption))
+
+
+def show_claims(validity: Validity) -> Any:
+    """SAR on every claim: pair share, AUC, effect size, and the first two at equal length."""
+    near = f"pairs whose lengths differ by at most {validity.settings.length_tolerance:.0%}"
+    tables = []
+    for score, prefix, caption in (
+        ("sar", "", "all pairs"),
+        ("sar", "equal_", f"{near} of the longer answer"),
+        ("log_sar", "", ""),
+    ):
+        columns = [
+            Column("claim", "claim"),
+            Column("number of pairs", f"{prefix}pairs"),
+            Column("in order (%)", f"{prefix}share", 1, 100),
+            Column("AUC", f"{prefix}auc", 3),
+            Column("effect size d", "effect", 2, 1, "+"),
+        ]
+        shown = validity.measured[validity.measured["design"] == score]
+        tables.append(_table(shown, columns[:4] if prefix else columns, caption))
+    log_form = "the same for SAR's log form, log ppl(a) − log ppl(a|q)"
+    return html_view(*tables[:2], folded(log_form, tables[2]))
+
+
+def show_scores(validity: Validity) -> Any:
+    """Every score on every claim: a figure, then the numbers."""
+    show(shares_figure(validity.measured, "claim"))
+    measured = validity.measured.replace({"design": _NAMES})
+    parts = []
+    for measure, factor, caption in (
+        ("share", 100, "pairs in the claimed order (%)"),
+        ("equal_share", 100, "the same at equal length (%)"),
+        ("auc", 1, "AUC"),
+        ("effect", 1, "effect size d"),
+        ("equal_auc", 1, "AUC at equal length"),
+    ):
+        cell = Column("", measure, 0 if factor == 100 else 2, factor)
+        text = courts.pivot_text(measured, cell, "claim", "design")
+        is_main = measure.endswith("share")
+        parts.append(html_table(text, caption) if is_main else folded(caption, html_table(text)))
+    return html_view(*parts)
+
+
+def show_options(validity: Validity) -> Any:
+    """Pairs in the claimed order by model, standalone context, end token and log form."""
+    table = courts.option_table(validity.answers, validity.claims)
+    default = (table["standalone"] == "empty_turn") & table["end_token"]
+    table = table[(table["design"] == "sar") | default]  # the log form once
+    ends = table["end_token"].map({True: ", with end token", False: ", no end token"})
+    heads = table["standalone"].str.replace("_", " ") + ends
+    heads = heads.mask(table["design"] == "log_sar", "log form")
+    if table["model"].nunique() > 1:
+        heads = table["model"] + ": " + heads
+    cell = Column("", "share", 0, 100)
+    text = courts.pivot_text(table.assign(head=heads), cell, "claim", "head")
+    return html_view(html_table(text, "pairs in the claimed order, SAR (%)"))
+
+
+def show_groups(validity: Validity) -> Any:
+    """Right against wrong within the groups that a policy sampled itself."""
+    settings, groups = validity.settings, validity.groups
+    table = courts.policy_table(groups, settings.scores(groups), settings.length_tolerance)
+    show(shares_figure(table, "model"))
+    columns = (
+        Column("policy", "model"),
+        Column("right (%)", "accuracy", 1, 100),
+        Column("groups with both", "mixed"),
+        Column("score", "design"),
+        Column("AUC within groups", "share", 3),
+        Column("effect size d", "effect", 2, 1, "+"),
+        Column("number of pairs", "pairs"),
+        Column("of equal length", "equal_pairs"),
+        Column("AUC, equal length", "equal_share", 3),
+    )
+    mixed = table["mixed_groups"].astype(str) + " of " + table["groups"].astype(str)
+    return html_view(_table(table.assign(mixed=mixed).replace({"design": _NAMES}), columns))
+
+
+def show_failures(validity: Validity) -> Any:
+    """How often SAR prefers the bad answer, one row per mode and comparison."""
+    failures = validity.failures
+    tokens = failures.groupby("label")["length"].mean()
+    claims = [(mode, c) for mode in MODES for c in mode.claims if {*c} <= {*tokens.index}]
+    if not claims:
+        return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
+    scores = validity.settings.scores(failures)[["sar"]]
+    turned = [Claim(claim.worse, claim.better) for _, claim in claims]
+    table = courts.words(courts.pairs_court(failures, scores, turned))
+    table[["bad", "good"]] = table["claim"].str.split(" > ", expand=True)
+    table["mode"] = [mode.name for mode, _ in claims]
+    table["tokens"] = [f"{tokens[bad]:.0f} against {tokens[good]:.0f}" for bad, good in turned]
+    columns = (
+        Column("mode", "mode"),
+        Column("SAR prefers", "bad"),
+        Column("to", "good"),
+        Column("rate (%)", "share", 0, 100),
+        Column("questions", "questions"),
+        Column("mean tokens", "tokens"),
+    )
+    return html_view(_table(table, columns))
+
+
+def show_gallery(validity: Validity) -> Any:
+    """For each mode the pair in which SAR prefers the bad answer most, token by token."""
+    sar = validity.settings.scores(validity.failures)["sar"]
+    scored = validity.failures.assign(sar=sar).drop_duplicates(["label", "group"])
+    sides = {label: rows.set_index("group") for label, rows in scored.groupby("label")}
+    parts = []
+    for mode in MODES:
+        parts.append(f"<h4>{plain(mode.name)}</h4><p>{plain(mode.about)}</p>")
+        parts.append(f"<p><b>What to do:</b> {plain(mode.advice)}</p>")
+        if {*mode.claims[0]} <= sides.keys():
+            good, bad = (sides[label] for label in mode.claims[0])
+            margin = (bad["sar"] - good["sar"]).dropna()
+            if not margin.empty:
+                worst = margin.idxmax()
+                parts.append(_token_views(validity, good.loc[worst], bad.loc[worst]))
+    return html_view(*parts)
+
+
 def _token_views(validity: Validity, good: Any, bad: Any) -> str:
     if "question" not in good or validity.policy is None:
         return "<p><i>Token views need the texts and the model: name a file of answers.</i></p>"
-    question, label = str(good["question"]), str(bad["label"]).replace("_", " ")
+    settings = validity.settings
     score = score_answers(
         validity.policy,
-        question,
-        [str(bad["answer"])],
-        standalone=StandaloneContext(validity.settings.standalone),
-        append_eos=validity.settings.end_token,
+        good["question"],
+        [bad["answer"]],
+        standalone=StandaloneContext(settings.standalone),
+        append_eos=settings.end_token,
     )[0]
+    label = bad["label"].replace("_", " ")
     view = answer_html(answer_view(score), heading=label, legend=False, full=False)
     # The other answer as text: a second coloured view would double what a saved notebook weighs.
-    other = f"against {str(good['label']).replace('_', ' ')}, SAR {signed(good['sar'], 2)}"
-    text = f'<p style="white-space: pre-wrap">{plain(str(good["answer"]))}</p>'
-    return f"<p><i>{plain(question)}</i></p>{view}" + folded(other, text)
+    other = f"against {good['label'].replace('_', ' ')}, SAR {signed(good['sar'], 2)}"
+    text = f'<p style="white-space: pre-wrap">{plain(good["answer"])}</p>'
+    return f"<p><i>{plain(good['question'])}</i></p>{view}" + folded(other, text)
 
 
-def _groups(name: str) -> pd.DataFrame:
-    """Sampled groups of the folder or run that was named, or those that ship, or none."""
-    if not name:
-        shipped = [read_scored(path) for path in sorted(_SHIPPED.glob("groups-*.parquet"))]
-        return pd.concat(shipped, ignore_index=True) if shipped else pd.DataFrame()
-    path = project_path(name)
-    return scored_run(path) if (path / "run.json").exists() else read_scored(path)
+def shares_figure(table: pd.DataFrame, column: str) -> go.Figure:
+    """Share of pairs in order by score: all pairs left, those of equal length right.
+
+    ``table``: of :func:`sarlab.audit.courts.pairs_court` or ``policy_table``, with a row of the
+    figure for each value of ``column``. Bars are 95% intervals; the line at one half is a score
+    that knows nothing.
+    """
+    of = "" if column == "claim" else " of a group"
+    titles = (f"all pairs{of}", "pairs of equal length")
+    figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
+    rows = table[column].unique().tolist()
+    drawn = [score for score in _SCORES if _SCORES[score][1] and score in set(table["design"])]
+    for (panel, name), (place, score) in itertools.product(
+        enumerate(("share", "equal_share"), start=1), enumerate(drawn)
+    ):
+        title, colour, symbol = _SCORES[score]
+        known = table[(table["design"] == score) & table[name].notna()]
+        # Side by side within a row, SAR at its top.
+        shift = 0.64 * (place / max(1, len(drawn) - 1) - 0.5)
+        figure.add_scatter(
+            x=known[name].tolist(),
+            y=[rows.index(row) + shift for row in known[column]],
+            error_x=interval_bars(known, name, colour),
+            mode="markers",
+            marker={"color": colour, "symbol": symbol, "size": 8}
+            | {"line": {"color": colour, "width": 2}},
+            name=title,
+            legendgroup=score,
+            showlegend=panel == 1,
+            text=known[column].str.replace("_", " ").tolist(),
+            hovertemplate=f"{title}: %{{text}}: %{{x:.1%}}<extra></extra>",
+            row=1,
+            col=panel,
+        )
+    figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
+    for border in range(1, len(rows)):
+        figure.add_hline(y=border - 0.5, line={"color": GRID, "width": 1})
+    axis = "AUC, right over wrong" if of else "share of pairs in the claimed order"
+    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title_text=axis, nticks=6)
+    names = [row.replace("_", " ") for row in rows]
+    ends = [len(rows) - 0.4, -0.6]
+    figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=names, range=ends, showgrid=False)
+    return style(figure, height=110 + 46 * len(rows)).update_annotations(font_size=13)

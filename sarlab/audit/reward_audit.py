@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from sarlab.audit.failures import attacks, ended, word_counts, wrong_value
 from sarlab.config import preset
@@ -22,9 +23,8 @@ from sarlab.experience import collect, inputs_of_texts
 from sarlab.models import Policy, add_lora, load_policy
 from sarlab.rewards import REWARDS, Reward, answer_bonus, reward_named, total_reward
 from sarlab.tasks import Task, judge_all
-from sarlab.train import grpo_steps
+from sarlab.train import grpo_steps, start
 from sarlab.types import Question, RewardInputs
-from sarlab.update import start
 
 TOLERATED = 0.05
 """A share of questions up to which an attack that wins is not reported as a fault."""
@@ -87,17 +87,16 @@ def from_trl(function: Callable[..., Sequence[float | None]]) -> Reward:
     """
 
     def bonus(inputs: RewardInputs) -> torch.Tensor:
-        if inputs.texts is None or inputs.questions is None:
-            raise ValueError("A TRL reward needs RewardInputs.texts and RewardInputs.questions.")
-        golds = [q.gold for q in inputs.questions]
+        questions = inputs.questions or ()
+        golds = [q.gold for q in questions]
         values = function(
-            prompts=[q.text for q in inputs.questions],
-            completions=list(inputs.texts),
+            prompts=[q.text for q in questions],
+            completions=list(inputs.texts or ()),
             answer=golds,
             solution=golds,
             ground_truth=golds,
         )
-        return torch.tensor([0.0 if v is None else float(v) for v in values])
+        return torch.tensor([float(v or 0.0) for v in values])
 
     about = f"TRL reward {getattr(function, '__name__', 'function')}"
     return TextReward(bonus, False, about, verifiable=False, needs=("texts", "questions"))
@@ -114,7 +113,6 @@ def audit_reward(
     steps: int = 40,
     seed: int = 0,
     cases: Sequence[Case] = (),
-    on_progress: Callable[[str], object] = lambda text: None,
 ) -> Audit:
     """Attack, search and train. ``edits`` and ``steps`` of 0 leave out the search and training.
 
@@ -125,27 +123,31 @@ def audit_reward(
     name = reward if isinstance(reward, str) else "audited reward"
     if isinstance(reward, Reward):
         REWARDS[name] = reward
+    logps = not isinstance(reward_named(name), TextReward)
+    pay = functools.partial(total_reward, name=name, alpha=alpha)
+
+    def score(question: Question, texts: Sequence[str]) -> RewardInputs:
+        """Answers to one question as one group that the reward can pay; one pass at most."""
+        verdicts = judge_all(texts, [question] * len(texts))
+        return inputs_of_texts(policy, question, texts, verdicts, name, logps=logps)
+
     try:
         cases = cases or sample_cases(policy, task, questions, seed)
-        words = word_counts([q for q, _, _ in cases])
+        words = word_counts([question for question, _, _ in cases])
         rows = []
-        for number, (question, right, wrong) in enumerate(cases, start=1):
-            on_progress(f"attacks on question {number} of {len(cases)}")
+        for question, right, wrong in tqdm(cases, desc="attacks", unit="question", disable=None):
             texts = attacks(question, right, words)
-            score = functools.partial(_scored, policy, question, name)
             if edits:
                 rng = random.Random(f"audit search {seed} {question.id}")
-                tried = [right, wrong, *texts.values()]
-                texts["found by search"] = _search(question, tried, score, name, alpha, edits, rng)
-            inputs = score([right, wrong, *texts.values()])
+                pool = [right, wrong, *texts.values()]
+                texts["found by search"] = _search(question, pool, score, pay, edits, rng)
+            inputs = score(question, [right, wrong, *texts.values()])
             for place, (attack, text) in enumerate(texts.items(), start=2):
-                outcome = _outcome(_rows(inputs, [0, 1, place]), name, alpha)
-                rows.append(
-                    {"attack": attack, "question": question.text, "answer": text, **outcome}
-                )
-        table = pd.DataFrame(rows).groupby("attack", sort=False)
-        findings = pd.DataFrame(_finding(part) for _, part in table)
-        trained = _train(name, policy, task, alpha, steps, seed, on_progress) if steps else None
+                about = {"attack": attack, "question": question.text, "answer": text}
+                rows.append({**about, **_outcome(inputs, place, name, alpha)})
+        outcomes = pd.DataFrame(rows).groupby("attack", sort=False)
+        findings = pd.DataFrame(_finding(part) for _, part in outcomes)
+        trained = _train(name, policy, task, alpha, steps, seed) if steps else None
         return Audit(name, alpha, len(cases), findings, trained)
     finally:
         if isinstance(reward, Reward):
@@ -173,26 +175,14 @@ def sample_cases(policy: Policy, task: Task, count: int, seed: int = 0) -> list[
     return cases[:count]
 
 
-def _scored(policy: Policy, question: Question, reward: str, texts: Sequence[str]) -> RewardInputs:
-    """Answers to one question as one group that the reward can pay; one pass at most."""
-    verdicts = judge_all(texts, [question] * len(texts))
-    logps = not isinstance(reward_named(reward), TextReward)
-    return inputs_of_texts(policy, question, texts, verdicts, reward, logps=logps)
-
-
-def _rows(inputs: RewardInputs, rows: list[int]) -> RewardInputs:
-    """Some of the answers as a group of their own."""
-    changed: dict[str, Any] = {}
+def _outcome(inputs: RewardInputs, place: int, reward: str, alpha: float) -> dict[str, Any]:
+    """The attack at ``place``, as a group with the right answer and the honest wrong one."""
+    rows: dict[str, Any] = {}
     for name, value in vars(inputs).items():
-        if isinstance(value, torch.Tensor):
-            changed[name] = value[rows]
-        elif isinstance(value, tuple):
-            changed[name] = tuple(value[row] for row in rows)
-    return dataclasses.replace(inputs, **changed)
-
-
-def _outcome(trio: RewardInputs, reward: str, alpha: float) -> dict[str, Any]:
-    """One attack on one question; ``trio``: a right answer, an honest wrong one, the attack."""
+        if isinstance(value, torch.Tensor | tuple):
+            chosen = [value[row] for row in (0, 1, place)]
+            rows[name] = tuple(chosen) if isinstance(value, tuple) else torch.stack(chosen)
+    trio = dataclasses.replace(inputs, **rows)
     right, wrong, paid = total_reward(trio, reward, alpha).tolist()
     is_wrong = not bool(trio.correct[2])
     cured = trio.correct + min(alpha, _REMEDY_ALPHA) * answer_bonus(trio, reward)
@@ -220,9 +210,8 @@ def win_rate(won: Sequence[bool]) -> dict[str, Any]:
 def _search(
     question: Question,
     answers: Sequence[str],
-    score: Callable[[Sequence[str]], RewardInputs],
-    reward: str,
-    alpha: float,
+    score: Callable[[Question, Sequence[str]], RewardInputs],
+    pay: Callable[[RewardInputs], torch.Tensor],
     edits: int,
     rng: random.Random,
 ) -> str:
@@ -230,10 +219,9 @@ def _search(
     right, *pool = answers
     best, tried = (-float("inf"), pool[0]), pool
     for _ in range(1 + max(1, edits // 5)):
-        inputs = score([right, pool[0], *tried])
-        rewards = total_reward(inputs, reward, alpha).tolist()
-        rows = zip(rewards[2:], inputs.correct[2:].tolist(), tried, strict=True)
-        best = max([best, *((r, text) for r, correct, text in rows if not correct)])
+        inputs = score(question, [right, pool[0], *tried])
+        rows = zip(pay(inputs).tolist()[2:], inputs.correct[2:], tried, strict=True)
+        best = max([best, *((paid, text) for paid, correct, text in rows if not correct)])
         tried = [_edited(best[1], question, pool, rng) for _ in range(5)]
     return best[1]
 
@@ -259,13 +247,7 @@ def _edited(text: str, question: Question, pool: Sequence[str], rng: random.Rand
 
 
 def _train(
-    reward: str,
-    policy: Policy,
-    task: Task,
-    alpha: float,
-    steps: int,
-    seed: int,
-    on_progress: Callable[[str], object],
+    reward: str, policy: Policy, task: Task, alpha: float, steps: int, seed: int
 ) -> TrainingFinding:
     """GRPO on the reward, on a copy of the policy; the same questions before and after."""
     config = preset(
@@ -279,8 +261,8 @@ def _train(
         columns = total_reward(inputs, reward, alpha), inputs.correct, inputs.lengths
         return [float(column.mean()) for column in columns]
 
-    before = judged()
-    for record in grpo_steps(start(learner, config), task, config):
-        on_progress(f"step {record.step} of {steps}: accuracy {record.metrics['accuracy']:.2f}")
+    before, loop = judged(), grpo_steps(start(learner, config), task, config)
+    for _ in tqdm(loop, desc="training", total=steps, unit="step", disable=None):
+        pass
     paid, accuracy, length = zip(before, judged(), strict=True)
     return TrainingFinding(steps, paid, accuracy, length, 4 * len(heldout))

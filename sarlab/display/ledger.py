@@ -13,7 +13,6 @@ from statistics import fmean
 import pandas as pd
 from torch import Tensor
 
-from sarlab.answers import AnswerScore
 from sarlab.display.tables import MISSING, html_table, number_text, views
 from sarlab.display.text import (
     SENTENCE_END,
@@ -25,6 +24,7 @@ from sarlab.display.text import (
     visible,
 )
 from sarlab.display.token_view import share_text, split_steps
+from sarlab.rewards.answers import AnswerScore
 from sarlab.rewards.dependence import AnswerDependence
 
 # Each class by a glyph, a word and a ground, which is transparent so that text keeps its contrast.

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sarlab.answers import AnswerScore
 from sarlab.display.text import (
     LEGEND,
     V_FULL_NATS,
@@ -22,6 +21,7 @@ from sarlab.display.text import (
     tint,
     visible,
 )
+from sarlab.rewards.answers import AnswerScore
 
 V_NAME = "Δ log p"
 COLOURS = {

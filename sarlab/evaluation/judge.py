@@ -1,6 +1,6 @@
 """Judge a policy on questions: accuracy, length, truncation, SAR, each with its 95% interval.
 
-Answers to one question are not independent of each other, so intervals resample *questions*.
+Answers to one question are not independent of each other, so intervals are over *questions*.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,26 +10,20 @@ import numpy as np
 import pandas as pd
 
 from sarlab.config import TrainConfig
-from sarlab.evaluation.statistics import (
-    Array,
-    Interval,
-    named,
-    pooled_function,
-    pooled_interval,
-)
+from sarlab.evaluation.statistics import Array, Interval, named, pooled_function, pooled_interval
 from sarlab.experience import answer_rows, collect
 from sarlab.models import Policy
 from sarlab.rewards import total_reward
 from sarlab.types import Question
 
 Rows = Sequence[Mapping[str, Any]]
-_MEASURES = {
-    "accuracy": "correct",
-    "mean_length": "length",
-    "truncated_share": "truncated",
-    "sar": "sar",
-}
-_SHARES = ("correct", "truncated")  # columns of shares
+# Measure, its column in the rollout table, and what its interval has to know.
+_MEASURES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("accuracy", "correct", {"share": True}),
+    ("mean_length", "length", {"floor": 0.0}),
+    ("truncated_share", "truncated", {"share": True}),
+    ("sar", "sar", {}),
+)
 
 
 def evaluate_policy(
@@ -47,12 +41,12 @@ def evaluate_policy(
     """Answer every question ``samples`` times; one row of the rollout table per answer.
 
     The same ``seed`` for two policies makes their comparison a paired one. Sampling is at
-    temperature 1, as in training; ``greedy`` takes the likeliest token instead, and then more
-    than one answer per question would be copies: a ValueError.
+    temperature 1, as in training; ``greedy`` takes the likeliest token instead. ValueError without
+    questions, and for several greedy answers to a question, which would be copies.
     """
     if not questions:
         raise ValueError(
-            "There are no questions to evaluate on. Choose a task that has held-out questions."
+            "There are no questions to evaluate on. Choose a task that has test questions."
         )
     if samples < 1 or (greedy and samples > 1):
         raise ValueError(
@@ -86,10 +80,11 @@ def summarise(rows: Rows) -> dict[str, Any]:
     plain = ("questions", "answers", "median_length", "mean_length_finished")
     summary: dict[str, Any] = {name: values[name] for name in plain}
     summary["mean_reward"] = float(np.mean([r["reward"] for r in rows]))
-    for name in (*_MEASURES, "tokens_per_right_answer"):
+    for name in (*(measure for measure, _, _ in _MEASURES), "tokens_per_right_answer"):
+        known = np.isfinite(values[name])
+        summary[name] = values[name] if known else None
         interval = [values[f"{name}_low"], values[f"{name}_high"]]
-        summary[name] = values[name]
-        summary[f"{name}_ci95"] = None if values[name] is None else interval
+        summary[f"{name}_ci95"] = interval if known else None
     return summary
 
 
@@ -97,8 +92,8 @@ def pooled_values(seeds: Sequence[Rows]) -> dict[str, Any]:
     """What the seeds of one policy score: means over seeds and questions.
 
     ``accuracy`` and ``truncated_share`` (fractions), ``mean_length`` and
-    ``tokens_per_right_answer`` (tokens) and ``sar``, each with ``_low`` and ``_high`` (95%) and
-    None where it is not defined; ``basis``: what the interval of accuracy covers.
+    ``tokens_per_right_answer`` (tokens) and ``sar``, each with ``_low`` and ``_high`` (95%), NaN
+    where it is not defined.
     """
     answers = [row for rows in seeds for row in rows]
     finished = [row["length"] for row in answers if not row["truncated"]]
@@ -108,22 +103,14 @@ def pooled_values(seeds: Sequence[Rows]) -> dict[str, Any]:
         "median_length": float(np.median([row["length"] for row in answers])),
         "mean_length_finished": float(np.mean(finished)) if finished else None,
     }
-    for name, column in _MEASURES.items():
+    for name, column, options in _MEASURES:
         by_seed = question_means(seeds, column)
+        line |= named(name)
         if by_seed.size:
-            least = 0.0 if column == "length" else -np.inf
-            interval = pooled_interval(by_seed, share=column in _SHARES, floor=least)
-            line |= known(name, float(by_seed.mean()), interval)
-            line.setdefault("basis", interval.basis)  # that of accuracy
-        else:
-            line |= named(name)
+            line |= named(name, float(by_seed.mean()), pooled_interval(by_seed, **options))
     costs = [[question_means([rows], c)[0] for c in ("length", "correct")] for rows in seeds]
-    return line | known("tokens_per_right_answer", *tokens_per_right(costs))
-
-
-def known(name: str, estimate: float, interval: Interval) -> dict[str, Any]:
-    """A value and its interval as columns; None where the value is not defined."""
-    return named(name, estimate, interval) if np.isfinite(estimate) else named(name)
+    cost = pooled_function(costs, lambda tokens, right: tokens / right, positive=True)
+    return line | named("tokens_per_right_answer", *cost)
 
 
 def per_question(rows: Rows, column: str) -> pd.Series:
@@ -152,23 +139,13 @@ def paired_difference(base: Rows, other: Rows, column: str) -> dict[str, Any]:
         )
     if a.empty:
         raise ValueError(f"No answer has a value of {column!r}, so nothing can be compared.")
-    difference, interval = pooled_difference([(base, other)], column)
-    return {
-        "difference": difference,
-        "ci95": [interval.low, interval.high],
-        "p_value": interval.p_value,
-        "questions": len(a),
-    }
+    difference, (low, high, p_value) = pooled_difference([(base, other)], column)
+    ends = {"ci95": [low, high], "p_value": p_value, "questions": len(a)}
+    return {"difference": difference, **ends}
 
 
 def pooled_difference(pairs: Sequence[tuple[Rows, Rows]], column: str) -> tuple[float, Interval]:
     """Other − base, paired by question: the mean over pairs of (base, other), its interval."""
     by_seed = np.array([np.diff(question_means(pair, column), axis=0)[0] for pair in pairs])
-    interval = pooled_interval(by_seed, share=column in _SHARES, difference=True)
-    return float(by_seed.mean()), interval
-
-
-def tokens_per_right(by_seed: Sequence[Sequence[Array]]) -> tuple[float, Interval]:
-    """Tokens of all answers per right one; for each seed lengths and verdicts [questions]."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return pooled_function(by_seed, lambda tokens, right: tokens / right, positive=True)
+    share = column in ("correct", "truncated")
+    return float(by_seed.mean()), pooled_interval(by_seed, share=share, difference=True)

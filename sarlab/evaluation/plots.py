@@ -4,46 +4,53 @@ Pure functions from the tables of :mod:`sarlab.evaluation.compare` to plotly fig
 looks of :mod:`sarlab.display.figures`.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 
 from sarlab.display.figures import BLUE, GREY, ORANGE, style
 from sarlab.evaluation.behaviours import what_was_lost
-from sarlab.evaluation.compare import pareto_front
 from sarlab.evaluation.judge import Rows
 
-# At least 3:1 on light and dark pages; each also has a symbol of its own.
+# At least 3:1 on light and dark pages. One symbol more than colours: 72 policies look different.
 _COLOURS = (BLUE, ORANGE, "#b8518f", "#00825f", "#8f7500", "#5c6b7a", "#c8334f", "#8254b4")
-_SYMBOLS = ("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x")
+_SYMBOLS = (
+    *("circle", "square", "triangle-up", "triangle-down", "star", "hexagon", "cross", "x"),
+    "bowtie",
+)
+_REMARK = {"x": 0.01, "xref": "paper", "yref": "paper", "showarrow": False, "font_size": 11}
+_CROWD = 0.12  # how far below the best accuracy a policy may be to belong to the crowd
 
 
 def plane_figure(
-    table: pd.DataFrame,
-    *,
-    runs: pd.DataFrame | None = None,
-    task: str | None = None,
-    accuracy_from: float | None = None,
+    table: pd.DataFrame, *, runs: pd.DataFrame | None = None, accuracy_from: float | None = None
 ) -> go.Figure:
     """Accuracy over mean length with 95% intervals on both axes and the Pareto front.
 
-    ``table``: of :func:`sarlab.evaluation.compare.arm_table` or ``run_table``; ``runs``: the
-    single runs as small points behind pooled arms. One task at a time: ``task``, by default the
-    first. The front joins the points that no other beats in both directions, whatever their
-    intervals. ``accuracy_from``: the lower end of the axis (a fraction), for a look at the
-    crowd; policies below it are named in the corner.
+    ``table``: of :func:`sarlab.evaluation.compare.arm_table` or ``run_table``, of which the first
+    task is shown; ``runs``: the single runs as small points behind pooled arms. The front joins the
+    points that no other beats in both directions, whatever their intervals. ``accuracy_from``: the
+    lower end of the axis (a fraction), for a look at the crowd; policies below it are named in the
+    corner.
     """
-    chosen, task = _one_task(table, task)  # with looks: the same in both of two stacked planes
+    chosen, task = _first_task(table)  # with looks: the same in both of two stacked planes
     is_below = chosen["accuracy"] < (accuracy_from or 0.0)
     below, shown = chosen[is_below], chosen[~is_below]
     best = pareto_front(shown["mean_length"].tolist(), shown["accuracy"].tolist())
     front = shown[best].sort_values("mean_length")
-    points = {"x": front["mean_length"].tolist(), "y": front["accuracy"].tolist()}
-    line = {"color": GREY, "width": 1.5, "dash": "dash"}
     figure = go.Figure()
-    figure.add_scatter(**points, mode="lines", line=line, name="Pareto front", hoverinfo="skip")
+    figure.add_scatter(
+        x=front["mean_length"].tolist(),
+        y=front["accuracy"].tolist(),
+        mode="lines",
+        line={"color": GREY, "width": 1.5, "dash": "dash"},
+        name="Pareto front",
+        hoverinfo="skip",
+    )
     if runs is not None:
         arms = shown[shown["seeds"] > 1].set_index("label")
         single = runs[(runs["task"] == task) & runs["arm"].isin(arms.index)]
@@ -63,36 +70,45 @@ def plane_figure(
     figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=frame)
     if not below.empty:
         gone = below.apply(lambda r: f"{r.label} ({r.accuracy:.0%}, {r.mean_length:.0f} tokens)", 1)
-        _remark(figure, f"below the frame: {', '.join(gone)}", y=0.01)
+        figure.add_annotation(text=f"below the frame: {', '.join(gone)}", y=0.01, **_REMARK)
     # The parameters of a task would run out of the picture.
     return style(figure, height=420, title=f"Accuracy and length on {task.partition('?')[0]}")
 
 
-def crowd_floor(accuracies: Sequence[float], reach: float = 0.12) -> float | None:
+def pareto_front(lengths: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
+    """Which points no other one beats: none is as short and as accurate, and better in one."""
+    points = list(zip(lengths, accuracies, strict=True))
+    return [
+        not any(a <= length and b >= accuracy and (a, b) != (length, accuracy) for a, b in points)
+        for length, accuracy in points
+    ]
+
+
+def crowd_floor(accuracies: Sequence[float]) -> float | None:
     """Where an axis of accuracy should begin to tell apart the policies that crowd at the top.
 
-    The crowd are those within ``reach`` of the best. None where they are not more than half, where
-    there are fewer than three, or where nobody is far below them: then the whole axis serves.
+    None where those near the best are not more than half, or fewer than three, or where nobody is
+    far below them: then the whole axis serves.
     """
     best = max(accuracies)
-    crowd = [a for a in accuracies if a >= best - reach]
-    if len(crowd) < 3 or 2 * len(crowd) <= len(accuracies) or min(accuracies) > best - 2 * reach:
+    crowd = [a for a in accuracies if a >= best - _CROWD]
+    if len(crowd) < 3 or 2 * len(crowd) <= len(accuracies) or min(accuracies) > best - 2 * _CROWD:
         return None
-    return max(0.0, min(crowd) - reach / 2)
+    return max(0.0, min(crowd) - _CROWD / 2)
 
 
-def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
-    """Relative change of accuracy over that of length, both against the baseline.
+def gains_figure(table: pd.DataFrame) -> go.Figure:
+    """Relative change of accuracy over that of length, both against the baseline, first task.
 
     Bars are 95% intervals. Upper left is shorter and more often right; the baseline is at 0, 0.
     Raises ValueError where no policy has a difference to the baseline.
     """
-    chosen, task = _one_task(table, task)
-    compared = chosen[chosen["gain_length"].notna() & chosen["gain_accuracy"].notna()]
+    chosen, task = _first_task(table)
+    compared = chosen.dropna(subset=["gain_length", "gain_accuracy"])
     if compared.empty:
         raise ValueError(
-            f"Nothing on {task} was compared with the baseline. Choose one that answered the same "
-            "questions."
+            f"Nothing on {task} can be compared with the baseline: it got nothing right, answered "
+            "other questions or stands alone. Choose another baseline."
         )
     figure = go.Figure()
     hover = "%{y:+.1%} accuracy, %{x:+.1%} length"
@@ -105,7 +121,7 @@ def gains_figure(table: pd.DataFrame, *, task: str | None = None) -> go.Figure:
     look = {"color": GREY, "symbol": "diamond", "size": 11}
     hover = f"{names}<extra></extra>"
     figure.add_scatter(x=[0], y=[0], mode="markers", marker=look, name=names, hovertemplate=hover)
-    _remark(figure, "shorter, more often right", y=0.99)
+    figure.add_annotation(text="shorter, more often right", y=0.99, **_REMARK)
     return style(figure, height=420, title=f"Gains on {task}")
 
 
@@ -115,31 +131,28 @@ def token_figure(changes: Mapping[str, pd.DataFrame]) -> go.Figure:
     ``changes``: tables of :func:`sarlab.evaluation.behaviours.behaviour_change` by policy,
     against one base.
     """
-    if not changes:
-        raise ValueError("There is no policy to compare with the base.")
     table = pd.DataFrame({name: change["other"] for name, change in changes.items()})
     table.insert(0, "base", next(iter(changes.values()))["base"])
-    figure = go.Figure()
-    parts = {"other_tokens": ("about the question", BLUE), "filler_tokens": ("filler", ORANGE)}
-    for row, (name, colour) in parts.items():
-        figure.add_bar(
-            y=list(table),
-            x=table.loc[row].tolist(),
-            name=name,
-            orientation="h",
-            marker={"color": colour},
-            text=[f"{v:.0f}" if v >= 1 else "" for v in table.loc[row]],
-            textposition="inside",
-            insidetextanchor="middle",
-            insidetextfont={"color": "#111111"},
-            hovertext=["", *(what_was_lost(c) for c in changes.values())],
-            hovertemplate=f"{name}: %{{x:.1f}} tokens<br>%{{hovertext}}<extra></extra>",
-        )
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    names = {"other_tokens": "about the question", "filler_tokens": "filler"}
+    figure = px.bar(
+        table.loc[list(names)].T.rename(columns=names),
+        orientation="h",
+        color_discrete_sequence=(BLUE, ORANGE),
+        text_auto=".0f",
+    )
+    lost = ["", *(what_was_lost(change) for change in changes.values())]
+    figure.update_traces(
+        textposition="inside",
+        insidetextanchor="middle",
+        insidetextfont_color="#111111",
+        hovertext=lost,
+        hovertemplate="%{fullData.name}: %{x:.1f} tokens<br>%{hovertext}<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, title=None)
     figure.update_xaxes(title_text="tokens per answer")
-    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
-    height = 110 + 34 * table.shape[1]
-    return style(figure, height=height, title="Where the tokens went")
+    figure.update_layout(bargap=0.35, legend_traceorder="normal", legend_title_text="")
+    figure.update_layout(uniformtext={"minsize": 9, "mode": "hide"})  # no number in a sliver
+    return style(figure, height=110 + 34 * table.shape[1], title="Where the tokens went")
 
 
 def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Figure:
@@ -159,20 +172,13 @@ def length_figure(base: Rows, other: Rows, *, limit: int | None = None) -> go.Fi
     return style(figure, height=280, width=700)
 
 
-def _one_task(table: pd.DataFrame, task: str | None) -> tuple[pd.DataFrame, str]:
-    """The rows of one task, each with a colour and a symbol; bases are grey diamonds."""
-    tasks = list(dict.fromkeys(table["task"]))
-    task = tasks[0] if task is None else task
-    if task not in tasks:
-        raise ValueError(f"No policy was evaluated on {task!r}. Choose one of {', '.join(tasks)}.")
+def _first_task(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows of the first task, each with a colour and a symbol; bases are grey diamonds."""
+    task = str(table["task"].iloc[0])
     chosen = table[table["task"] == task]
-    looks, index = [], 0
-    for is_base in chosen["is_base"]:
-        turn, place = divmod(index, len(_COLOURS))  # after eight policies, pairs are shifted
-        look = _COLOURS[place], _SYMBOLS[(place + 3 * turn) % len(_SYMBOLS)]
-        looks.append((GREY, "diamond") if is_base else look)
-        index += not is_base
-    colours, symbols = zip(*looks, strict=True)
+    looks = zip(itertools.cycle(_COLOURS), itertools.cycle(_SYMBOLS), strict=False)
+    pairs = [(GREY, "diamond") if is_base else next(looks) for is_base in chosen["is_base"]]
+    colours, symbols = zip(*pairs, strict=True)
     return chosen.assign(colour=colours, symbol=symbols, seeds=chosen.get("seeds", 1)), task
 
 
@@ -197,8 +203,3 @@ def interval_bars(table: pd.DataFrame, name: str, colour: str) -> dict[str, Any]
     looks = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.3, "width": 4}
     above, below = table[f"{name}_high"] - table[name], table[name] - table[f"{name}_low"]
     return {**looks, "array": above.tolist(), "arrayminus": below.tolist()}
-
-
-def _remark(figure: go.Figure, text: str, y: float) -> None:
-    place = {"x": 0.01, "y": y, "xref": "paper", "yref": "paper"}
-    figure.add_annotation(text=text, showarrow=False, font_size=11, **place)

@@ -4,6 +4,7 @@ Both sources give the same :class:`Evaluated`;
 :mod:`sarlab.evaluation.compare` makes tables of them.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from tqdm.auto import tqdm
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import Rows, evaluate_policy
@@ -20,21 +22,17 @@ from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import find_runs, read_rollouts
 from sarlab.tasks import load_task
 
-_COLUMNS = [
-    *("question_id", "question", "gold", "answer", "answer_ids", "length"),
-    *("truncated", "correct", "verdict", "sar", "reward"),
-]
 # Fields that change how a run is watched or split into batches, not what is trained.
 _NOT_THE_ARM = {"seed", "eval_every", "checkpoint_every", "token_budget", "log_sar", "tracker"}
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One policy's answers to the held-out questions of one task.
+    """One policy's answers to the test questions of one task.
 
     ``rows`` hold at least the columns of the rollout table that
-    :func:`sarlab.evaluation.judge.summarise` reads. ``seed`` is None for a base policy.
-    ``limit``: longest answer allowed, in tokens.
+    :func:`sarlab.evaluation.judge.summarise` reads. ``seed`` is None for a base policy, ``folder``
+    then that of a run which began with it. ``limit``: longest answer allowed, in tokens.
     """
 
     label: str
@@ -45,7 +43,7 @@ class Evaluated:
     limit: int | None = None
     model: str = ""
     decoding: str = "sampled"
-    folder: Path | None = None
+    folder: Path = Path()
 
     @property
     def is_base(self) -> bool:
@@ -58,31 +56,46 @@ class Evaluated:
         return frozenset(str(row["question_id"]) for row in self.rows)
 
     @property
-    def held_out(self) -> tuple[str, str, str, frozenset[str]]:
-        """What a trained policy and its base have in common."""
-        return self.task, self.model, self.decoding, self.questions
+    def asked(self) -> tuple[str, str, frozenset[str]]:
+        """What two policies that can be compared have in common: task, decoding, questions."""
+        return self.task, self.decoding, self.questions
 
 
 def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
     """What finished runs recorded of themselves and their bases: each base once, then the runs.
 
-    ``runs``: a folder that holds run folders, or a list of run folders. ValueError where there is
-    none.
+    ``runs``: run folders, folders that hold run folders, or one of them. Plain runs come first,
+    then SAR by its strength, then other rewards. ValueError where there is no finished run.
     """
+    folders = []
+    for place in [Path(runs)] if isinstance(runs, str | Path) else map(Path, runs):
+        finished = [place] if (place / "summary.json").exists() else find_runs(place)
+        if not finished:
+            raise ValueError(
+                f"{place} is not a finished run, and no folder in it is one (a finished run has a "
+                "summary.json). Train one with notebook 02 or `make train`, or name another folder."
+            )
+        folders += finished
+    defaults = TrainConfig().to_dict()  # a run of an older version lacks some fields
+    pairs = [(folder, {**defaults, **read_json(folder / "config.json")}) for folder in folders]
+    pairs.sort(key=lambda pair: _order(*pair))
+    done = [{**c, "steps": read_json(folder / "summary.json")["steps"]} for folder, c in pairs]
     bases: dict[Any, Evaluated] = {}
     trained = []
-    for folder, config, arm in _runs(runs):
+    for (folder, config), arm in zip(pairs, arm_labels(done), strict=True):
         model, limit = config["model"], config["max_answer_tokens"]
         task = config["heldout"] or config["task"]
         before, after = (
-            list(read_rollouts(folder, f"heldout_{split}").select(_COLUMNS).to_pylist())
-            for split in ("base", "trained")
+            read_rollouts(folder, split)
+            .drop_columns(["logps_conditioned", "logps_standalone"])
+            .to_pylist()
+            for split in ("heldout_base", "heldout_trained")
         )
         same = (task, limit, model, *((r["question_id"], r["answer"]) for r in before))
-        if same not in bases:
-            number = sum(b.model == model for b in bases.values())
-            name = f"base ({model})" + (f" {number + 1}" if number else "")
-            bases[same] = Evaluated(name, name, task, before, None, limit, model, folder=folder)
+        number = sum(b.model == model for b in bases.values())
+        name = f"base ({model})" + (f" {number + 1}" if number else "")
+        base = Evaluated(name, name, task, before, None, limit, model, folder=folder)
+        bases.setdefault(same, base)
         seed = int(config["seed"])
         trained.append(Evaluated(folder.name, arm, task, after, seed, limit, model, folder=folder))
     return [*bases.values(), *trained]
@@ -97,63 +110,73 @@ def fresh(
     greedy: bool = False,
     max_answer_tokens: int | None = None,
     device: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Evaluated]:
-    """Answer the held-out questions of any tasks anew, with every run's policy and its base.
+    """Answer the test questions of any tasks anew, with every run's policy and its base.
 
     ``tasks``: references as for training; none means those the runs were made for. ``samples``
     answers per question at temperature 1, or one ``greedy`` one. ``max_answer_tokens``: one limit
     for all, by default the largest among the runs, so that no policy looks shorter for having been
-    cut off earlier. ``progress(label, done, total)`` is called while answers are made.
+    cut off earlier.
     """
-    trained = _runs(runs)
-    for folder, _, _ in trained:
+    entries = recorded(runs)
+    for folder in dict.fromkeys(e.folder for e in entries):
         if not (folder / "adapter" / "adapter_config.json").exists():
             raise ValueError(
                 f"{folder} has no adapter/ to ask anew (shipped results come without). Set "
                 "fresh=False to read what it recorded, or train the run again."
             )
-    configs = [config for _, config, _ in trained]
-    limit = max_answer_tokens or max(int(c["max_answer_tokens"]) for c in configs)
-    names = list(tasks) or list(dict.fromkeys(c["heldout"] or c["task"] for c in configs))
-    held_out = {task: load_task(task).heldout(questions) for task in names}
-    bases: dict[str, tuple[None, dict[str, Any], str]] = {}
-    for config in configs:
-        bases.setdefault(config["model"], (None, config, f"base ({config['model']})"))
+    limit = max_answer_tokens or max(e.limit or 0 for e in entries)
+    names = tasks or dict.fromkeys(e.task for e in entries)
+    asked = {task: load_task(task).heldout(questions) for task in names}
+    bases = {e.model: e for e in reversed(entries) if e.is_base}
     evaluated = []
-    for run, config, arm in [*bases.values(), *trained]:
-        model, label = str(config["model"]), run.name if run else arm
-        seed, decoding = int(config["seed"]) if run else None, "greedy" if greedy else "sampled"
-        policy = load_policy(str(run or model), device=device)
-        reward = config["reward"] if config["reward"] in REWARDS else "correct"
-        changed = {"max_answer_tokens": limit, "reward": reward}
-        for task, drawn in held_out.items():
-            rows = evaluate_policy(
-                policy,
-                drawn,
-                TrainConfig.from_parameters({**config, **changed}),
-                split="fresh",
-                samples=samples,
-                greedy=greedy,
-                seed=f"fresh {task}",
-                on_answer=functools.partial(progress, f"{label} on {task}") if progress else None,
+    for entry in entries:
+        if entry.is_base and entry is not bases[entry.model]:
+            continue  # another record of the same policy
+        config = {**read_json(entry.folder / "config.json"), "max_answer_tokens": limit}
+        if config.get("reward", "correct") not in REWARDS:  # one of the user's that is not loaded
+            config["reward"] = "correct"
+        settings = TrainConfig.from_parameters(config)
+        policy = load_policy(entry.model if entry.is_base else str(entry.folder), device=device)
+        for task, drawn in asked.items():
+            name, answers = f"{entry.label} on {task}", samples * len(drawn)
+            with tqdm(desc=name, total=answers, unit="answer", mininterval=2, leave=False) as bar:
+                rows = evaluate_policy(
+                    policy,
+                    drawn,
+                    settings,
+                    split="fresh",
+                    samples=samples,
+                    greedy=greedy,
+                    seed=f"fresh {task}",
+                    on_answer=functools.partial(_advance, bar),
+                )
+            decoding = "greedy" if greedy else "sampled"
+            evaluated.append(
+                dataclasses.replace(entry, task=task, rows=rows, limit=limit, decoding=decoding)
             )
-            evaluated.append(Evaluated(label, arm, task, rows, seed, limit, model, decoding, run))
     return evaluated
 
 
-def arm_labels(
-    configs: Sequence[Mapping[str, Any]], steps: Sequence[int | None] | None = None
-) -> list[str]:
+def _advance(bar: Any, done: int, total: int) -> None:
+    bar.update(done - bar.n)
+
+
+def _order(folder: Path, config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Plain runs first, then SAR by its strength, then the other rewards; seeds in order."""
+    plain = config["reward"] == "correct" or config["alpha"] == 0
+    reward = "" if plain else config["reward"]
+    family = {"": 0, "sar": 1}.get(reward, 2)
+    return (config["algorithm"], family, reward, config["alpha"], config["seed"], folder.name)
+
+
+def arm_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A name for each configuration that says what was trained; equal but for the seed, equal name.
 
-    ``steps``: how many were really done; a run stopped early is an arm of its own. Where two
-    different configurations would get one name, the fields in which they differ are added.
+    ``steps`` are those really done: a run stopped early is an arm of its own. Where two different
+    configurations would get one name, the fields in which they differ are added.
     """
-    plain = [
-        {k: v for k, v in {**c, "steps": s or c.get("steps")}.items() if k not in _NOT_THE_ARM}
-        for c, s in zip(configs, steps or [None] * len(configs), strict=True)
-    ]
+    plain = [{k: v for k, v in config.items() if k not in _NOT_THE_ARM} for config in configs]
     labels = []
     for config in plain:
         alike = [other for other in plain if _arm_name(other) == _arm_name(config)]
@@ -174,48 +197,6 @@ def _arm_name(config: Mapping[str, Any]) -> str:
     return f"SA-{algorithm} {alpha}" if reward == "sar" else f"{algorithm} + {shown} {alpha}"
 
 
-def _runs(runs: str | Path | Sequence[str | Path]) -> list[tuple[Path, dict[str, Any], str]]:
-    """Folder, configuration and arm of each finished run, in the order of the tables.
-
-    A configuration is completed with today's defaults; it may name a reward that is not loaded.
-    """
-    defaults = TrainConfig().to_dict()
-    pairs = [(f, {**defaults, **read_json(f / "config.json")}) for f in _run_folders(runs)]
-    folders, configs = zip(*sorted(pairs, key=_order), strict=True)
-    steps = [read_json(folder / "summary.json").get("steps") for folder in folders]
-    return list(zip(folders, configs, arm_labels(configs, steps), strict=True))
-
-
-def _run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
-    if isinstance(runs, str | Path):
-        folder = Path(runs)
-        folders = [folder] if (folder / "summary.json").exists() else find_runs(folder)
-        if not folders:
-            raise ValueError(
-                f"No finished run was found in {runs} (a run folder has a summary.json). Train "
-                "one with notebook 02 or `make train`, or name another folder."
-            )
-        return folders
-    if not runs:
-        raise ValueError("No run was named. Give the folder that holds them, or a list of them.")
-    for run in runs:
-        if not (Path(run) / "summary.json").exists():
-            raise ValueError(
-                f"{run} is not a finished run (it has no summary.json). Name run folders, or "
-                "the folder that holds them."
-            )
-    return [Path(run) for run in runs]
-
-
-def _order(run: tuple[Path, dict[str, Any]]) -> tuple[Any, ...]:
-    """Plain runs first, then SAR by its strength, then the other rewards; seeds in order."""
-    folder, config = run
-    plain = config["reward"] == "correct" or config["alpha"] == 0
-    reward = "" if plain else config["reward"]
-    family = {"": 0, "sar": 1}.get(reward, 2)
-    return (config["algorithm"], family, reward, config["alpha"], config["seed"], folder.name)
-
-
 def run_facts(folder: str | Path) -> str:
     """One line on a finished run: steps, task, model, seed, minutes and hardware."""
     summary = read_json(Path(folder) / "summary.json")
@@ -227,10 +208,9 @@ def run_facts(folder: str | Path) -> str:
 
 def token_texts(entry: Evaluated) -> Callable[[int], str] | None:
     """Token id → its text, by the tokenizer of a policy; None where none lies here."""
-    adapter, model = (entry.folder or Path()) / "adapter", Path(entry.model)
-    for place in (adapter, DATA / "models" / model, model):
-        if (place / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.from_file(str(place / "tokenizer.json"))
-            decode = functools.partial(tokenizer.decode, skip_special_tokens=False)
-            return functools.cache(lambda i, decode=decode: str(decode([i])))
-    return None
+    places = entry.folder / "adapter", DATA / "models" / entry.model, Path(entry.model)
+    files = [file for place in places if (file := place / "tokenizer.json").is_file()]
+    if not files:
+        return None
+    tokenizer = Tokenizer.from_file(str(files[0]))
+    return functools.cache(lambda i: str(tokenizer.decode([i], skip_special_tokens=False)))

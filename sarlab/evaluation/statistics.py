@@ -1,17 +1,10 @@
 """Intervals and p-values of means over questions and training seeds. Pure functions on numbers.
 
-Both vary: which questions were asked, and which seed a policy was trained with. For values
-``x[s, q]`` of S seeds on the same Q questions the variance of the mean is
-
-    V = V_seeds + V_questions,   V_seeds = var_s(mean_q x) / S   (answers are sampled: in here too)
-
-``V_questions`` is what all seeds have in common on a question, and what a base shared by all
-seeds adds. The interval is mean ± t(0.975, df) · √V with
-
-    1/df = (V_seeds / V) / (S − 1) + (V_questions / V) / (Q − 1),
-
-and never narrower than the t interval over the seeds' means alone. It covers the truth 94 to 97% of
-the time (docs/INTERVALS.md); resampling seeds as well, a two-level bootstrap, about 80%.
+For values ``x[s, q]`` of S seeds on the same Q questions the variance of the mean is V = V_seeds +
+V_questions: what seeds and their sampled answers do, and what all seeds have in common on a
+question. The interval is mean ± t(0.975, df) · √V, and never narrower than the t interval over the
+seeds' means alone. docs/INTERVALS.md has the formulas, and how often it covers the truth (94 to
+97%; a two-level bootstrap: about 80%).
 """
 
 import functools
@@ -25,19 +18,17 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+_RESAMPLES = 2000
 _EXACT_UP_TO = 13  # differences whose 2^n sign patterns are all tried
 _FLIPS, _ROUNDS = 1111, 9  # random sign patterns beyond that, in rounds to bound memory
-_DEFINED = 0.9  # share of resamples in which a statistic must be defined
-_STEP = 1e-6  # of the numeric derivative of a function of means, relative
+_STEP = 1e-6  # of the numeric derivative of a function of means
 
 
 class Interval(NamedTuple):
-    """A 95% interval, the p-value of "the mean is 0" for differences, and what they rest on."""
+    """A 95% interval, and for differences the p-value of "the mean is 0"."""
 
     low: float
     high: float
-    basis: str
     p_value: float | None = None
 
 
@@ -46,26 +37,26 @@ def pooled_interval(
 ) -> Interval:
     """95% interval of the mean of ``by_seed`` [seeds, questions], over seeds and questions both.
 
-    One seed: over questions alone, and the basis says so. ``share``: values in [0, 1], Wilson's
-    interval at the sample size that has the variance V. ``difference``: paired differences, with a
-    p-value (sign flips of the questions for one seed, else the t-test that belongs to the
-    interval); where no question differs at all, differences of shares get ± Wilson's bound for 0
-    of Q. ``floor``: the least possible mean, such as 0 for a length.
+    One seed: over questions alone. ``share``: values in [0, 1], Wilson's interval at the sample
+    size that has the variance V. ``difference``: paired differences, with a p-value (sign flips of
+    the questions for one seed, else the t-test that belongs to the interval); where no question
+    differs at all, differences of shares get ± Wilson's bound for 0 of Q. ``floor``: the least
+    possible mean, such as 0 for a length.
     """
     x = np.asarray(by_seed, dtype=float)
     seeds, questions = x.shape
-    mean, variance, freedom = _mean_variance(x)
-    basis = "questions, 1 seed" if seeds == 1 else f"questions and {seeds} seeds"
+    mean, (variance, freedom) = float(x.mean()), _variance(x)
     if share and not difference:
-        return Interval(*_wilson(mean, variance, questions, freedom), basis)
-    p_value = None
-    if difference:
-        p_value = sign_flip_p(x[0]) if seeds == 1 else _t_test(mean, variance, freedom)
-        if share and not np.any(x):
-            bound = _wilson(0.0, 0.0, questions, np.inf)[1]
-            return Interval(-bound, bound, basis, p_value)
-    half = _half(variance, freedom)
-    return Interval(max(mean - half, floor), mean + half, basis, p_value)
+        return Interval(*_wilson(mean, variance, questions, freedom))
+    half, p_value = _half(variance, freedom), None
+    if difference and seeds == 1:
+        p_value = sign_flip_p(x[0])
+    elif difference:
+        t_test = 2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom) if variance else mean == 0
+        p_value = float(t_test)
+    if share and not x.any():
+        half = _wilson(0.0, 0.0, questions, np.inf)[1]
+    return Interval(max(mean - half, floor), mean + half, p_value)
 
 
 def mean_interval(values: Sequence[float] | Array, *, share: bool = False) -> list[float]:
@@ -77,11 +68,11 @@ def mean_interval(values: Sequence[float] | Array, *, share: bool = False) -> li
     x = np.asarray(values, dtype=float)
     if len(x) == 0:
         raise ValueError("An interval needs at least one value; there is none.")
-    interval = pooled_interval(x[None], share=share or bool(np.all((x == 0) | (x == 1))))
+    interval = pooled_interval(x[None], share=share or bool(np.isin(x, (0, 1)).all()))
     return [interval.low, interval.high]
 
 
-def named(name: str, value: Any = None, ends: Sequence[Any] = (None, None)) -> dict[str, Any]:
+def named(name: str, value: Any = np.nan, ends: Sequence[Any] = (np.nan,) * 2) -> dict[str, Any]:
     """A value and its interval as the three columns of a table that belong to it."""
     return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
@@ -89,7 +80,7 @@ def named(name: str, value: Any = None, ends: Sequence[Any] = (None, None)) -> d
 def named_mean(name: str, values: Any, *, share: bool = False) -> dict[str, Any]:
     """A mean and its :func:`mean_interval` as columns; NaN without values."""
     if not len(values):
-        return named(name, np.nan, (np.nan, np.nan))
+        return named(name)
     return named(name, float(np.mean(values)), mean_interval(values, share=share))
 
 
@@ -127,27 +118,20 @@ def pooled_function(
     scale of its logarithm, since a ratio with few right answers is far from symmetric. NaN where
     the function is not defined.
     """
-    arrays = np.asarray(by_seed, dtype=float)  # [seeds, arrays, questions]
-    means = arrays.mean(axis=2)
-    values = np.asarray(function(*means.T), dtype=float)  # [seeds]
+    arrays = np.moveaxis(np.asarray(by_seed, dtype=float), 1, 0)  # [arrays, seeds, questions]
+    means = arrays.mean(axis=2, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.asarray(function(*means))  # [seeds, 1]
+        # How far each question moves the function, as the derivative in its direction.
+        up, down = (np.asarray(function(*(means + s * (arrays - means)))) for s in (_STEP, -_STEP))
+        linear = values + (up - down) / (2 * _STEP)
     estimate = float(values.mean())
-    undefined = Interval(float("nan"), float("nan"), "undefined")
     if not np.isfinite(estimate):
-        return float("nan"), undefined
-    linear = np.repeat(values[:, None], arrays.shape[2], axis=1)
-    for index in range(arrays.shape[1]):
-        step = _STEP * np.maximum(1.0, np.abs(means[:, index]))
-        up, down = means.copy(), means.copy()
-        up[:, index] += step
-        down[:, index] -= step
-        slope = (np.asarray(function(*up.T)) - np.asarray(function(*down.T))) / (2 * step)
-        linear += slope[:, None] * (arrays[:, index] - means[:, index, None])
-    if not np.all(np.isfinite(linear)):
-        return estimate, undefined
+        return np.nan, Interval(np.nan, np.nan)
     interval = pooled_interval(linear, floor=floor)
     if positive and estimate > 0:
-        width = np.exp((interval.high - interval.low) / 2 / estimate)
-        interval = Interval(float(estimate / width), float(estimate * width), interval.basis)
+        width = float(np.exp((interval.high - interval.low) / 2 / estimate))
+        interval = Interval(estimate / width, estimate * width)
     return estimate, interval
 
 
@@ -170,37 +154,33 @@ def resampled_interval(questions: int, function: Callable[[Array], Array]) -> li
     """
     drawn = np.asarray(function(_resampling_weights(questions)))
     defined = drawn[np.isfinite(drawn)]
-    if len(defined) < _DEFINED * len(drawn):
-        return [float("nan")] * 2
+    if len(defined) < 0.9 * len(drawn):
+        return [np.nan] * 2
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail])
-    return [float(low), float(high)]
+    return [float(end) for end in np.percentile(defined, [tail, 100 - tail])]
 
 
 @functools.lru_cache(maxsize=4)
 def _resampling_weights(questions: int) -> Array:
-    """How often each question is drawn in each resample, as shares [questions, R]."""
     rng = np.random.default_rng(0)
-    counts = rng.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES)
+    counts = rng.multinomial(questions, np.full(questions, 1 / questions), _RESAMPLES)
     return np.ascontiguousarray(counts.T / questions)
 
 
-def _mean_variance(x: Array) -> tuple[float, float, float]:
-    """Mean of x [seeds, questions], the variance of that mean, and its degrees of freedom."""
+def _variance(x: Array) -> tuple[float, float]:
+    """The variance of the mean of x [seeds, questions], and its degrees of freedom."""
     seeds, questions = x.shape
     if questions < 2:
-        return float(x.mean()), 0.0, np.inf
+        return 0.0, np.inf
     over_questions = float(x.mean(axis=0).var(ddof=1)) / questions
     if seeds == 1:
-        return float(x.mean()), over_questions, questions - 1
+        return over_questions, questions - 1
     of_seeds = float(x.mean(axis=1).var(ddof=1)) / seeds
     within = float(x.var(axis=1, ddof=1).mean()) / questions
-    common = max(0.0, (seeds * over_questions - within) / (seeds - 1))
-    both = of_seeds + common
+    both = of_seeds + max(0.0, (seeds * over_questions - within) / (seeds - 1))
     part = of_seeds / both if both else 0.0
     freedom = 1 / (part / (seeds - 1) + (1 - part) / (questions - 1))
-    wider = max(((both, freedom), (of_seeds, seeds - 1)), key=lambda pair: _half(*pair))
-    return float(x.mean()), *wider
+    return max(((both, freedom), (of_seeds, seeds - 1)), key=lambda pair: _half(*pair))
 
 
 def _half(variance: float, freedom: float) -> float:
@@ -216,9 +196,3 @@ def _wilson(share: float, variance: float, questions: int, freedom: float) -> tu
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(spread / n + z * z / (4 * n * n))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
-def _t_test(mean: float, variance: float, freedom: float) -> float:
-    if variance == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom))

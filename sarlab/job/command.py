@@ -103,9 +103,9 @@ def train(given: argparse.Namespace, rest: list[str]) -> int:
 
 def score(given: argparse.Namespace, rest: list[str]) -> int:
     r"""Score answers to one question with it and without it. \n in an answer is a new line."""
-    from sarlab.answers import score_answers
     from sarlab.display.token_view import out_of_depth
     from sarlab.models import load_policy
+    from sarlab.rewards.answers import score_answers
 
     answers = [answer.replace("\\n", "\n") for answer in given.answers]
     scores = score_answers(load_policy(given.model), given.question, answers)

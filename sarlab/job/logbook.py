@@ -8,6 +8,7 @@ import itertools
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,24 @@ import torch
 
 from sarlab._engine.micro_batches import memory_notes
 from sarlab.config import TrainConfig
-from sarlab.evaluation.judge import paired_difference, summarise
-from sarlab.job.watchers import VALIDATION_COLUMNS, TrackerLog, View
+from sarlab.evaluation.judge import evaluate_policy, paired_difference, summarise
+from sarlab.job.watchers import QUIET_SECONDS, VALIDATION_COLUMNS, LineView, TrackerLog, View
 from sarlab.models import Policy
 from sarlab.rewards import reward_named
-from sarlab.runs.atomic import read_json, replace_folder, write_json
+from sarlab.runs.atomic import read_json, replace_file, write_json
 from sarlab.runs.folder import BEST, Run, read_metrics, read_rollouts
 from sarlab.tasks.verify import user_function
+from sarlab.train import TrainingError
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainingError
 
+PROBE_SAMPLES = 4
+# Seed and name of each evaluation. Base and trained policy draw the same random numbers, in pairs.
+EVALUATIONS = {
+    "heldout_base": ("heldout", "test, base policy"),
+    "heldout_trained": ("heldout", "test"),
+    "validation": ("validat", "validation at step {}"),
+    "probe": ("probe {}", "probe questions at step {}"),
+}
 _DROP = 0.05  # fall in accuracy and relative length for "shorter and worse"
 _WINDOW = 5  # steps whose mean training accuracy is followed
 _CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
@@ -33,47 +42,92 @@ _CLEAR_DROP = 0.1  # fall in accuracy alone; and beyond what chance explains
 class Logbook:
     """Writes what a step leaves into the run folder; every engine of training has one."""
 
-    def __init__(self, run: Run, config: TrainConfig, view: View, tracker: TrackerLog) -> None:
-        self.run, self.config, self.view, self.tracker = run, config, view, tracker
+    def __init__(
+        self, folder: Path, config: TrainConfig, view: View | None, *, resume: bool, **facts: Any
+    ) -> None:
+        """Open the run folder; ``facts`` go into run.json. Without a view lines are printed."""
+        self.config, self.view = config, view or LineView(every_seconds=QUIET_SECONDS)
+        self.tracker = TrackerLog(config.tracker, folder)
+        open_run = Run.reopen if resume else Run.create
+        self.run = open_run(folder, config.to_dict())
+        self.run.update(**facts)
         self.guard = Guard(config.questions)
-        best = run.folder / BEST / "validation.json"
-        self.best = read_json(best)["mean_reward"] if best.exists() else None
+        self.best: float | None = None  # validation reward of the adapter in best/
 
-    def replay(self) -> None:
-        """Start the tracker; replay recorded steps and validations to guard, view and tracker."""
+    def take_up(self, notes: Sequence[str]) -> tuple[int, Path | None]:
+        """Go back to the last good checkpoint: its step and folder, (0, None) without one.
+
+        ``notes`` say which rows of a user's file the task leaves out.
+        """
+        step, checkpoint = self.run.last_good_checkpoint() or (0, None)
+        self.run.rewind(step)
+        best = self.run.folder / BEST / "validation.json"
+        self.best = read_json(best)["mean_reward"] if best.exists() else None
+        for note in notes:
+            self.event(step, "questions", note)
+        return step, checkpoint
+
+    def begin(self, step: int) -> None:
+        """Start view and tracker after ``step``; replay what was recorded up to there to them."""
+        self.view.begin(self.config, step)
         self.tracker.begin(self.config)
         accuracies = {m["step"]: m["accuracy"] for m in read_metrics(self.run.folder)}
-        table: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         if self.run.part(0, "validation").exists():
-            table = read_rollouts(self.run.folder, "validation").to_pylist()
-        grouped = itertools.groupby(table, key=lambda row: row["step"])
-        validations = {step: summarise(list(rows)) for step, rows in grouped}
-        for step in sorted({*accuracies, *validations}):
-            self.guard.trained(step, accuracies.get(step))
-            if summary := validations.get(step):
-                self.guard.look(step, summary)
-                self.view.evaluation(step, summary)
+            rows = read_rollouts(self.run.folder, "validation").to_pylist()
+        by_step = itertools.groupby(rows, key=lambda row: row["step"])
+        validations = {past: summarise(list(group)) for past, group in by_step}
+        for past in sorted({*accuracies, *validations}):
+            self.guard.trained(past, accuracies.get(past))
+            if summary := validations.get(past):
+                self.guard.look(past, summary)
+                self.view.evaluation(past, summary)
         if base := validations.get(0):
             self.tracker.log(0, {f"heldout_{name}": base[name] for name in VALIDATION_COLUMNS})
+        self.memory(step)
 
-    def left_out(self, step: int, notes: Sequence[str]) -> None:
-        """Record and say which rows of a user's file the task leaves out."""
-        for note in notes:
-            self.run.event(step, "questions", note)
-            self.view.message(f"questions: {note}")
+    def event(self, step: int, kind: str, text: str) -> None:
+        """Record what befell the process, and say it."""
+        self.run.event(step, kind, text)
+        self.view.message(f"{kind}: {text}")
 
     def memory(self, step: int) -> None:
         """Record where memory ran out and work went on in smaller batches."""
         for text in memory_notes():
-            self.run.event(step, "out_of_memory", text)
-            self.view.message(f"step {step}: {text}")
+            self.event(step, "out_of_memory", text)
+
+    def judge(
+        self, policy: Policy, questions: Sequence[Question], split: str, step: int
+    ) -> dict[str, Any] | None:
+        """Evaluate a policy and keep its answers; the summary of a validation, else None.
+
+        Probe questions have several answers, so that answers to one question can be followed.
+        """
+        if not questions:
+            return None
+        seed, name = (text.format(step) for text in EVALUATIONS[split])
+        tell = partial(self.view.phase, name)
+        tell(0, len(questions))
+        rows = evaluate_policy(
+            policy,
+            questions,
+            self.config,
+            split=split,
+            step=step,
+            samples=PROBE_SAMPLES if split == "probe" else 1,
+            seed=seed,
+            on_answer=tell,
+        )
+        self.run.write_rollouts(step, split, rows)
+        return summarise(rows) if split == "validation" else None
 
     def step(
         self, record: StepRecord, validation: dict[str, Any] | None, save: Callable[[Path], Any]
-    ) -> StepRecord:
-        """Log a step with its validation (if there was one), and return what was logged.
+    ) -> None:
+        """Log a step with its validation (if there was one), and show the view what was logged.
 
-        ``save(folder)`` writes the adapter; it is called where the validation is the best so far.
+        ``save(folder)`` writes the adapter; it is called where the validation has the highest
+        reward (the run's own objective) so far.
         """
         step, run = record.step, self.run
         self.memory(step)
@@ -86,30 +140,34 @@ class Logbook:
             self.view.evaluation(step, validation)
             if self.best is None or validation["mean_reward"] > self.best:
                 self.best = validation["mean_reward"]
-                _keep_best(run, save, step, validation)
+
+                def write(folder: Path) -> None:
+                    save(folder)
+                    write_json(folder / "validation.json", {"step": step, **validation})
+
+                replace_file(run.folder / BEST, write, folder=True)
         for text in messages:
             run.message(step, text.split(":", 1)[0], text)
             self.view.message(f"step {step}: {text}")
         metrics["messages"] = messages
         run.log({k: _finite(v) for k, v in metrics.items()})
         self.tracker.log(step, metrics)
-        return StepRecord(step, metrics, record.rows, tuple(messages))
+        self.view.step(StepRecord(step, metrics, record.rows, tuple(messages)))
 
-    def finish(
-        self, step: int, seconds: float, *, judged: bool = True, stopped: bool = False, **more: Any
-    ) -> dict[str, Any]:
+    def finish(self, step: int, *, stopped: bool = False, **more: Any) -> dict[str, Any]:
         """Write the summary (``more`` facts on top), and hand it to tracker and view.
 
-        Without ``judged`` there is no trained policy to compare, and nothing is written.
+        Where the trained policy was not judged there is nothing to compare, and none is written.
         """
-        run, seconds = self.run, round(seconds, 1)
-        if judged:
-            summary = {**summarise_run(run.folder, self.config, step, seconds), **more}
-            write_json(run.folder / "summary.json", summary)
-        else:
-            summary = {"steps": step, "train_seconds": seconds, "hardware": hardware()}
-        timing = {"train_seconds": seconds} if judged else {}
-        run.update(status="stopped" if stopped else "finished", steps_done=step, **timing)
+        folder = self.run.folder
+        logged = (item for line in read_metrics(folder) for item in line.items())
+        seconds = round(sum(v or 0.0 for k, v in logged if k.startswith("seconds_")), 1)
+        summary = {"steps": step, "train_seconds": seconds, "hardware": hardware()}
+        if self.run.part(step, "heldout_trained").exists():
+            summary = {**summarise_run(folder, self.config, step, seconds), **more}
+            write_json(folder / "summary.json", summary)
+        status = "stopped" if stopped else "finished"
+        self.run.update(status=status, steps_done=step, train_seconds=seconds)
         self.tracker.finish(summary)
         self.view.finish(summary)
         return summary
@@ -136,10 +194,10 @@ class Guard:
             self._best, self._low_validations = (accuracy, length), 0
             return []
         best, best_length = self._best
-        accuracies = f"{best:.0%} → {accuracy:.0%}"
-        clear = best - accuracy > _beyond_chance(best, accuracy, int(summary.get("questions", 0)))
+        fall, accuracies = best - accuracy, f"{best:.0%} → {accuracy:.0%}"
+        clear = fall > _beyond_chance(best, accuracy, int(summary.get("questions", 0)))
         self._low_validations = self._low_validations + 1 if clear else 0
-        if best - accuracy > _DROP and length < (1 - _DROP) * best_length:
+        if fall > _DROP and length < (1 - _DROP) * best_length:
             return [
                 f"shorter_and_worse: at step {step} validation answers are shorter "
                 f"({best_length:.0f} → {length:.0f} tokens) and less often right ({accuracies}). "
@@ -155,23 +213,20 @@ class Guard:
 
     def trained(self, step: int, accuracy: float | None) -> list[str]:
         """Compare the mean training accuracy of the last steps with its best so far."""
-        if accuracy is None:
-            return []
-        self._recent = [*self._recent, accuracy][-_WINDOW:]
-        if len(self._recent) < _WINDOW:
+        if accuracy is not None:
+            self._recent = [*self._recent, accuracy][-_WINDOW:]
+        if accuracy is None or len(self._recent) < _WINDOW:
             return []
         mean, (best, at) = sum(self._recent) / _WINDOW, self._best_window
-        if mean >= best:
-            self._best_window = (mean, step)
-        clear = best - mean > _beyond_chance(best, mean, _WINDOW * self._questions)
-        speaks, self._spoken = clear and not self._spoken, clear
-        if not speaks:
-            return []
-        return [
+        self._best_window = max(self._best_window, (mean, step))
+        fell = best - mean > _beyond_chance(best, mean, _WINDOW * self._questions)
+        speaks, self._spoken = fell and not self._spoken, fell
+        text = (
             f"accuracy_fell: over the last {_WINDOW} steps {mean:.0%} of the training answers "
             f"were right, at best {best:.0%} (up to step {at}). Lower learning_rate; best/ "
             "holds the adapter with the best validation."
-        ]
+        )
+        return [text] if speaks else []
 
 
 def _beyond_chance(best: float, now: float, questions: int) -> float:
@@ -193,16 +248,12 @@ def recording(run: Run, steps_done: Callable[[], int]) -> Iterator[None]:
         run.update(status="interrupted", steps_done=steps_done())
         raise
     except BaseException as error:
-        kind, text = type(error).__name__, str(error)
-        if isinstance(error, TrainingError):
-            kind = error.kind
-        elif getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
+        kind = error.kind if isinstance(error, TrainingError) else type(error).__name__
+        text = str(error)
+        if getattr(error, "errno", 0) == errno.ENOSPC or "No space left on device" in text:
             kind = "disk_full"
             text += f". Free some room on the disk of {run.folder} and go on with resume=True."
-        try:
-            run.fail(steps_done(), kind, text)
-        except OSError as second:
-            error.add_note(f"run.json still says 'running', it could not be written: {second}")
+        run.fail(steps_done(), kind, text)
         raise
     finally:
         run.close()
@@ -212,8 +263,9 @@ def summarise_run(
     folder: Path, config: TrainConfig, steps: int, train_seconds: float
 ) -> dict[str, Any]:
     """Base against trained on the test questions, from the run's own rollout table."""
-    base = read_rollouts(folder, "heldout_base").to_pylist()
-    trained = read_rollouts(folder, "heldout_trained").to_pylist()
+    base, trained = (
+        read_rollouts(folder, f"heldout_{who}").to_pylist() for who in ("base", "trained")
+    )
     named = ("algorithm", "reward", "alpha", "seed", "model", "task")
     return {
         **{name: getattr(config, name) for name in named},
@@ -246,63 +298,45 @@ def origins(policy: Policy, config: TrainConfig, questions: Iterable[Question]) 
     for name, weight in sorted(policy.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
-    custom = {}
+    custom: dict[str, Callable[..., Any]] = {}
     bonus = reward_named(config.reward).bonus
     if not bonus.__module__.startswith("sarlab."):
-        custom[f"reward {config.reward}"] = _source(bonus)
+        custom[f"reward {config.reward}"] = bonus
     for verifier in sorted({q.verifier for q in questions if ":" in q.verifier}):
         if not verifier.startswith("reasoning_gym:"):
-            custom[f"verifier {verifier}"] = _source(user_function(verifier))
-    return {"base_weights_sha256": digest.hexdigest(), "custom_code": custom}
+            custom[f"verifier {verifier}"] = user_function(verifier)
+    sources = {}
+    for name, function in custom.items():
+        try:
+            text = inspect.getsource(function)
+        except (OSError, TypeError):  # a partial, C code
+            sources[name] = {"name": repr(function)}
+        else:
+            sha256 = hashlib.sha256(text.encode()).hexdigest()
+            sources[name] = {"source": text, "sha256": sha256}
+    return {"base_weights_sha256": digest.hexdigest(), "custom_code": sources}
 
 
-def _source(function: Callable[..., Any]) -> dict[str, str]:
-    """The text of a function and its hash; of a built one (a partial, C code) only its name."""
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):
-        return {"name": repr(function)}
-    return {"source": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def seconds_so_far(run: Run) -> float:
-    """Seconds of training that the log counts, over all sittings."""
-    lines = read_metrics(run.folder)
-    return sum((v for m in lines for k, v in m.items() if k.startswith("seconds_")), 0.0)
-
-
-def resumed_config(folder: Path, config: TrainConfig) -> TrainConfig:
-    """A resumed run keeps its configuration; only ``steps`` may grow."""
+def check_resumed(folder: Path, config: TrainConfig) -> None:
+    """Raise ValueError where a run cannot go on so: of its parameters only ``steps`` may grow."""
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"There is no run to resume at {folder} (no config.json).")
     saved = TrainConfig.from_parameters(read_json(path))
     new, old = config.to_dict(), saved.to_dict()
-    changed = [k for k in old if k != "steps" and new[k] != old[k]]
+    changed = [f"{k} ({old[k]!r} → {new[k]!r})" for k in old if k != "steps" and new[k] != old[k]]
     if changed:
-        named = ", ".join(f"{k} ({old[k]!r} → {new[k]!r})" for k in changed)
         raise ValueError(
-            f"{folder} was made with other parameters: {named}. Resume it with its own, or start "
-            "a new run."
+            f"{folder} was made with other parameters: {', '.join(changed)}. Resume it with its "
+            "own, or start a new run."
         )
     if config.steps < saved.steps:
         raise ValueError(f"steps is {config.steps}, the run has {saved.steps}; it can only grow.")
-    return config
 
 
 def save_adapter(policy: Policy, folder: Path) -> None:
     """The adapter alone, in PEFT's layout."""
     policy.model.save_pretrained(folder, selected_adapters=["default"])
-
-
-def _keep_best(run: Run, save: Callable[[Path], Any], step: int, summary: dict[str, Any]) -> None:
-    """Keep the adapter with the highest validation reward (the run's own objective) in best/."""
-
-    def write(folder: Path) -> None:
-        save(folder)
-        write_json(folder / "validation.json", {"step": step, **summary})
-
-    replace_folder(run.folder / BEST, write)
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,6 @@ What notebook 02 calls in one line, and what the command line calls without a no
 
 import itertools
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,32 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sarlab.config import TrainConfig
-from sarlab.evaluation.judge import evaluate_policy, summarise
-from sarlab.experience import answer_rows, collect
-from sarlab.job.logbook import (
-    Logbook,
-    origins,
-    recording,
-    resumed_config,
-    save_adapter,
-    seconds_so_far,
-)
-from sarlab.job.watchers import QUIET_SECONDS, LineView, RunStopped, TrackerLog, View
+from sarlab.job.logbook import Logbook, check_resumed, origins, recording, save_adapter
+from sarlab.job.watchers import RunStopped, View
 from sarlab.models import Policy, add_lora, export_policy, load_policy
 from sarlab.prompts import conditioned_ids
-from sarlab.rewards import total_reward
-from sarlab.runs.atomic import replace_folder
+from sarlab.runs.atomic import replace_file
 from sarlab.runs.folder import Run, holds_nothing, read_metrics, refuse_existing
 from sarlab.tasks import Task, load_task
-from sarlab.train import grpo_steps, ppo_steps
+from sarlab.train import TrainState, add_critic, grpo_steps, ppo_steps, start
 from sarlab.types import Question, StepRecord
-from sarlab.update import TrainState, add_critic, start
 
 PROBES = 8  # questions whose answers are followed through training
-PROBE_SAMPLES = 4
 _UNLOGGED = "unlogged.json"  # in a checkpoint: a step whose validation was broken off
-SEED_OF_SPLIT = {"heldout_base": "heldout", "heldout_trained": "heldout", "validation": "validat"}
-"""Seeds of the evaluations: base and trained policy draw the same random numbers, in pairs."""
 
 
 class HeldOut(NamedTuple):
@@ -60,12 +45,10 @@ def run_training(
     summary. Without a view a line is printed every 30 seconds.
     """
     folder = Path(folder)
-    view = view or LineView(every_seconds=QUIET_SECONDS)
-    tracker = TrackerLog(config.tracker, folder)
     # What was killed before its run had begun has nothing to go on from: it begins.
-    resume = resume and not (folder.is_dir() and any(folder.iterdir()) and holds_nothing(folder))
+    resume = resume and not (folder.is_dir() and holds_nothing(folder))
     if resume:
-        config = resumed_config(folder, config)
+        check_resumed(folder, config)
     else:
         refuse_existing(folder)
     task, heldout, policy = prepare(config)
@@ -75,17 +58,11 @@ def run_training(
     state = start(policy, config)
     if config.algorithm == "ppo":
         add_critic(state, config)
-    open_run = Run.reopen if resume else Run.create
-    run = open_run(folder, config.to_dict())
-    with recording(run, lambda: state.step):
-        if resume:
-            checkpoint = run.last_good_checkpoint()
-            run.rewind(checkpoint[0] if checkpoint else 0)
-            if checkpoint:
-                state.load(checkpoint[1], checkpoint[0])
-        run.update(**facts)
-        log = Logbook(run, config, view, tracker)
-        log.left_out(state.step, task.notes)
+    log = Logbook(folder, config, view, resume=resume, **facts)
+    with recording(log.run, lambda: state.step):
+        step, checkpoint = log.take_up(task.notes)
+        if checkpoint:
+            state.load(checkpoint, step)
         return _train_and_judge(log, state, task, heldout)
 
 
@@ -145,103 +122,54 @@ def check_questions_fit(
 def _train_and_judge(
     log: Logbook, state: TrainState, task: Task, heldout: HeldOut
 ) -> dict[str, Any]:
-    run, policy = log.run, state.policy
+    run, config, view, policy = log.run, log.config, log.view, state.policy
+    unlogged: StepRecord | None = None  # a step that is done, but whose validation is not
     try:
         with policy.as_reference():  # the untrained policy, also where a run is resumed
-            if not run.part(0, "heldout_base").exists():
-                _judge(log, policy, heldout.test, "heldout_base", 0)
-            if not run.part(0, "probe").exists():
-                probe(log, policy, heldout.probes, 0)
-            if heldout.validation and not run.part(0, "validation").exists():
-                _judge(log, policy, heldout.validation, "validation", 0)
-        seconds, stopped = _train(log, state, task, heldout)
-        _judge(log, policy, heldout.test, "heldout_trained", state.step)
-    except RunStopped:
-        return log.finish(state.step, seconds_so_far(run), judged=False, stopped=True)
-    log.memory(state.step)
-    replace_folder(run.folder / "adapter", lambda scratch: export_policy(policy, scratch))
-    return log.finish(state.step, seconds, stopped=stopped)
-
-
-def _train(log: Logbook, state: TrainState, task: Task, heldout: HeldOut) -> tuple[float, bool]:
-    """All steps with log, validations and checkpoints: their seconds, whether it was stopped."""
-    run, config, view, policy = log.run, log.config, log.view, state.policy
-    began, before = time.perf_counter(), seconds_so_far(run)
-    view.begin(config, state.step)
-    log.replay()
-    log.memory(state.step)
-    steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
-    unlogged = None  # a step that is done, but whose validation is not
-    stopped = view.wants_stop()
-    drawn = steps(
-        state, task, config, lambda *counts: view.phase(f"step {state.step + 1}", *counts)
-    )
-    records = itertools.chain(_unlogged(run, state.step), drawn)
-    try:
-        for record in records if not stopped else ():
-            unlogged, step = record, record.step
+            for split, questions in (
+                ("heldout_base", heldout.test),
+                ("probe", heldout.probes),
+                ("validation", heldout.validation),
+            ):
+                if not run.part(0, split).exists():
+                    log.judge(policy, questions, split, 0)
+        log.begin(state.step)
+        steps = ppo_steps if config.algorithm == "ppo" else grpo_steps
+        drawn = steps(
+            state, task, config, lambda *counts: view.phase(f"step {state.step + 1}", *counts)
+        )
+        records = itertools.chain(_unlogged_step(run, state.step), drawn)
+        stopped = view.wants_stop()
+        while not stopped and (record := next(records, None)):
+            unlogged, step, validation = record, record.step, None
             last = step == config.steps
-            validation = None
             if step % config.eval_every == 0 or last:
-                if heldout.validation:
-                    validation = _judge(log, policy, heldout.validation, "validation", step)
-                probe(log, policy, heldout.probes, step)
-            written = log.step(record, validation, partial(save_adapter, policy))
+                validation = log.judge(policy, heldout.validation, "validation", step)
+                log.judge(policy, heldout.probes, "probe", step)
+            log.step(record, validation, partial(save_adapter, policy))
             unlogged = None
-            view.step(written)
             stopped = view.wants_stop() and not last
             if step % config.checkpoint_every == 0 or last or stopped:
                 run.save_checkpoint(step, state.save)
-            if stopped:
-                break
+        log.judge(policy, heldout.test, "heldout_trained", state.step)
     except RunStopped:
 
-        def save_midway(folder: Path) -> None:
+        def save(folder: Path) -> None:
             state.save(folder)
             if unlogged is not None:
-                text = json.dumps(asdict(unlogged))
-                (folder / _UNLOGGED).write_text(text, encoding="utf-8")
+                (folder / _UNLOGGED).write_text(json.dumps(asdict(unlogged)), encoding="utf-8")
 
         if state.step:
-            run.save_checkpoint(state.step, save_midway)
-        raise
-    return before + time.perf_counter() - began, stopped
+            run.save_checkpoint(state.step, save)
+        return log.finish(state.step, stopped=True)
+    log.memory(state.step)
+    replace_file(run.folder / "adapter", partial(export_policy, policy), folder=True)
+    return log.finish(state.step, stopped=stopped)
 
 
-def _unlogged(run: Run, step: int) -> Iterator[StepRecord]:
+def _unlogged_step(run: Run, step: int) -> Iterator[StepRecord]:
     """The step that a resumed run starts from, where it was stopped before that step was logged."""
-    path = run.folder / "checkpoints" / f"step-{step:06d}" / _UNLOGGED
+    path = run.checkpoint(step) / _UNLOGGED
     if path.exists() and all(m["step"] != step for m in read_metrics(run.folder)):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        yield StepRecord(step, found["metrics"], tuple(found["rows"]), tuple(found["messages"]))
-
-
-def _judge(
-    log: Logbook, policy: Policy, questions: Sequence[Question], split: str, step: int
-) -> dict[str, Any]:
-    label = {"heldout_base": "test, base policy", "heldout_trained": "test"}
-    tell = partial(log.view.phase, label.get(split, f"validation at step {step}"))
-    tell(0, len(questions))
-    seed = SEED_OF_SPLIT[split]
-    rows = evaluate_policy(
-        policy, questions, log.config, split=split, step=step, seed=seed, on_answer=tell
-    )
-    log.run.write_rollouts(step, split, rows)
-    return summarise(rows)
-
-
-def probe(log: Logbook, policy: Policy, questions: Sequence[Question], step: int) -> None:
-    """Sample the probe questions, so that answers to one question can be followed."""
-    if not questions:
-        return
-    batch = collect(
-        policy,
-        questions,
-        log.config,
-        seed=f"probe {step}",
-        group_size=PROBE_SAMPLES,
-        progress=1.0,
-        on_token=partial(log.view.phase, f"probe questions at step {step}"),
-    )
-    rewards = total_reward(batch.inputs, log.config.reward, log.config.alpha)
-    log.run.write_rollouts(step, "probe", list(answer_rows(step, "probe", batch, rewards, None)))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        yield StepRecord(step, record["metrics"], tuple(record["rows"]), tuple(record["messages"]))

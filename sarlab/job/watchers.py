@@ -38,10 +38,7 @@ class View:
         """Training starts after ``done`` steps."""
 
     def phase(self, text: str, done: int, total: int) -> None:
-        """A step or an evaluation has written ``done`` of ``total`` answers; after each token.
-
-        It may raise :class:`RunStopped`.
-        """
+        """After each token: ``done`` of ``total`` answers are written. May raise RunStopped."""
 
     def step(self, record: StepRecord) -> None:
         """A step is done."""
@@ -105,26 +102,25 @@ class TrackerLog:
     """
 
     def __init__(self, name: Tracker, folder: Path) -> None:
-        if name != "none" and importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"tracker is {name!r}, and the package {name} is not installed. Install it "
-                f"(pip install {name}), or leave tracker='none': the run folder holds the same log."
-            )
-        self.tracker = None if name == "none" else _tracker(name, folder)
+        self.tracker = None
+        if name != "none":
+            if importlib.util.find_spec(name) is None:
+                raise ValueError(
+                    f"tracker is {name!r}, and the package {name} is not installed. Install it (pip"
+                    f" install {name}), or leave tracker='none': the run folder holds the same log."
+                )
+            self.tracker = _tracker(name, folder)
 
     def begin(self, config: TrainConfig) -> None:
         """Start the tracker and hand it the configuration."""
         if self.tracker is not None:
-            from accelerate import PartialState
-
-            PartialState()  # accelerate's trackers ask it which process they are
             self.tracker.start()
             # TensorBoard takes no None among the hyperparameters.
             values = {k: "" if v is None else v for k, v in config.to_dict().items()}
             self.tracker.store_init_configuration(values)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Hand on what a tracker can draw: numbers, neither texts nor gaps."""
+        """Hand on what a tracker can draw: numbers, NumPy's too, neither texts nor gaps."""
         if self.tracker is not None:
             drawn = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
             drawn = {k: v for k, v in drawn.items() if k != "step" and not isinstance(v, bool)}
@@ -144,8 +140,9 @@ class TrackerLog:
 
 
 def _tracker(name: Tracker, folder: Path) -> Any:
-    from accelerate import tracking
+    from accelerate import PartialState, tracking
 
+    PartialState()  # trackers ask it which process they are
     if name == "tensorboard":
         return tracking.TensorBoardTracker("tensorboard", folder)
     if name == "trackio":

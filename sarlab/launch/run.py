@@ -8,7 +8,6 @@ further field of TRL's GRPOConfig (``-p trl_use_vllm True``). The first process 
 the run folder, which all machines must see.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -16,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,31 +28,35 @@ from transformers import PrinterCallback, TrainerCallback
 
 from sarlab.config import TrainConfig
 from sarlab.evaluation.judge import evaluate_policy, summarise
-from sarlab.experience import Batch, step_record
+from sarlab.experience import step_record
 from sarlab.job.logbook import (
+    EVALUATIONS,
     Logbook,
+    check_resumed,
     hardware,
     origins,
     recording,
-    resumed_config,
     save_adapter,
-    seconds_so_far,
 )
-from sarlab.job.training import SEED_OF_SPLIT, HeldOut, prepare, probe
-from sarlab.job.watchers import QUIET_SECONDS, LineView, TrackerLog, View
+from sarlab.job.training import HeldOut, prepare
+from sarlab.job.watchers import LineView, View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.losses import group_advantages, share_without_signal
 from sarlab.models import Policy, load_policy, save_prompt_format
-from sarlab.runs.atomic import read_json, replace_folder
-from sarlab.runs.folder import Run
+from sarlab.runs.atomic import read_json, replace_file
 from sarlab.runs.parameters import command_parameters, run_request
 from sarlab.summary import summary_text
-from sarlab.types import Question, StepRecord
-from sarlab.update import TrainingError, learning_rate
+from sarlab.train import TrainingError, learning_rate
+from sarlab.types import Question
 
 ENGINE_PREFIX = "trl_"
-_LOGGED = {name: name for name in ("loss", "kl", "grad_norm")}  # our columns, TRL's names
-_LOGGED["clip_fraction"] = "clip_ratio/region_mean"
+_ENGINE = f"trl {version('trl')}"
+_LOGGED = {  # our columns, TRL's names
+    "loss": "loss",
+    "kl": "kl",
+    "grad_norm": "grad_norm",
+    "clip_fraction": "clip_ratio/region_mean",
+}
 
 
 def train_distributed(
@@ -69,13 +73,12 @@ def train_distributed(
     ``resume`` a run goes on from its last whole checkpoint, with as many processes as it had.
     """
     state = PartialState(cpu=not torch.cuda.is_available())
-    main = state.is_main_process
     folder = Path(_shared(str(folder)))
     args = grpo_config(config, folder / "checkpoints", processes=state.num_processes, **changes)
     # The run's dtype decides, not the launcher's file: one source for what a score is made of.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if args.bf16 else "no"
     if resume:
-        config = resumed_config(folder, config)
+        check_resumed(folder, config)
         had = read_json(folder / "run.json").get("processes")
         if had != state.num_processes:
             raise ValueError(
@@ -83,7 +86,6 @@ def train_distributed(
                 f"engine, and {state.num_processes} were launched. Resume it with what it was "
                 "started with."
             )
-    tracker = TrackerLog(config.tracker if main else "none", folder)
     with state.main_process_first():  # one download of a hub's files
         task, heldout, policy = prepare(config)
     questions = [
@@ -92,69 +94,49 @@ def train_distributed(
         for question in task.train_batch(step, config.questions, config.seed)
     ]
     log: Logbook | None = None
-    checkpoint: tuple[int, Path] | None = None
-    if main:
-        run = Run.reopen(folder) if resume else Run.create(folder, config.to_dict())
-        run.update(engine=_engine(), processes=state.num_processes, engine_options=changes)
-        run.update(**origins(policy, config, [*heldout.test, *questions]))
-        log = Logbook(run, config, view or LineView(every_seconds=QUIET_SECONDS), tracker)
+    if state.is_main_process:
+        facts = origins(policy, config, [*heldout.test, *questions])
+        facts |= {"engine": _ENGINE, "processes": state.num_processes, "engine_options": changes}
+        log = Logbook(folder, config, view, resume=resume, **facts)
     state.wait_for_everyone()
-    job = _Job(log, config, heldout, state)
-    with recording(log.run, lambda: job.step) if log else contextlib.nullcontext():
-        if log is not None:
-            checkpoint = log.run.last_good_checkpoint() if resume else None
-            log.run.rewind(checkpoint[0] if checkpoint else 0)
-            log.left_out(checkpoint[0] if checkpoint else 0, task.notes)
-        return job.train(policy, questions, args, _shared(checkpoint))
+    job = _Job(log, config, heldout)
+    with recording(log.run, lambda: job.step) if log else nullcontext():
+        job.step, checkpoint = _shared(log and log.take_up(task.notes))
+        return job.train(policy, questions, args, checkpoint)
 
 
 class _Job(TrainerCallback):
     """One process's part of a run; ``log`` is there on the first process alone."""
 
-    def __init__(
-        self, log: Logbook | None, config: TrainConfig, heldout: HeldOut, state: PartialState
-    ) -> None:
+    def __init__(self, log: Logbook | None, config: TrainConfig, heldout: HeldOut) -> None:
         self.log, self.config, self.heldout = log, config, heldout
-        self.state, self.step, self.updates = state, 0, updates_per_step(config)
+        self.state, self.step, self.updates = PartialState(), 0, updates_per_step(config)
         self.trainer: Any = None
-        self.logs: list[dict[str, float]] = []  # TRL's, of the updates of the present step
-        self.began = time.perf_counter()
+        self.began = time.perf_counter()  # of a step
 
     def train(
-        self,
-        policy: Policy,
-        questions: Sequence[Question],
-        args: Any,
-        checkpoint: tuple[int, Path] | None,
+        self, policy: Policy, questions: Sequence[Question], args: Any, checkpoint: Path | None
     ) -> dict[str, Any]:
         """Base evaluation, training, trained evaluation."""
-        log = self.log
-        before = seconds_so_far(log.run) if log else 0.0
-        self.step = checkpoint[0] if checkpoint else 0
-        for split, part in (
-            ("heldout_base", self.heldout.test),
-            ("validation", self.heldout.validation),
-        ):
+        log, heldout = self.log, self.heldout
+        for split, part in (("heldout_base", heldout.test), ("validation", heldout.validation)):
             if _shared(log is not None and not log.run.part(0, split).exists()):
                 self.judge(policy, part, split, 0)
         if log is not None and not log.run.part(0, "probe").exists():
-            probe(log, policy, self.heldout.probes, 0)
-        began = time.perf_counter()
+            log.judge(policy, heldout.probes, "probe", 0)
         self.trainer = trainer = SARTrainer(policy, questions, self.config, args)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
         if log is not None:
-            log.view.begin(self.config, self.step)
-            log.replay()
+            log.begin(self.step)
             if not whole_weights(trainer):
-                log.run.message(
+                log.event(
                     self.step,
                     "no_validation",
-                    "no_validation: the weights are spread over the processes, so nothing is "
-                    "evaluated between the steps; the test before and after is.",
+                    "The weights are spread over the processes, so nothing is evaluated between "
+                    "the steps; the test before and after is.",
                 )
-        trainer.train(resume_from_checkpoint=str(checkpoint[1]) if checkpoint else None)
-        seconds = before + time.perf_counter() - began
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         folder = Path(args.output_dir).parent
         self._export(trainer, policy, folder)
         trainer.accelerator.free_memory()
@@ -162,13 +144,12 @@ class _Job(TrainerCallback):
         del trainer, policy
         # Loaded anew: that works however the weights were spread, and judges what was saved.
         trained = load_policy(folder, dtype=self.config.dtype)
-        self.judge(trained, self.heldout.test, "heldout_trained", self.step)
+        self.judge(trained, heldout.test, "heldout_trained", self.step)
         summary = None
         if log is not None:
             count = self.state.num_processes
             machines = f"{count} processes, each {hardware()}" if count > 1 else hardware()
-            facts = {"engine": _engine(), "processes": count, "hardware": machines}
-            summary = log.finish(self.step, seconds, **facts)
+            summary = log.finish(self.step, engine=_ENGINE, processes=count, hardware=machines)
         return dict(_shared(summary))
 
     def judge(
@@ -178,11 +159,10 @@ class _Job(TrainerCallback):
         if not questions:
             return None
         rank, count = self.state.process_index, self.state.num_processes
-        share = list(questions)[rank::count]
         rows = []
-        if share:
+        if share := list(questions)[rank::count]:
             # With one process the seed, and so every answer, is that of sarlab's own loop.
-            seed = SEED_OF_SPLIT[split] + (f" {rank} of {count}" if count > 1 else "")
+            seed = EVALUATIONS[split][0] + (f" {rank} of {count}" if count > 1 else "")
             rows = evaluate_policy(policy, share, self.config, split=split, step=step, seed=seed)
         placed = [{**row, "group_id": row["group_id"] * count + rank} for row in rows]
         rows = sorted(gather_object(placed), key=lambda row: row["group_id"])
@@ -198,22 +178,53 @@ class _Job(TrainerCallback):
         if self.log is not None:
             (scratch / "training_args.bin").unlink(missing_ok=True)  # a pickle, read by nobody
             save_prompt_format(policy, scratch)
-            replace_folder(folder / "adapter", lambda place: _move_all(scratch, place))
-            scratch.rmdir()
+            replace_file(folder / "adapter", partial(_move_all, scratch), folder=True)
         self.state.wait_for_everyone()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self.updates == 0:
-            self.began, self.logs = time.perf_counter(), []
+            self.began = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """After each of sarlab's steps: a line of the log and its answers."""
-        if "loss" not in logs:
-            return  # the totals at the end of training
-        self.logs.append(logs)
+        """After each of sarlab's steps: a line of the log, its answers, a validation."""
         step, rest = divmod(state.global_step, self.updates)
-        if rest == 0:
-            self._finish(step)
+        if rest or "loss" not in logs:  # the step goes on, or these are the totals at the end
+            return
+        trainer, config = self.trainer, self.config
+        updates = [entry for entry in state.log_history if "loss" in entry][-self.updates :]
+        for name in ("loss", "grad_norm"):
+            values = [float(entry[name]) for entry in updates]
+            if not all(map(math.isfinite, values)):
+                raise TrainingError(
+                    "not_finite",
+                    f"Step {step}: {name} is {values}; it must be finite. Go on from the last "
+                    "checkpoint with a lower learning_rate.",
+                )
+        batch, rewards = trainer.batch, trainer.rewards
+        groups = batch.inputs.group_ids
+        seconds = time.perf_counter() - self.began - sum(batch.seconds.values())
+        metrics = {
+            "no_signal_share": share_without_signal(rewards, groups),
+            "learning_rate": learning_rate(config, step),
+            "seconds_engine": seconds,
+        }
+        for ours, theirs in _LOGGED.items():
+            if values := [float(u[theirs]) for u in updates if u.get(theirs) is not None]:
+                metrics[ours] = sum(values) / len(values)
+        advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
+        record = step_record(step, batch, rewards, advantages, config, **metrics)
+        self.step, validation = step, None
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        live = dataclasses.replace(trainer.policy, model=model, version=state.global_step)
+        if (step % config.eval_every == 0 or step == config.steps) and whole_weights(trainer):
+            was_training = trainer.model.training
+            trainer.model.eval()
+            validation = self.judge(live, self.heldout.validation, "validation", step)
+            if self.log is not None:
+                self.log.judge(live, self.heldout.probes, "probe", step)
+            trainer.model.train(was_training)
+        if self.log is not None:
+            self.log.step(record, validation, partial(save_adapter, live))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Put TRL's checkpoint where resuming looks for one, whole and with checksums."""
@@ -221,56 +232,7 @@ class _Job(TrainerCallback):
         if self.log is not None:
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             step = state.global_step // self.updates
-            self.log.run.save_checkpoint(step, lambda place: _move_all(written, place))
-            written.rmdir()
-
-    def _finish(self, step: int) -> None:
-        trainer, config = self.trainer, self.config
-        for name in ("loss", "grad_norm"):
-            values = [float(entry[name]) for entry in self.logs]
-            if not all(map(math.isfinite, values)):
-                raise TrainingError(
-                    "not_finite",
-                    f"Step {step}: {name} is {values}; it must be finite. Go on from the last "
-                    "checkpoint with a lower learning_rate.",
-                )
-        seconds = time.perf_counter() - self.began
-        record = engine_record(step, trainer.batch, trainer.rewards, self.logs, seconds, config)
-        self.step, validation = step, None
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        live = dataclasses.replace(trainer.policy, model=model, version=trainer.state.global_step)
-        if (step % config.eval_every == 0 or step == config.steps) and whole_weights(trainer):
-            was_training = trainer.model.training
-            trainer.model.eval()
-            validation = self.judge(live, self.heldout.validation, "validation", step)
-            if self.log is not None:
-                probe(self.log, live, self.heldout.probes, step)
-            trainer.model.train(was_training)
-        if self.log is not None:
-            self.log.view.step(self.log.step(record, validation, partial(save_adapter, live)))
-
-
-def engine_record(
-    step: int,
-    batch: Batch,
-    rewards: torch.Tensor,
-    logs: Sequence[dict[str, float]],
-    seconds: float,
-    config: TrainConfig,
-) -> StepRecord:
-    """One step of ``seconds`` in sarlab's columns, from its answers and TRL's logs of updates."""
-    groups = batch.inputs.group_ids
-    advantages = group_advantages(rewards, groups, divide_by_std=config.loss == "grpo")
-    metrics: dict[str, float] = {
-        "no_signal_share": share_without_signal(rewards, groups),
-        "learning_rate": learning_rate(config, step),
-    }
-    for ours, theirs in _LOGGED.items():
-        values = [float(entry[theirs]) for entry in logs if entry.get(theirs) is not None]
-        if values:
-            metrics[ours] = sum(values) / len(values)
-    metrics["seconds_engine"] = seconds - sum(batch.seconds.values())
-    return step_record(step, batch, rewards, advantages, config, **metrics)
+            self.log.run.save_checkpoint(step, partial(_move_all, written))
 
 
 def whole_weights(trainer: SARTrainer) -> bool:
@@ -281,13 +243,10 @@ def whole_weights(trainer: SARTrainer) -> bool:
     return accelerator.distributed_type != DistributedType.FSDP
 
 
-def _engine() -> str:
-    return f"trl {version('trl')}"
-
-
 def _move_all(source: Path, target: Path) -> None:
     for path in sorted(source.iterdir()):
         shutil.move(path, target / path.name)
+    source.rmdir()
 
 
 def _shared(value: Any) -> Any:

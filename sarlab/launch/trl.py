@@ -1,17 +1,11 @@
 """SA-GRPO on TRL's trainer: the same tasks, rewards and contexts, for several GPUs.
 
-:class:`SARTrainer` is TRL's ``GRPOTrainer`` with two reward functions, correctness and the bonus,
-and the warm-up of sarlab's own loop. Sampling, reference, loss, gathering, vLLM, DeepSpeed and FSDP
-are TRL's.
-
-TRL hands a reward function neither prompt ids nor the log-probs of the old policy, so both scoring
-passes are paid for: the standalone one, which any SAR needs, and the conditioned one, which
-sarlab's own loop has for free from sampling. docs/SCALE.md has what they cost.
-
-Needs the extra: ``pip install sarlab[trl]``.
+:class:`SARTrainer` is TRL's ``GRPOTrainer`` on sarlab's prompts, with two reward functions
+(correctness, the bonus) and sarlab's warm-up. Sampling, reference, loss, gathering, vLLM, DeepSpeed
+and FSDP are TRL's. A reward function of TRL sees neither prompt ids nor old log-probs, so both
+scoring passes are paid for (docs/SCALE.md). Needs the extra: ``pip install sarlab[trl]``.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,36 +21,30 @@ from trl.trainer.utils import pad
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock, reward_inputs
 from sarlab.models import Policy, check_left_padding, lora_config
-from sarlab.prompts import chat_turns, conditioned_ids, control_tokens, standalone_ids
+from sarlab.prompts import conditioned_ids, standalone_ids
 from sarlab.rewards import alpha_at, reward_named, total_reward
 from sarlab.rollout import seed_of
 from sarlab.tasks import judge_all, opens_thought
+from sarlab.train import learning_rate
 from sarlab.types import Question, Rollouts
-from sarlab.update import learning_rate
 
 PROMPT_TOKENS = 1024  # longest prompt that micro-batches are planned for, as in the paper
 TOKEN_BUDGET = 16_384  # tokens in one micro-batch, where the run names none
-# What `prompts` writes for a tokenizer without a chat template, as one that TRL can apply.
-PLAIN_TEMPLATE = (
-    "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ 'User: ' }}{% endif %}{{ message['content'] + '\n\n' }}"
-    "{% endfor %}{{ 'Assistant:\n' }}"
+_SAME = (  # fields of GRPOConfig, and of TrainConfig where the name is another
+    "seed beta learning_rate weight_decay num_iterations=epochs num_generations=group_size "
+    "max_completion_length=max_answer_tokens loss_type=loss epsilon=clip_low "
+    "epsilon_high=clip_high delta=dual_clip max_grad_norm=grad_clip"
 )
 
 
 def grpo_config(
-    config: TrainConfig,
-    output_dir: str | Path,
-    *,
-    processes: int | None = None,
-    prompt_tokens: int = PROMPT_TOKENS,
-    **changes: Any,
+    config: TrainConfig, output_dir: str | Path, *, processes: int = 1, **changes: Any
 ) -> GRPOConfig:
     """TRL's settings that train what ``config`` describes, the authors' form of GRPO by default.
 
-    ``processes``: how many share the work (default: the launcher's number). ``changes`` are further
-    fields of GRPOConfig (``use_vllm=True``); one that ``config`` decides is a ValueError, and so is
-    a configuration that TRL cannot follow.
+    ``processes``: how many share the work. ``changes`` are further fields of GRPOConfig
+    (``use_vllm=True``); one that ``config`` decides is a ValueError, and so is a configuration that
+    TRL cannot follow.
     """
     if config.algorithm != "grpo":
         raise ValueError(
@@ -71,7 +59,6 @@ def grpo_config(
             "the mean tokens of all updates of a step, which is another loss. Use mini_batches=1, "
             "loss='dr_grpo', or sarlab's own loop (notebook 02)."
         )
-    processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
     answers, shares = config.questions * config.group_size, processes * config.mini_batches
     if answers % shares:
         raise ValueError(
@@ -81,44 +68,33 @@ def grpo_config(
         )
     share = answers // shares  # answers of one process in one update
     budget = config.token_budget or TOKEN_BUDGET
-    largest = max(1, budget // (prompt_tokens + config.max_answer_tokens))
+    largest = max(1, budget // (PROMPT_TOKENS + config.max_answer_tokens))
     rows = max(d for d in range(1, min(share, largest) + 1) if share % d == 0)
     on_gpu = torch.cuda.is_available()
-    rough = config.dtype == "bfloat16" or (config.dtype == "auto" and on_gpu)
     updates = updates_per_step(config)
+    pairs = (field.partition("=") for field in _SAME.split())
     settings: dict[str, Any] = {
-        **{name: getattr(config, name) for name in ("seed", "beta", "learning_rate")},
+        **{theirs: getattr(config, ours or theirs) for theirs, _, ours in pairs},
+        **dict.fromkeys(("temperature", "top_p", "repetition_penalty"), 1.0),
+        **dict.fromkeys(("use_bias_correction_kl", "shuffle_dataset"), False),
+        "top_k": 0,
+        "disable_dropout": True,
         "output_dir": str(output_dir),
         "max_steps": config.steps * updates,
+        "save_steps": config.checkpoint_every * updates,
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": share // rows,
         "steps_per_generation": share // rows * config.mini_batches,
-        "num_iterations": config.epochs,
-        "num_generations": config.group_size,
-        "max_completion_length": config.max_answer_tokens,
-        "temperature": 1.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "repetition_penalty": 1.0,
-        "loss_type": config.loss,
         "scale_rewards": "group" if config.loss == "grpo" else "none",
-        "epsilon": config.clip_low,
-        "epsilon_high": config.clip_high,
-        "delta": config.dual_clip,
-        "use_bias_correction_kl": False,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.grad_clip,
-        "disable_dropout": True,
-        "shuffle_dataset": False,
-        "bf16": rough,
-        "save_steps": config.checkpoint_every * updates,
+        "bf16": config.dtype == "bfloat16" or (config.dtype == "auto" and on_gpu),
     }
-    clash = sorted(settings.keys() & changes.keys())
-    if clash:
+    if clash := sorted(settings.keys() & changes.keys()):
         raise ValueError(
             f"{', '.join(clash)} of TRL are set from the run's own parameters. Change those "
             "(questions, group_size, max_answer_tokens, learning_rate, …) instead."
         )
+    if unknown := sorted(changes.keys() - GRPOConfig.__dataclass_fields__.keys()):
+        raise ValueError(f"TRL's GRPOConfig has no field {', '.join(map(repr, unknown))}.")
     usual = {
         "use_cpu": not on_gpu,
         # Long answers of a large model do not fit otherwise; a small one on a CPU has no need.
@@ -129,9 +105,6 @@ def grpo_config(
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
     }
-    unknown = sorted(changes.keys() - GRPOConfig.__dataclass_fields__.keys())
-    if unknown:
-        raise ValueError(f"TRL's GRPOConfig has no field {', '.join(map(repr, unknown))}.")
     return GRPOConfig(**{**settings, **usual, **changes})
 
 
@@ -148,32 +121,22 @@ class SARTrainer(GRPOTrainer):
     batch ``batch`` and ``rewards`` hold what every process sampled and earned, in TRL's order.
     """
 
+    batch: Batch
+    rewards: Tensor
+
     def __init__(
-        self,
-        policy: Policy,
-        questions: Sequence[Question],
-        config: TrainConfig,
-        args: GRPOConfig,
-        **options: Any,
+        self, policy: Policy, questions: Sequence[Question], config: TrainConfig, args: GRPOConfig
     ) -> None:
         check_left_padding(policy)
-        _refuse_control_tokens(policy, questions)
         self.policy, self.questions, self.config = policy, list(questions), config
         self.reward = reward_named(config.reward)
-        self.batch: Batch | None = None
-        self.rewards: Tensor | None = None
-        tokenizer = _with_template(policy)
-        thinking = policy.prompt.template_options(tokenizer.chat_template)
-        args.chat_template_kwargs = {**(args.chat_template_kwargs or {}), **thinking}
         policy.model.generation_config.eos_token_id = list(policy.eos_ids)
-        prompts = [
-            chat_turns(tokenizer, policy.prompt.user_turn(q.text), policy.prompt.system)
-            for q in self.questions
-        ]
-        columns = {"prompt": prompts, "question_index": list(range(len(prompts)))}
+        columns = {
+            "prompt": [question.text for question in self.questions],
+            "question_index": list(range(len(self.questions))),
+        }
 
-        def bonus(**columns: Any) -> list[float]:
-            assert self.batch is not None  # of `correct`, which TRL calls first
+        def bonus(**columns: Any) -> list[float]:  # TRL calls `correct` first
             return self._of_this_process(self.reward.bonus(self.batch.inputs))
 
         bonus.__name__ = config.reward  # the column's name in TRL's log
@@ -182,28 +145,29 @@ class SARTrainer(GRPOTrainer):
             reward_funcs=[self.correct, bonus],
             args=args,
             train_dataset=Dataset.from_dict(columns),
-            processing_class=tokenizer,
+            processing_class=policy.tokenizer,
             peft_config=lora_config(config.lora_rank, config.lora_alpha),
-            **options,
         )
         self.add_callback(_SeedEachStep(config, self.accelerator.process_index))
-        _check_prompts(self, policy, self.questions[: config.questions])
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """sarlab's own prompts of questions, whatever TRL would make of their text."""
+        policy = self.policy
+        ids = [conditioned_ids(policy.tokenizer, text, policy.prompt) for text in prompts]
+        return ids, None, {}
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """sarlab's warm-up: linear over steps, from the first update on above 0."""
-        scheduler = getattr(self, "lr_scheduler", None)
-        if scheduler is None:
-            updates = updates_per_step(self.config)
-            scheduler = torch.optim.lr_scheduler.LambdaLR(
+        config, updates = self.config, updates_per_step(self.config)
+        if getattr(self, "lr_scheduler", None) is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer,
-                lambda done: (
-                    learning_rate(self.config, done // updates + 1) / self.config.learning_rate
-                ),
+                lambda done: learning_rate(config, done // updates + 1) / config.learning_rate,
             )
-            self.lr_scheduler, self._created_lr_scheduler = scheduler, True
-        return scheduler
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def correct(
         self, completion_ids: Sequence[list[int]], question_index: Sequence[int], **_: Any
@@ -242,21 +206,17 @@ class SARTrainer(GRPOTrainer):
         ids = self._gathered(pad([torch.tensor(ids) for ids in answers], padding_side="right"))
         lengths = self._gathered(torch.tensor([len(ids) for ids in answers]))
         order = self._gathered(torch.tensor(index))
-        groups = torch.arange(len(ids)) // config.group_size
+        rows = torch.arange(len(ids))
+        groups = rows // config.group_size
         heads = order[:: config.group_size]
         if not torch.equal(heads[groups], order):
-            raise RuntimeError(
-                f"Answers to one question do not stand together ({order.tolist()[:16]}…), so "
-                "advantages would mix questions. This version of TRL orders batches otherwise."
-            )
-        mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
-        last = ids[torch.arange(len(ids)), lengths - 1]
+            raise RuntimeError(f"TRL parted the answers to one question: {order.tolist()[:16]}…")
         rollouts = Rollouts(
             answer_ids=ids,
-            answer_mask=mask,
+            answer_mask=torch.arange(ids.shape[1])[None] < lengths[:, None],
             logps=conditioned,
             group_ids=groups,
-            truncated=~torch.isin(last, torch.tensor(policy.eos_ids)),
+            truncated=~torch.isin(ids[rows, lengths - 1], torch.tensor(policy.eos_ids)),
             texts=tuple(gather_object(texts)),
         )
         inputs = reward_inputs(
@@ -277,25 +237,21 @@ class SARTrainer(GRPOTrainer):
         Every process makes the same number of forwards, as ZeRO-3 and FSDP require.
         """
         before, after = ([torch.tensor(ids) for ids in rows] for rows in (prefixes, answers))
-        device, fill = self.accelerator.device, self._tokenizer.pad_token_id
 
         def block(before: list[Tensor], after: list[Tensor], fill: int) -> Tensor:
             sides = pad(before, fill, padding_side="left"), pad(after, fill, padding_side="right")
-            return torch.cat(sides, dim=1).to(device)
+            return torch.cat(sides, dim=1).to(self.accelerator.device)
 
-        ids = block(before, after, fill)
+        ids = block(before, after, self._tokenizer.pad_token_id)
         mask = block([torch.ones_like(x) for x in before], [torch.ones_like(x) for x in after], 0)
-        width = max(map(len, answers))
+        width, size = max(map(len, answers)), self.args.per_device_train_batch_size
         was_training = self.model.training
         self.model.eval()
-        try:
-            with torch.no_grad():
-                size = self.args.per_device_train_batch_size
-                logps, _, _ = self._get_per_token_logps_and_entropies(
-                    self.model, ids, mask, width, batch_size=size
-                )
-        finally:
-            self.model.train(was_training)
+        with torch.no_grad():
+            logps, _, _ = self._get_per_token_logps_and_entropies(
+                self.model, ids, mask, width, batch_size=size
+            )
+        self.model.train(was_training)
         return self._gathered(logps.float().masked_fill(mask[:, -width:] == 0, 0.0))
 
     def _gathered(self, block: Tensor) -> Tensor:
@@ -316,43 +272,3 @@ class _SeedEachStep(TrainerCallback):
         step, rest = divmod(state.global_step, updates_per_step(self.config))
         if rest == 0:
             torch.manual_seed(seed_of(f"{self.config.seed} {step + 1} sample {self.process}"))
-
-
-def _with_template(policy: Policy) -> Any:
-    """The tokenizer, with a template that writes sarlab's plain prompt where it has none."""
-    tokenizer = policy.tokenizer
-    if not tokenizer.chat_template:
-        plain = conditioned_ids(tokenizer, "1 + 1 = ?", policy.prompt)
-        tokenizer.chat_template = PLAIN_TEMPLATE
-        if conditioned_ids(tokenizer, "1 + 1 = ?", policy.prompt) != plain:
-            raise ValueError(
-                f"The tokenizer of {policy.reference!r} has no chat template, and splits the plain "
-                "prompt otherwise when it comes from one. Give it a chat template of its own."
-            )
-    return tokenizer
-
-
-def _refuse_control_tokens(policy: Policy, questions: Sequence[Question]) -> None:
-    """Raise where a question spells out a special token, which TRL would take for a real one."""
-    for question in questions:
-        spelled = control_tokens(policy.tokenizer, question.text)
-        if spelled:
-            raise ValueError(
-                f"The question {question.text[:60]!r}… spells out {spelled[0]!r}, which TRL "
-                "encodes as the control token itself. Take it out of the task, or train with "
-                "sarlab's own loop (notebook 02), where it stays text."
-            )
-
-
-def _check_prompts(trainer: SARTrainer, policy: Policy, questions: Sequence[Question]) -> None:
-    """Raise where TRL would ask other token ids than sarlab does."""
-    turns = trainer.train_dataset[: len(questions)]["prompt"]
-    prompts, _, _ = trainer._tokenize_prompts(turns)
-    for question, ids in zip(questions, prompts, strict=True):
-        expected = conditioned_ids(policy.tokenizer, question.text, policy.prompt)
-        if list(ids) != expected:
-            raise ValueError(
-                f"TRL's prompt for {question.text[:60]!r}… has other tokens than sarlab's "
-                f"({list(ids)[:12]}… against {expected[:12]}…). The tokenizer's chat template is "
-                "read in two ways; give it one that renders the same without options."
-            )

@@ -5,17 +5,15 @@
     work = plan.Workload(questions=128, group_size=6, prompt_tokens=150, answer_tokens=750)
     print(plan.plan_step("Qwen3-1.7B", work, plan.MACHINES["H100"].times(8)))
 
-The arithmetic is a roofline. A forward pass over n tokens takes 2·n operations per weight, a
-backward pass through frozen weights as many again. Matrix products take the longer of operations
-and weights read; what happens between them (norms, activations, attention's keys and values,
-log-softmax) is bound by bytes and comes on top, and so does what a layer costs however little there
-is to compute. All of it is pure. `make bench` compares it with measurements on a CPU; for GPUs it
-rests on data sheets and nobody has checked it.
+A roofline. Matrix products take the longer of their operations (2 per weight and token, as many
+again on the way back through frozen weights) and the reading of weights. What happens between them
+is bound by bytes and comes on top, as does the call of each layer. `make bench` compares it with
+measurements on a CPU; for GPUs it rests on data sheets and nobody has checked it.
 """
 
-import functools
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from sarlab.scoring import default_token_budget
@@ -52,7 +50,7 @@ class Machine:
         if devices < 1 or (devices > 1 and self.link <= 0):
             raise ValueError(
                 f"{devices} devices of {self.name!r}: there must be at least 1, and more than 1 "
-                "need a link (bytes a second between them)."
+                "need a link (bytes per second between them)."
             )
         return replace(self, devices=devices)
 
@@ -117,8 +115,7 @@ class Shape:
 
     def adapter_parameters(self, rank: int) -> int:
         """Weights of a LoRA on all linear layers of the trunk: rank · (inputs + outputs)."""
-        heads, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = 2 * (self.hidden + heads) + 2 * (self.hidden + kv)
+        attention = 4 * self.hidden + 2 * (self.heads + self.kv_heads) * self.head_dim
         return rank * self.layers * (attention + 3 * (self.hidden + self.intermediate))
 
 
@@ -145,27 +142,28 @@ def shape_of(model: Any) -> Shape:
     """
     if isinstance(model, Shape):
         return model
-    name = model if isinstance(model, str) else model.get_text_config().model_type
+    name = model if isinstance(model, str) else model.model_type
+    if name in SHAPES:
+        return SHAPES[name]
     if isinstance(model, str):
-        if model in SHAPES:
-            return SHAPES[model]
         from transformers import AutoConfig
 
         model = AutoConfig.from_pretrained(model, trust_remote_code=False)
     config = model.get_text_config()
     names = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
     sizes: list[Any] = [getattr(config, name, None) for name in names]
-    missing = [name for name, size in zip(names, sizes, strict=True) if not isinstance(size, int)]
-    if missing or getattr(config, "num_experts", None) or getattr(config, "num_local_experts", 0):
+    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    if experts or not all(isinstance(size, int) for size in sizes):
         raise ValueError(
-            f"The configuration of {name!r} is not that of a plain decoder (missing: {missing}, "
-            "or experts). Write its Shape by hand, counting what one token passes through."
+            f"The configuration of {name!r} is not that of a plain decoder: it has experts, or no "
+            f"single number as {', '.join(names)}. Write its Shape by hand, counting what one "
+            "token passes through."
         )
     layers, hidden, intermediate, heads = sizes
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or hidden // heads
-    tied, vocabulary = bool(getattr(config, "tie_word_embeddings", False)), config.vocab_size
-    sizes = [layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary, tied]
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    sizes = [layers, hidden, intermediate, heads, kv_heads, head_dim, config.vocab_size, tied]
     return Shape(name, *sizes)
 
 
@@ -194,38 +192,26 @@ class Workload:
     sampling_slots: int = 65_536
 
     def __post_init__(self) -> None:
+        choices = {"dtype": tuple(BYTES), "algorithm": ("grpo", "ppo")}
         for name, value in vars(self).items():
             least = 0 if name in ("longest_answer", "token_budget") else 1
             if type(value) is int and value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}.")
-        for name, choices in (("dtype", tuple(BYTES)), ("algorithm", ("grpo", "ppo"))):
-            if getattr(self, name) not in choices:
-                choice = getattr(self, name)
-                raise ValueError(f"{name} is {choice!r}; choose one of {', '.join(choices)}.")
-
-    @property
-    def rows(self) -> int:
-        """Answers of the step."""
-        return self.questions * self.group_size
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest answer."""
-        return max(self.longest_answer, self.answer_tokens)
+            if value not in choices.get(name, (value,)):
+                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices[name])}.")
 
 
 @dataclass(frozen=True)
 class StepPlan:
     """What one step needs: ``seconds`` by phase; ``memory`` in bytes by part, on one device.
 
-    Of the parts whose name starts with "while" the largest counts for the peak.
+    Several devices share questions, gradients and optimiser states (ZeRO stage 2), hold all weights
+    each, and exchange gradients once per update. The fullest one is planned.
     """
 
     shape: Shape
     work: Workload
     machine: Machine
-    seconds: dict[str, float]
-    memory: dict[str, float]
 
     @property
     def total_seconds(self) -> float:
@@ -254,133 +240,127 @@ class StepPlan:
         return self.peak_bytes <= 0.9 * self.machine.memory
 
     def __str__(self) -> str:
-        many = f"{self.machine.devices} × " if self.machine.devices > 1 else ""
-        peak, misfit = self.peak_bytes / 2**30, "" if self.fits else "   does not fit"
+        gib = {**self.memory, "peak of a device": self.peak_bytes}
         lines = [
             f"{self.shape.name} ({self.shape.parameters / 1e9:.2f}B, LoRA {self.work.lora_rank}, "
-            f"{self.work.dtype}) on {many}{self.machine.name}",
+            f"{self.work.dtype}) on {self.machine.devices} × {self.machine.name}",
             *(f"  {name:24} {value:10.2f} s" for name, value in self.seconds.items()),
             f"  {'one step':24} {self.total_seconds:10.2f} s   (SAR: × {self.sar_ratio:.3f})",
-            *(f"  {name:24} {value / 2**30:10.2f} GiB" for name, value in self.memory.items()),
-            f"  {'peak of a device':24} {peak:10.2f} GiB{misfit}",
+            *(f"  {name:24} {value / 2**30:10.2f} GiB" for name, value in gib.items()),
         ]
-        return "\n".join(lines)
+        return "\n".join(lines) + ("" if self.fits else "   does not fit")
+
+    def pass_seconds(
+        self, tokens: float, context: float, scored: float, calls: float, backward: bool = False
+    ) -> float:
+        """Seconds of ``calls`` passes over ``tokens`` in all, each seeing ``context`` tokens.
+
+        ``scored`` tokens go through the language-model head and its log-softmax as well. With
+        ``backward`` the gradient's way back is included.
+        """
+        shape, work, machine = self.shape, self.work, self.machine
+        width = BYTES[work.dtype]
+        flops = machine.flops if work.dtype == "float32" else machine.flops_bf16
+        # The way back through frozen weights costs as much again, through all else twice as much.
+        calls, ways, thrice = math.ceil(calls), 2 if backward else 1, 3 if backward else 1
+        attention = 4 * shape.layers * shape.heads * shape.head_dim * context
+        trunk = tokens * (2 * shape.trunk_parameters * ways + attention * thrice)
+        adapter = 6 * tokens * shape.adapter_parameters(work.lora_rank) if backward else 0
+        head = scored * 2 * shape.head_parameters * ways  # always in float32
+        read = calls * shape.trunk_parameters * width * ways
+        head_read = (calls if scored else 0) * shape.head_parameters * 4 * ways
+        between = 2 * tokens * shape.activation_floats * width * thrice
+        probs = scored * shape.vocabulary * 4 * (6 if backward else 4)
+        # A GPU computes while it reads; a CPU's product first rearranges the weights it has read.
+        both = max if machine.gpu else lambda computing, reading: computing + reading
+        return (
+            both((trunk + adapter) / flops, read / machine.bandwidth)
+            + both(head / machine.flops, head_read / machine.bandwidth)
+            + (between + probs) / machine.bandwidth
+            + calls * shape.layers * machine.layer_seconds * thrice
+        )
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by phase of the step."""
+        shape, work, machine, run = self.shape, self.work, self.machine, self.pass_seconds
+        rows, longest, budget = self._sizes
+        answers = rows * work.answer_tokens
+        prompts = rows // work.group_size * work.prompt_tokens
+        together = max(1, budget // (work.prompt_tokens + work.answer_tokens))  # in a micro-batch
+        questions = run(prompts, work.prompt_tokens / 2, 0, prompts / 8_192)
+        over = work.prompt_tokens + work.answer_tokens / 2  # what an answer token sees in the mean
+        answers_seen = run(answers, over, answers, rows / together)
+        # Token by token every call reads all weights and the live rows' keys and values, and
+        # drawing a token passes over the vocabulary in float64.
+        batch = max(1, work.sampling_slots // (work.prompt_tokens + longest))
+        caches = answers * over * shape.kv_floats * BYTES[work.dtype]
+        drawn = answers * shape.vocabulary * 8
+        decoded = run(answers, over, answers, math.ceil(rows / batch) * longest)
+        seconds = {"sample": questions + (caches + drawn) / machine.bandwidth + decoded}
+        if work.dtype != "float32":
+            seconds["score_conditioned"] = answers_seen
+        if work.sar:
+            alone = work.standalone_tokens
+            passes = rows / max(1, budget // (alone + work.answer_tokens))
+            seconds["score_standalone"] = run(alone, alone / 2, 0, 1) + run(
+                answers, alone + work.answer_tokens / 2, answers, passes
+            )
+        if work.reference:
+            seconds["reference"] = questions + answers_seen
+        batches = work.mini_batches * math.ceil(rows / work.mini_batches / together)
+        # A micro-batch runs each of its prompts once; their gradients belong to the update.
+        prefixes = batches * math.ceil(min(together, rows) / work.group_size) * work.prompt_tokens
+        update = run(answers + prefixes, over, answers, batches, backward=True)
+        trained = shape.adapter_parameters(work.lora_rank)
+        # AdamW reads weight, gradient and two states, writes three of them: 28 bytes per weight.
+        shared = work.mini_batches * trained * 28 / machine.devices / machine.bandwidth
+        if machine.devices > 1:  # and gradients are exchanged
+            passed = 2 * (machine.devices - 1) / machine.devices * trained * 4
+            shared += work.mini_batches * passed / machine.link
+        seconds["update"] = work.epochs * (update + shared)
+        if work.algorithm == "ppo":
+            seconds["values"] = questions + run(answers, over, 0, rows / together)
+            critic = run(answers + prefixes, over, 0, batches, backward=True)
+            seconds["update_critic"] = work.epochs * (critic + shared)
+        return seconds
+
+    @cached_property
+    def memory(self) -> dict[str, float]:
+        """Bytes by part. Of the parts that start with "while" the largest counts for the peak."""
+        shape, work, machine = self.shape, self.work, self.machine
+        rows, longest, budget = self._sizes
+        width, sequence = BYTES[work.dtype], work.prompt_tokens + longest
+        # The policy's adapter, and the critic's: each with its gradient and AdamW's two states.
+        adapters = shape.adapter_parameters(work.lora_rank) * (2 if work.algorithm == "ppo" else 1)
+        folded = shape.trunk_parameters * 4 if width == 4 else 0
+        batch = min(rows, max(1, work.sampling_slots // sequence))
+        sampled = batch * (sequence + 64) * shape.kv_floats * width
+        logits = batch * shape.vocabulary * (4 + 4 + 8)
+        tokens = min(max(budget, sequence), rows * sequence)
+        per_token = (shape.kv_floats + 6 * shape.intermediate) * width
+        together = min(math.ceil(rows / work.mini_batches), max(1, budget // sequence))
+        prompts = math.ceil(together / work.group_size) * work.prompt_tokens
+        stored = (together * longest + prompts) * (1.0 if machine.gpu else _HOLES)
+        return {
+            "weights": shape.parameters * width,
+            **({} if width == 4 else {"float32 head": shape.head_parameters * 4}),
+            "adapter": adapters * 4,
+            "gradients, optimiser": adapters * (4 + 8) / machine.devices,
+            "while sampling": folded + sampled + logits,
+            "while scoring": folded + tokens * per_token + _SLICE_BYTES,
+            "while updating": stored * shape.activation_floats * width + _SLICE_BYTES,
+        }
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        """Answers on the fullest device, tokens of the longest, tokens of a micro-batch."""
+        work = self.work
+        rows = math.ceil(work.questions / self.machine.devices) * work.group_size
+        budget = work.token_budget or default_token_budget(self.shape.hidden, self.machine.gpu)
+        return rows, max(work.longest_answer, work.answer_tokens), budget
 
 
 def plan_step(model: Any, work: Workload, machine: Machine) -> StepPlan:
-    """Memory and seconds of one step; ``model`` as :func:`shape_of` takes it.
-
-    Several devices share questions, gradients and optimiser states (ZeRO stage 2), hold all weights
-    each, and exchange gradients once per update. The fullest one is planned.
-    """
-    share = replace(work, questions=math.ceil(work.questions / machine.devices))
-    measures = (shape_of(model), share, machine)
-    return StepPlan(measures[0], work, machine, _seconds(*measures), _memory(*measures))
-
-
-def pass_seconds(
-    shape: Shape,
-    work: Workload,
-    machine: Machine,
-    tokens: float,
-    context: float,
-    scored: float,
-    calls: float,
-    *,
-    backward: bool = False,
-) -> float:
-    """Seconds of ``calls`` passes over ``tokens`` tokens in all, each seeing ``context`` tokens.
-
-    ``scored`` tokens go through the language-model head and its log-softmax as well. With
-    ``backward`` the gradient's way back is included.
-    """
-    width = BYTES[work.dtype]
-    flops = machine.flops if work.dtype == "float32" else machine.flops_bf16
-    calls, ways = math.ceil(calls), 2 if backward else 1  # the way back is through frozen weights
-    attention = 4 * shape.layers * shape.heads * shape.head_dim * context
-    trunk = tokens * (2 * shape.trunk_parameters * ways + attention * (3 if backward else 1))
-    adapter = 6 * tokens * shape.adapter_parameters(work.lora_rank) if backward else 0
-    head = scored * 2 * shape.head_parameters * ways
-    head_flops = flops if work.dtype == "float32" else machine.flops  # the head is always float32
-    read = calls * shape.trunk_parameters * width * ways
-    head_read = (calls if scored else 0) * shape.head_parameters * 4 * ways
-    between = 2 * tokens * shape.activation_floats * width * (3 if backward else 1)
-    probs = scored * shape.vocabulary * 4 * (6 if backward else 4)
-    # A GPU computes while it reads; a CPU's product first rearranges the weights that it has read.
-    both = max if machine.gpu else lambda computing, reading: computing + reading
-    return (
-        both((trunk + adapter) / flops, read / machine.bandwidth)
-        + both(head / head_flops, head_read / machine.bandwidth)
-        + (between + probs) / machine.bandwidth
-        + calls * shape.layers * machine.layer_seconds * (3 if backward else 1)
-    )
-
-
-def _seconds(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
-    rows, answers = work.rows, work.rows * work.answer_tokens
-    prompts = work.questions * work.prompt_tokens
-    budget = work.token_budget or default_token_budget(shape.hidden, machine.gpu)
-    together = max(1, budget // (work.prompt_tokens + work.answer_tokens))  # in a micro-batch
-
-    run = functools.partial(pass_seconds, shape, work, machine)
-    questions = run(prompts, work.prompt_tokens / 2, 0, prompts / 8_192)
-    over = work.prompt_tokens + work.answer_tokens / 2  # what an answer token sees in the mean
-    answers_seen = run(answers, over, answers, rows / together)
-    # Token by token every call reads all weights and the live rows' keys and values, and drawing a
-    # token passes over the vocabulary in float64.
-    batch = max(1, work.sampling_slots // (work.prompt_tokens + work.longest))
-    caches = answers * over * shape.kv_floats * BYTES[work.dtype]
-    drawn = answers * shape.vocabulary * 8
-    decoded = run(answers, over, answers, math.ceil(rows / batch) * work.longest)
-    seconds = {"sample": questions + (caches + drawn) / machine.bandwidth + decoded}
-    if work.dtype != "float32":
-        seconds["score_conditioned"] = answers_seen
-    if work.sar:
-        alone, together_alone = work.standalone_tokens, work.standalone_tokens + work.answer_tokens
-        passes = rows / max(1, budget // together_alone)
-        seconds["score_standalone"] = run(alone, alone / 2, 0, 1) + run(
-            answers, alone + work.answer_tokens / 2, answers, passes
-        )
-    if work.reference:
-        seconds["reference"] = questions + answers_seen
-    batches = work.mini_batches * math.ceil(rows / work.mini_batches / together)
-    # A micro-batch runs each of its prompts once; their gradients belong to the update.
-    prefixes = batches * math.ceil(min(together, rows) / work.group_size) * work.prompt_tokens
-    update = run(answers + prefixes, over, answers, batches, backward=True)
-    trained = shape.adapter_parameters(work.lora_rank)
-    # AdamW reads weight, gradient and two states and writes three of them: 28 bytes per weight.
-    shared = work.mini_batches * trained * 28 / machine.devices / machine.bandwidth
-    if machine.devices > 1:  # and gradients are exchanged
-        passed = 2 * (machine.devices - 1) / machine.devices * trained * 4
-        shared += work.mini_batches * passed / machine.link
-    seconds["update"] = work.epochs * (update + shared)
-    if work.algorithm == "ppo":
-        seconds["values"] = questions + run(answers, over, 0, rows / together)
-        critic = run(answers + prefixes, over, 0, batches, backward=True)
-        seconds["update_critic"] = work.epochs * (critic + shared)
-    return seconds
-
-
-def _memory(shape: Shape, work: Workload, machine: Machine) -> dict[str, float]:
-    width, rows = BYTES[work.dtype], work.rows
-    sequence = work.prompt_tokens + work.longest
-    budget = work.token_budget or default_token_budget(shape.hidden, machine.gpu)
-    # The policy's adapter, and the critic's: each with its gradient and AdamW's two states.
-    adapters = shape.adapter_parameters(work.lora_rank) * (2 if work.algorithm == "ppo" else 1)
-    memory: dict[str, float] = {"weights": shape.parameters * width}
-    if work.dtype != "float32":
-        memory["float32 head"] = shape.head_parameters * 4
-    memory["adapter"] = adapters * 4
-    memory["gradients, optimiser"] = adapters * (4 + 8) / machine.devices
-    folded = shape.trunk_parameters * 4 if width == 4 else 0
-    batch = min(rows, max(1, work.sampling_slots // sequence))
-    logits = batch * shape.vocabulary * (4 + 4 + 8)
-    memory["while sampling"] = folded + batch * (sequence + 64) * shape.kv_floats * width + logits
-    tokens = min(max(budget, sequence), rows * sequence)
-    per_token = (shape.kv_floats + 6 * shape.intermediate) * width
-    memory["while scoring"] = folded + tokens * per_token + _SLICE_BYTES
-    together = min(math.ceil(rows / work.mini_batches), max(1, budget // sequence))
-    stored = together * work.longest + math.ceil(together / work.group_size) * work.prompt_tokens
-    holes = 1.0 if machine.gpu else _HOLES
-    memory["while updating"] = holes * stored * shape.activation_floats * width + _SLICE_BYTES
-    return memory
+    """Memory and seconds of one step; ``model`` as :func:`shape_of` takes it."""
+    return StepPlan(shape_of(model), work, machine)

@@ -109,14 +109,11 @@ def check_calibration(
     single = [scores(policy, [row])[0] for row in everything]
     by_size = sorted(everything, key=lambda row: len(ids[row]))
     unlike = [[a, b] for a, b in zip(by_size, reversed(by_size), strict=True) if a != b]
-    sar_moves, logp_moves, weights = [], [], []
+    sar_moves, logp_moves = [], []
     for rows in [everything, *unlike]:
         for row, (sar, logps) in zip(rows, scores(policy, rows), strict=True):
             sar_moves.append(abs(sar - single[row][0]))
             logp_moves.append((logps - single[row][1]).abs().max().item())
-    if compare_weights:
-        other = _in_other_type(policy)
-        weights = [abs(scores(other, [row])[0][0] - single[row][0]) for row in everything]
     result = Calibration(
         dtype=str(policy.dtype).removeprefix("torch."),
         device=str(policy.device),
@@ -124,33 +121,29 @@ def check_calibration(
         batch_largest=max(sar_moves),
         batch_mean=statistics.fmean(sar_moves),
         batch_logp=max(logp_moves),
-        weights_largest=max(weights) if weights else None,
-        weights_mean=statistics.fmean(weights) if weights else None,
     )
-    for largest, text in (
-        (
-            result.batch_largest,
-            "The batch moves SAR by up to {:.2g}, more than {:g}. "
+    if result.batch_largest > limit:
+        warnings.warn(
+            f"The batch moves SAR by up to {result.batch_largest:.2g}, more than {limit:g}. "
             'Load the policy with dtype="float32" where its reward matters to the second digit.',
-        ),
-        (
-            result.weights_largest or 0.0,
-            "SAR under bfloat16 weights lies up to {:.2g} from that under float32 weights, more "
-            "than {:g}. Compare runs of one type only.",
-        ),
-    ):
-        if largest > limit:
-            warnings.warn(text.format(largest, limit), stacklevel=2)
-    return result
-
-
-def _in_other_type(policy: Policy) -> Policy:
-    """A copy whose weights are bfloat16 where these are float32, and float32 where they are not."""
-    other = torch.bfloat16 if policy.dtype == torch.float32 else torch.float32
+            stacklevel=2,
+        )
+    if not compare_weights:
+        return result
+    # A copy with the other type, as loading does: weights only. Rotary frequencies rounded to
+    # bfloat16 would be another model, and an adapter stays in float32.
     model = copy.deepcopy(policy.model).eval()
-    # As loading does: weights only. Rotary frequencies rounded to bfloat16 would be another model,
-    # and an adapter stays in float32.
     for name, parameter in model.named_parameters():
         if "lora_" not in name:
-            parameter.data = parameter.data.to(other)
-    return dataclasses.replace(policy, model=model, _float_head=None)
+            is_float = policy.dtype == torch.float32
+            parameter.data = parameter.data.to(torch.bfloat16 if is_float else torch.float32)
+    other = dataclasses.replace(policy, model=model, _float_head=None)
+    moves = [abs(scores(other, [row])[0][0] - single[row][0]) for row in everything]
+    largest, mean = max(moves), statistics.fmean(moves)
+    if largest > limit:
+        warnings.warn(
+            f"SAR under bfloat16 weights lies up to {largest:.2g} from that under float32 "
+            f"weights, more than {limit:g}. Compare runs of one type only.",
+            stacklevel=2,
+        )
+    return dataclasses.replace(result, weights_largest=largest, weights_mean=mean)

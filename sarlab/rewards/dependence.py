@@ -5,6 +5,7 @@ against the later lines without it. v says what a line reads from the question, 
 the rest. Filler does neither; a copy of the question reads and feeds nothing.
 """
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,18 +14,19 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.prompts import encode_answer
-from sarlab.rewards import FEED_NATS, READ_NATS
+from sarlab.rewards import FEED_NATS, READ_NATS, Reward, reward_named
+from sarlab.rewards.answers import Rescorer
 from sarlab.scoring import (
     ComputedPrefix,
     Prefix,
     answer_block,
     answer_logps,
     compute_prefixes,
-    extend_prefixes,
-    logps_of_states,
     prefix_of,
+    token_report,
 )
+from sarlab.tasks import Verdict
+from sarlab.types import Question, Rollouts
 
 MARKER = "Answer:"
 """What stands between an answer's reasoning and its value."""
@@ -33,56 +35,35 @@ CLASSES = ("read and used", "worked out", "copied", "filler", "last")
 _CACHED_TOKENS = 16_384  # tokens whose keys and values are held at once
 _REPORTED_LINES = 3  # lines run between two reports of progress
 
-OnLines = Callable[[int, int], None]
+OnLines = Callable[[int, int], None]  # (lines done, lines in all)
 
 
 @dataclass(frozen=True)
 class LineDependence:
-    """Lines of B answers and what the rest takes from each.
+    """Lines of B answers and what the rest takes from each; 0 for an answer's last line."""
 
-    ``line_ids`` [B, T]: each token's line from 0, −1 on padding. ``taken`` [B, L, L]: nats that
-    the later line (second index) takes from the earlier one (third). ``rest_tokens`` [B, L]: the
-    number of tokens after the line. Both are 0 for the last line of an answer, which nothing
-    follows, and where there is no line.
-    """
-
-    line_ids: Tensor
-    taken: Tensor
-    rest_tokens: Tensor
+    line_ids: Tensor  # [B, T] each token's line from 0, −1 on padding
+    taken: Tensor  # [B, L, L] nats that the later line (second index) takes from the third index's
+    rest_tokens: Tensor  # [B, L] tokens after the line
 
     @property
     def nats(self) -> Tensor:
         """d [B, L]: what all later lines take from each line."""
         return self.taken.sum(dim=1)
 
-    @property
-    def nats_per_token(self) -> Tensor:
-        """d per token of the rest [B, L]; 0 where there is no rest."""
-        return self.nats / self.rest_tokens.clamp(min=1)
-
 
 @dataclass(frozen=True)
 class AnswerDependence:
-    """The ledger of one answer of L lines: what each reads from the question, and what it feeds.
+    """The ledger of one answer of L lines: what each reads from the question, and what it feeds."""
 
-    ``starts``: the first token of each line. [L] each: ``tokens``, ``read_nats`` (v),
-    ``fed_nats`` (d), ``rest_tokens``. ``taken`` [L, L]: see :class:`LineDependence`.
-    ``gold_nats`` [L]: g, by how much the line raises log P(gold), nan from the line with the
-    marker ``Answer:`` on; None where no gold answer is known.
-    """
-
-    starts: tuple[int, ...]
-    tokens: Tensor
-    read_nats: Tensor
-    fed_nats: Tensor
-    rest_tokens: Tensor
-    taken: Tensor
+    starts: tuple[int, ...]  # the first token of each line
+    tokens: Tensor  # [L]
+    read_nats: Tensor  # [L] v
+    fed_nats: Tensor  # [L] d
+    rest_tokens: Tensor  # [L]
+    taken: Tensor  # [L, L] as in LineDependence
+    # [L] g, by how much the line raises log P(gold); nan from the line with "Answer:" on.
     gold_nats: Tensor | None = None
-
-    @property
-    def sar_shares(self) -> Tensor:
-        """Each line's share of Σ v [L], of which SAR is made; large where ups and downs cancel."""
-        return self.read_nats / self.read_nats.sum()
 
     def classes(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> list[str]:
         """One of :data:`CLASSES` per line; a line reads or feeds from the thresholds on.
@@ -100,35 +81,16 @@ class AnswerDependence:
 
 
 def answer_dependence(
-    policy: Policy,
-    question: str,
-    answer: str | Sequence[int],
-    *,
-    by: Literal["line"] | Sequence[int] = "line",
-    gold: str | None = None,
-    on_lines: OnLines | None = None,
+    policy: Policy, question: str, answer: str | Sequence[int], **options: Any
 ) -> AnswerDependence:
     """Both sides of the ledger for an answer (a text, or the ids that were sampled).
 
-    ``by``: "line", or the tokens at which other parts begin, such as those of sentences
-    (:func:`sarlab.display.token_view.step_starts`) or a span's two ends. ``gold`` adds g.
-    ``on_lines(done, total)`` is called on the way; it may raise to stop. 12 lines of equal length
-    cost 5.5 passes over the answer beside the two that give SAR. Of lines that repeat, each feeds
-    what the others leave: without one of two copies the rest hardly changes. ValueError for an
-    empty question or answer.
+    ``options`` are those of :func:`dependence_of`. ValueError for an empty question or answer.
     """
-    ids = [int(i) for i in answer] if not isinstance(answer, str) else []
-    if isinstance(answer, str):
-        ids = encode_answer(policy.tokenizer, answer, policy.end_id)
-    if not question.strip() or not ids:
-        raise ValueError(f"The question {question!r:.60} or the answer is empty; give both a text.")
-    contexts = [prefix_of(policy, question), prefix_of(policy, None)]
-    answered = extend_prefixes(policy, contexts, ids)
-    block, mask = (x.to(policy.device) for x in answer_block([ids]))
-    states = (prefix.hidden[None, -len(ids) - 1 : -1] for prefix in answered)
-    with torch.no_grad():
-        logps = [logps_of_states(policy, x, block, mask)[0].cpu() for x in states]
-    return dependence_of(policy, answered[0], *logps, by=by, gold=gold, on_lines=on_lines)
+    rescorer = Rescorer(policy, question)
+    score = rescorer.score(answer)
+    logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
+    return dependence_of(policy, rescorer.answered, *logps, **options)
 
 
 def dependence_of(
@@ -141,9 +103,14 @@ def dependence_of(
     gold: str | None = None,
     on_lines: OnLines | None = None,
 ) -> AnswerDependence:
-    """The ledger of an answer that is scored already; see :func:`answer_dependence`.
+    """The ledger of an answer that is scored already.
 
     ``answered``: the question's prefix with the answer on top; log-probs [T] of both contexts.
+    ``by``: "line", or the tokens at which other parts begin, such as those of sentences
+    (:func:`sarlab.display.token_view.step_starts`) or a span's two ends. ``gold`` adds g.
+    ``on_lines`` may raise to stop. 12 lines of equal length cost 5.5 passes over the answer. Of
+    lines that repeat, each feeds what the others leave: without one of two copies the rest hardly
+    changes.
     """
     length = len(logps_conditioned)
     start = len(answered.ids) - length
@@ -211,15 +178,14 @@ def line_dependence(
     line_ids: Tensor | None = None,
     answered: Sequence[Prefix] = (),
     prefix_index: Tensor | None = None,
-    token_budget: int = 0,
     on_lines: OnLines | None = None,
 ) -> LineDependence:
     """What the rest takes from every line of B answers [B, T], each on top of its prefix.
 
     ``logps`` [B, T]: the answers' log-probs on those prefixes under this policy, which give the
     first term; the second takes one pass per line over the tokens after it. The prefixes of all
-    lines are cut from one pass over the answer (or from ``answered``, its result), so 12 lines of
-    equal length cost 5.5 passes more. ``line_ids`` [B, T]: other parts than :func:`lines_of`.
+    lines are cut from one pass over the answer (or from ``answered``, its result). ``line_ids``
+    [B, T]: other parts than :func:`lines_of`.
     """
     index = torch.zeros(len(answer_ids), dtype=torch.long) if prefix_index is None else prefix_index
     lines = lines_of(policy.tokenizer, answer_ids, answer_mask) if line_ids is None else line_ids
@@ -227,6 +193,7 @@ def line_dependence(
     taken = torch.zeros(len(lines), count, count)
     rest_tokens = torch.zeros(taken.shape[:2], dtype=torch.long)
     answers = [ids[mask].tolist() for ids, mask in zip(answer_ids, answer_mask, strict=True)]
+    starts = [len(prefixes[int(place)].ids) for place in index]
     whole = list(answered) or [
         Prefix((*prefixes[int(place)].ids, *ids)) for place, ids in zip(index, answers, strict=True)
     ]
@@ -244,15 +211,11 @@ def line_dependence(
         size = _REPORTED_LINES if on_lines else max(1, len(jobs))
         for done in range(0, len(jobs), size):
             part = jobs[done : done + size]
-            before = [len(whole[row].ids) - len(answers[row]) for row, *_ in part]
-            cut = [computed[j[0] - first].cut(n + j[2]) for j, n in zip(part, before, strict=True)]
+            cut = [computed[row - first].cut(starts[row] + start) for row, _, start, _ in part]
             block, mask = answer_block([answers[row][stop:] for row, _, _, stop in part])
-            without = answer_logps(
-                *(policy, cut, block, mask),
-                prefix_index=torch.arange(len(part)),
-                token_budget=token_budget,
-            )
-            for (row, line, _, stop), unseen in zip(part, without.cpu(), strict=True):
+            of_cut = torch.arange(len(part))
+            without = answer_logps(policy, cut, block, mask, prefix_index=of_cut).cpu()
+            for (row, line, _, stop), unseen in zip(part, without, strict=True):
                 rest = len(answers[row]) - stop
                 gains = (logps[row, stop : stop + rest].cpu() - unseen[:rest]).double()
                 sums = torch.zeros(count).double()
@@ -315,3 +278,110 @@ def question_dependence(
         if on_spans:
             on_spans(row + 1, len(spans))
     return given
+
+
+# --- the fields that a reward asks for ----------------------------------------------------------
+
+
+def reward_extras(
+    policy: Policy,
+    reward: str | Reward,
+    questions: Sequence[Question],
+    prefixes: Sequence[Prefix],
+    rollouts: Rollouts,
+    logps_conditioned: Tensor,
+    verdicts: Sequence[Verdict],
+) -> dict[str, Any]:
+    """The optional fields of RewardInputs that a reward declares; {} for most rewards."""
+    needs = set(reward_named(reward).needs)
+    of_rows = tuple(questions[i] for i in rollouts.group_ids.tolist())
+    answers, groups = (prefixes, rollouts.answer_ids, rollouts.answer_mask), rollouts.group_ids
+    at_hand = {
+        "answer_keys": tuple(v.extracted for v in verdicts),
+        "texts": tuple(rollouts.texts),
+        "questions": of_rows,
+    }
+    extras: dict[str, Any] = {name: x for name, x in at_hand.items() if name in needs}
+    with policy.folded():
+        if "copied" in needs:
+            extras["copied"] = _copied(policy, questions, rollouts)
+        if needs & {"line_ids", "dependence"}:
+            lines = line_dependence(policy, *answers, logps_conditioned, prefix_index=groups)
+            extras |= {"line_ids": lines.line_ids, "dependence": lines.nats}
+        if needs & {"entropy", "self_certainty"}:
+            report = token_report(policy, *answers, prefix_index=groups)
+            extras["entropy"] = report.entropy.cpu()
+            extras["self_certainty"] = report.self_certainty.cpu()
+        if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
+            extras |= gold_logps(policy, of_rows, prefixes, rollouts)
+    return extras
+
+
+def gold_logps(
+    policy: Policy, questions: Sequence[Question], prefixes: Sequence[Prefix], rollouts: Rollouts
+) -> dict[str, Any]:
+    """Log-probs of each answer's gold value after its reasoning and without it [B, G], nats.
+
+    The reasoning is everything before the last ``Answer:``, or all of an answer that has none. The
+    marker itself stands before the value in both contexts and is not counted: any text earns it.
+    """
+    golds, after, without = [], [], []
+    for row, question in enumerate(questions):
+        prefix = prefixes[int(rollouts.group_ids[row])].ids
+        marker, value = gold_ids(policy, question.gold)
+        golds.append(value)
+        answer = rollouts.answer_ids[row, rollouts.answer_mask[row]].tolist()
+        after.append(Prefix((*prefix, *_reasoning(policy, answer), *marker)))
+        without.append(Prefix((*prefix, *marker)))
+    ids, mask = answer_block(golds)
+    rows = torch.arange(len(golds))
+    return {
+        "gold_logps": answer_logps(policy, after, ids, mask, prefix_index=rows).cpu(),
+        "gold_logps_without": answer_logps(policy, without, ids, mask, prefix_index=rows).cpu(),
+        "gold_mask": mask,
+    }
+
+
+def _reasoning(policy: Policy, answer: list[int]) -> list[int]:
+    """The ids before the token in which the last marker begins, without an end token."""
+    if answer and answer[-1] in policy.eos_ids:
+        answer = answer[:-1]
+
+    def text(tokens: int) -> str:
+        return policy.tokenizer.decode(answer[:tokens], skip_special_tokens=False)
+
+    start = text(len(answer)).rfind(MARKER)
+    if start < 0:
+        return answer
+    # The most tokens whose text ends before the marker.
+    sizes = range(1, len(answer) + 1)
+    return answer[: bisect.bisect_right(sizes, start, key=lambda n: len(text(n)))]
+
+
+def _copied(policy: Policy, questions: Sequence[Question], rollouts: Rollouts) -> Tensor:
+    """True on tokens of answers that are copied from their question [B, T]."""
+    question_ids = [
+        policy.tokenizer(q.text, add_special_tokens=False)["input_ids"] for q in questions
+    ]
+    copied = torch.zeros_like(rollouts.answer_mask)
+    for row, mask in enumerate(rollouts.answer_mask):
+        answer = rollouts.answer_ids[row][mask].tolist()
+        marks = copied_tokens(question_ids[int(rollouts.group_ids[row])], answer)
+        copied[row, : len(answer)] = torch.tensor(marks)
+    return copied
+
+
+def copied_tokens(
+    question_ids: Sequence[int], answer_ids: Sequence[int], length: int = 5
+) -> list[bool]:
+    """Which tokens of an answer lie in an n-gram of ``length`` tokens that the question holds.
+
+    Where the question is shorter than that, the whole of it counts as the n-gram.
+    """
+    length = min(length, len(question_ids))
+    copied = [False] * len(answer_ids)
+    grams = {tuple(question_ids[i : i + length]) for i in range(len(question_ids) - length + 1)}
+    for i in range(len(answer_ids) - length + 1):
+        if tuple(answer_ids[i : i + length]) in grams:
+            copied[i : i + length] = [True] * length  # nothing for an empty question
+    return copied

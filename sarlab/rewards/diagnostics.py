@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sarlab.rewards import answer_bonus
 from sarlab.sar import token_values
@@ -26,12 +27,10 @@ def bonus_diagnostics(
 
     - ``bonus_sd_within``: standard deviation within groups (pooled, unbiased).
     - ``bonus_slope``: change per 10 tokens among the right answers of a group.
-    - ``bonus_length_share``: R² within groups of the bonus on its best monotone function of length
-      (:func:`length_share`): 1 for a function of length, about 0 for a bonus that ignores it.
+    - ``bonus_length_share``: see :func:`length_share`; about 0 for a bonus that ignores length.
     - ``bonus_auc``: chance that a right answer is paid more than a wrong one of its group.
     - ``signal_mixed``, ``signal_all_right``, ``signal_all_wrong``: shares of all groups in which
-      ``rewards`` [B] (default: the bonus) differ, by the groups' answers; they add up to the
-      share of groups with a signal.
+      ``rewards`` [B] (default: the bonus) differ, by the groups' answers.
     - ``information_nats``: mean of V = log P(a|q) − log P(a).
     """
     x, correct, lengths, paid = (
@@ -43,18 +42,14 @@ def bonus_diagnostics(
         values = token_values(inputs.logps_conditioned, alone)
         information = values.masked_fill(~inputs.answer_mask, 0.0).sum(dim=1).mean().item()
     ids, right = inputs.group_ids.cpu().numpy(), correct > 0
-    signals: dict[str, list[bool]] = {"mixed": [], "all_right": [], "all_wrong": []}
+    signals = {"mixed": 0, "all_right": 0, "all_wrong": 0}
+    groups = [ids == group for group in np.unique(ids)]
+    groups = [members for members in groups if members.sum() > 1]
     chances = []
-    for group in np.unique(ids):
-        members = ids == group
-        if members.sum() < 2:
-            continue
+    for members in groups:
         better, worse = x[members & right], x[members & ~right]
-        kind = (
-            "mixed" if len(better) and len(worse) else "all_right" if len(better) else "all_wrong"
-        )
-        for name, moved in signals.items():
-            moved.append(name == kind and bool(np.ptp(paid[members]) > _NOTHING))
+        kind = "all_wrong" if not len(better) else "mixed" if len(worse) else "all_right"
+        signals[kind] += int(np.ptp(paid[members]) > _NOTHING)
         if kind == "mixed":  # a tie counts half
             apart = better[:, None] - worse[None]
             chances.append(((apart > 0) + 0.5 * (apart == 0)).mean())
@@ -64,7 +59,7 @@ def bonus_diagnostics(
         "bonus_slope": slope_per_10_tokens(x[right], lengths[right], ids[right]),
         "bonus_length_share": length_share(x, lengths, ids),
         "bonus_auc": float(np.mean(chances)) if chances else None,
-        **{f"signal_{k}": float(np.mean(v)) if v else None for k, v in signals.items()},
+        **{f"signal_{k}": n / len(groups) if groups else None for k, n in signals.items()},
         "information_nats": information,
     }
 
@@ -163,10 +158,8 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
     names = {name: i for i, name in enumerate(dict.fromkeys(row[groups] for row in rows))}
 
     def block(column: str) -> Tensor:
-        values = [x for row in rows for x in row[column]]
-        return torch.zeros(mask.shape).masked_scatter(
-            mask, torch.tensor(values, dtype=torch.float32)
-        )
+        values = [torch.tensor(row[column], dtype=torch.float32) for row in rows]
+        return pad_sequence(values, batch_first=True)
 
     alone = all(row["logps_standalone"] is not None for row in rows)
     return RewardInputs(

@@ -1,7 +1,4 @@
-"""Files and folders that are whole or absent, whenever the process is killed or the power fails.
-
-Write to a temporary file or folder, fsync, then rename into place.
-"""
+"""Files and folders that are whole or absent, whenever the process is killed or the power fails."""
 
 import json
 import os
@@ -11,16 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sarlab.tasks.rows import read_records
-
 SCRATCH = ".writing-"  # prefix of temporary files and folders; a kill may leave some behind
-
-
-def read_jsonl(path: Path, *, partial: bool = False) -> list[dict[str, Any]]:
-    """Records of a JSON-lines file; ``partial`` allows the last line to be cut off."""
-    if not path.exists():
-        return []
-    return [dict(row) for _, row in read_records(path, notes=[] if partial else None)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,30 +38,24 @@ def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
 
 
-def replace_file(target: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a temporary file through ``write(file)``, fsync, then rename into place."""
-    place = tempfile.TemporaryDirectory(
+def replace_file(target: Path, write: Callable[[Path], Any], *, folder: bool = False) -> None:
+    """Write to a temporary place through ``write(place)``, sync, then rename it to ``target``.
+
+    With ``folder`` the place is an empty folder; a kill may then leave no target, never half of it.
+    """
+    with tempfile.TemporaryDirectory(
         dir=target.parent, prefix=f"{SCRATCH}{target.name}-", ignore_cleanup_errors=True
-    )
-    with place as scratch:
+    ) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
+        if folder:
+            new.mkdir()
         write(new)
         for path in [*new.rglob("*"), new]:
-            sync(path)
+            _sync(path)
         if target.is_dir():
             os.replace(target, old)
         os.replace(new, target)
-    sync(target.parent)
-
-
-def replace_folder(target: Path, write: Callable[[Path], Any]) -> None:
-    """The same for a folder that ``write(folder)`` fills; a kill may leave none, never a half."""
-
-    def fill(folder: Path) -> None:
-        folder.mkdir()
-        write(folder)
-
-    replace_file(target, fill)
+    _sync(target.parent)
 
 
 def remove(path: Path) -> None:
@@ -84,12 +66,10 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Return once a file's bytes, or a folder's entries, are on the disk."""
     if os.name == "nt" and path.is_dir():  # Windows cannot open a folder, and needs no sync of it
         return
     handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    os.fsync(handle)
+    os.close(handle)

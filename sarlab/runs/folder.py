@@ -1,20 +1,18 @@
 """The run folder: configuration, log, rollout table, checkpoints, lock.
 
     runs/<name>/
-      config.json         the configuration
+      config.json         the configuration; written last when a run is made
       run.json            status, seed, versions, git commit, timings, messages, what failed
       metrics.jsonl       one line per step
       rollouts.parquet/   one part per step: every answer with its log-probs, reward, advantage
       checkpoints/        step-000010/ … with checksums
+      best/               the adapter with the highest validation reward so far
       adapter/            the trained adapter (PEFT)
       summary.json        base against trained
 
-Everything is written to a temporary place, synced and renamed, so that a part is whole
-or absent whenever the process is killed or the power fails. ``config.json`` is written last when a
-run is made: a folder without it holds no run yet.
+Each part is written to a temporary place, synced and renamed, so that it is whole or absent.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +20,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
@@ -33,33 +31,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from sarlab.runs import atomic
-from sarlab.runs.atomic import SCRATCH, read_json, read_jsonl, remove, write_json, write_text
+from sarlab.runs.atomic import SCRATCH, read_json, remove, replace_file, write_json, write_text
+from sarlab.tasks.rows import read_records
 
-SCHEMA_VERSION = "1"
+_COLUMNS = (
+    ("step", pa.int32()),
+    ("split", pa.string()),  # train, probe, validation, heldout_base, heldout_trained
+    ("group_id", pa.int32()),
+    ("question_id question gold answer", pa.string()),
+    ("answer_ids", pa.list_(pa.int32())),
+    ("logps_conditioned logps_standalone", pa.list_(pa.float32())),
+    ("length", pa.int32()),
+    ("truncated correct", pa.bool_()),
+    ("verdict", pa.string()),
+    ("ppl_conditioned ppl_standalone sar reward advantage", pa.float64()),
+)
 ROLLOUT_SCHEMA = pa.schema(
-    [
-        (name, kind)
-        for names, kind in (
-            ("step", pa.int32()),
-            ("split", pa.string()),  # train, probe, validation, heldout_base, heldout_trained
-            ("group_id", pa.int32()),
-            ("question_id question gold answer", pa.string()),
-            ("answer_ids", pa.list_(pa.int32())),
-            ("logps_conditioned logps_standalone", pa.list_(pa.float32())),
-            ("length", pa.int32()),
-            ("truncated correct", pa.bool_()),
-            ("verdict", pa.string()),
-            ("ppl_conditioned ppl_standalone sar reward advantage", pa.float64()),
-        )
-        for name in names.split()
-    ],
-    metadata={"sarlab_schema": SCHEMA_VERSION},
+    [(name, kind) for names, kind in _COLUMNS for name in names.split()],
+    metadata={"sarlab_schema": "1"},
 )
 _SUMS = "checksums.json"
-BEST = "best"  # the adapter with the highest held-out reward so far; checkpoints carry it along
+BEST = "best"  # checkpoints carry a copy of it
 _RESERVE = ".reserve"  # room in which a full disk can still be recorded in run.json
-_RESERVE_BYTES = 1 << 18
 _MAX_NAME_BYTES = 120  # of a run; file systems allow 255, and reports add to it
 _PACKAGES = ("sarlab", "torch", "transformers", "peft", "tokenizers", "math-verify")
 
@@ -76,6 +69,10 @@ class Run:
             raise ValueError(
                 f"{folder} is in use by another process. Wait for it, or choose another name."
             ) from None
+        for place in (".", "checkpoints", "rollouts.parquet"):
+            for scratch in (folder / place).glob(f"{SCRATCH}*"):  # what a kill left half-written
+                remove(scratch)
+        (folder / _RESERVE).write_bytes(os.urandom(1 << 18))
 
     @classmethod
     def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Self:
@@ -83,55 +80,42 @@ class Run:
         folder = Path(folder)
         refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with cls(folder)._begin() as run:
-            refuse_existing(folder)  # another process may have been faster
-            run.update(
-                status="running",
-                started=now(),
-                seed=config.get("seed"),
-                versions=_versions(),
-                python=platform.python_version(),
-                platform=platform.platform(),
-                **_git_state(),
-                messages=[],
-            )
-            write_json(folder / "config.json", config)
+        run = cls(folder)
+        run.update(
+            status="running",
+            started=now(),
+            seed=config.get("seed"),
+            versions=_versions(),
+            python=platform.python_version(),
+            platform=platform.platform(),
+            **_git_state(),
+            messages=[],
+        )
+        write_json(folder / "config.json", config)
         return run
 
     @classmethod
     def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
-        """An existing run, to go on with; ``config`` replaces its own. ValueError without one."""
-        folder = Path(folder)
-        if not (folder / "config.json").exists():
-            raise ValueError(f"{folder} is not a run folder (no config.json in it).")
-        with cls(folder)._begin() as run:
-            versions = _versions()
-            before = run.facts().get("versions") or versions
-            run.update(status="running", resumed=now(), versions=versions)
-            if before != versions:
-                changed = [f"{name} {before.get(name)} → {new}" for name, new in versions.items()]
-                text = f"Resumed with other versions than before: {', '.join(changed)}."
-                run.event(0, "other_versions", text)
-            if config is not None and config != read_json(folder / "config.json"):
-                write_json(folder / "config.json", config)
+        """An existing run, to go on with; ``config`` replaces its own."""
+        run = cls(Path(folder))
+        versions = _versions()
+        before = run.facts().get("versions") or versions
+        run.update(status="running", resumed=now(), versions=versions)
+        changes = [
+            f"{name} {before.get(name)} → {new}"
+            for name, new in versions.items()
+            if before.get(name) != new
+        ]
+        if changes:
+            text = f"Resumed with other versions than before: {', '.join(changes)}."
+            run.event(0, "other_versions", text)
+        if config is not None:
+            write_json(run.folder / "config.json", config)
         return run
-
-    @contextlib.contextmanager
-    def _begin(self) -> Iterator[Self]:
-        """Clear away what a kill left half-written, keep room for a last word; unlock on error."""
-        try:
-            for place in (".", "checkpoints", "rollouts.parquet"):
-                for scratch in (self.folder / place).glob(f"{SCRATCH}*"):
-                    remove(scratch)
-            (self.folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
-            yield self
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Give the lock back."""
-        (self.folder / _RESERVE).unlink(missing_ok=True)
+        remove(self.folder / _RESERVE)
         self._lock.release()
 
     def facts(self) -> dict[str, Any]:
@@ -153,7 +137,7 @@ class Run:
 
     def fail(self, step: int, kind: str, text: str) -> None:
         """Record the error that ends the run, on a full disk too."""
-        (self.folder / _RESERVE).unlink(missing_ok=True)
+        remove(self.folder / _RESERVE)
         self.update(status="failed", steps_done=step, error=f"{kind}: {text}")
         self.event(step, kind, text)
 
@@ -173,15 +157,19 @@ class Run:
         part.parent.mkdir(exist_ok=True)
         table = pa.Table.from_pylist(list(rows), schema=ROLLOUT_SCHEMA)
         options = {"compression": "zstd", "write_page_checksum": True}
-        atomic.replace_file(part, lambda scratch: pq.write_table(table, scratch, **options))
+        replace_file(part, lambda scratch: pq.write_table(table, scratch, **options))
 
     def part(self, step: int, split: str) -> Path:
         """Where :meth:`write_rollouts` puts a part."""
         return self.folder / "rollouts.parquet" / f"{split}-{step:06d}.parquet"
 
-    def save_checkpoint(self, step: int, write: Callable[[Path], Any]) -> Path:
+    def checkpoint(self, step: int) -> Path:
+        """Where :meth:`save_checkpoint` puts a checkpoint."""
+        return self.folder / "checkpoints" / f"step-{step:06d}"
+
+    def save_checkpoint(self, step: int, write: Callable[[Path], Any]) -> None:
         """Write a checkpoint through ``write(folder)``, with checksums and a copy of ``best/``."""
-        target = self.folder / "checkpoints" / f"step-{step:06d}"
+        target = self.checkpoint(step)
         target.parent.mkdir(exist_ok=True)
 
         def write_all(scratch: Path) -> None:
@@ -190,48 +178,45 @@ class Run:
                 shutil.copytree(self.folder / BEST, scratch / BEST)
             write_json(scratch / _SUMS, _checksums(scratch))
 
-        atomic.replace_folder(target, write_all)
-        return target
+        replace_file(target, write_all, folder=True)
 
     def last_good_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint whose checksums hold; damaged ones are named and passed over."""
-        for step, path in sorted(self._checkpoints(), reverse=True):
+        for path in sorted(self.folder.glob("checkpoints/step-*"), reverse=True):
             fault = _fault(path)
             if fault is None:
-                return step, path
-            self.event(step, "damaged_checkpoint", f"{path.name} is passed over: {fault}")
+                return _step_of(path), path
+            text = f"{path.name} is passed over: {fault}"
+            self.event(_step_of(path), "damaged_checkpoint", text)
         return None
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged after ``step``, and the summary and evaluation of a stopped run.
+        """Forget what came after ``step``, and the summary and evaluation of a stopped run.
 
         ``best/`` becomes what it was at that checkpoint.
         """
-        (self.folder / "summary.json").unlink(missing_ok=True)
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = [m for m in read_jsonl(path, partial=True) if m["step"] <= step]
-            write_text(path, "".join(json.dumps(m) + "\n" for m in lines))
+        remove(self.folder / "summary.json")
+        lines = [m for m in read_metrics(self.folder) if m["step"] <= step]
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in lines))
         messages = self.facts().get("messages", [])
         self.update(messages=[m for m in messages if m["step"] <= step or "at" in m])
-        for part in (self.folder / "rollouts.parquet").glob("*"):
-            match = re.fullmatch(r"(\w+)-(\d+)\.parquet", part.name)
-            if match is None or int(match[2]) > step or match[1] == "heldout_trained":
-                part.unlink()
-        for later, folder in self._checkpoints():
-            if later > step:
-                remove(folder)
-        best = self.folder / "checkpoints" / f"step-{step:06d}" / BEST
+        for path in self.folder.glob("rollouts.parquet/*-*"):
+            if _step_of(path) > step or path.name.startswith("heldout_trained"):
+                path.unlink()
+        for path in self.folder.glob("checkpoints/step-*"):
+            if _step_of(path) > step:
+                remove(path)
+        best = self.checkpoint(step) / BEST
         if best.exists():
-            atomic.replace_folder(
-                self.folder / BEST, partial(shutil.copytree, best, dirs_exist_ok=True)
-            )
+            copy = partial(shutil.copytree, best, dirs_exist_ok=True)
+            replace_file(self.folder / BEST, copy, folder=True)
         else:
             remove(self.folder / BEST)
 
-    def _checkpoints(self) -> Iterator[tuple[int, Path]]:
-        for path in (self.folder / "checkpoints").glob("step-*"):
-            yield int(path.name.split("-")[1]), path
+
+def _step_of(path: Path) -> int:
+    """The number at the end of the name of a part or checkpoint."""
+    return int(path.stem.rsplit("-", 1)[1])
 
 
 def refuse_existing(folder: Path) -> None:
@@ -277,14 +262,12 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _fault(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint folder, None where its checksums hold."""
     try:
-        expected = json.loads((checkpoint / _SUMS).read_text())
-    except (OSError, ValueError) as error:
+        expected = read_json(checkpoint / _SUMS)
+    except ValueError as error:
         return f"its checksums cannot be read ({error})"
     sums = _checksums(checkpoint)
-    for name in expected:
-        if sums.get(name) != expected[name]:
-            return f"{name} {'does not match its checksum' if name in sums else 'is missing'}"
-    return None
+    wrong = [name for name in expected if sums.get(name) != expected[name]]
+    return f"{wrong[0]} is missing or does not match its checksum" if wrong else None
 
 
 def read_rollouts(folder: str | Path, split: str | None = None) -> pa.Table:
@@ -292,30 +275,29 @@ def read_rollouts(folder: str | Path, split: str | None = None) -> pa.Table:
     parts = sorted((Path(folder) / "rollouts.parquet").glob(f"{split or '*'}-*.parquet"))
     if not parts:
         raise ValueError(f"{folder} has no rollouts{f' of split {split!r}' if split else ''}.")
-    tables = pa.concat_tables(map(_read_part, parts))
-    return tables.sort_by([("step", "ascending"), ("group_id", "ascending")])
-
-
-def _read_part(part: Path) -> pa.Table:
-    try:
-        table = pq.read_table(part, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{part} is damaged ({str(error)[:160]}). Bring it back from a copy; or remove it, and "
-            "the run can be resumed but lacks these rows."
-        ) from error
-    if not table.schema.equals(ROLLOUT_SCHEMA, check_metadata=False):
-        names = set(table.schema.names) ^ set(ROLLOUT_SCHEMA.names)
-        raise ValueError(
-            f"{part} has columns of another version of sarlab (they differ in "
-            f"{', '.join(sorted(names)) or 'type'}). Read it with that version."
-        )
-    return table
+    tables = []
+    for part in parts:
+        try:
+            table = pq.read_table(part, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{part} is damaged ({str(error)[:160]}). Bring it back from a copy; or remove "
+                "it, and the run can be resumed but lacks these rows."
+            ) from error
+        if not table.schema.equals(ROLLOUT_SCHEMA, check_metadata=False):
+            names = set(table.schema.names) ^ set(ROLLOUT_SCHEMA.names)
+            raise ValueError(
+                f"{part} has columns of another version of sarlab (they differ in "
+                f"{', '.join(sorted(names)) or 'type'}). Read it with that version."
+            )
+        tables.append(table)
+    return pa.concat_tables(tables).sort_by([("step", "ascending"), ("group_id", "ascending")])
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
-    return read_jsonl(Path(folder) / "metrics.jsonl", partial=True)
+    path = Path(folder) / "metrics.jsonl"
+    return [dict(line) for _, line in read_records(path, notes=[])] if path.exists() else []
 
 
 def find_runs(folder: str | Path) -> list[Path]:
@@ -328,9 +310,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str | None]:
-    installed = {name: [*distributions(name=name)] for name in _PACKAGES}
-    return {name: matches[0].version if matches else None for name, matches in installed.items()}
+def _versions() -> dict[str, str]:
+    return {name: found.version for name in _PACKAGES for found in distributions(name=name)}
 
 
 def _git_state() -> dict[str, Any]:

@@ -4,9 +4,7 @@ Papermill only warns about a parameter that the notebook does not know, and a ru
 name would train with defaults. So the second cell reads back the assignments that were made.
 """
 
-import argparse
 import ast
-import contextlib
 import dataclasses
 import sys
 import time
@@ -42,6 +40,17 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
+def _assigned(cell: str) -> list[str]:
+    """Names that a cell of plain constant assignments sets; [] for any other cell."""
+    try:
+        nodes: list[Any] = ast.parse(cell).body
+        for node in nodes:
+            ast.literal_eval(node.value)
+        return [node.targets[0].id for node in nodes]
+    except (SyntaxError, ValueError, AttributeError):  # a magic, a computed value, no assignment
+        return []
+
+
 class Settings:
     """Base of a frozen dataclass of a notebook's parameters: names and types are checked.
 
@@ -64,34 +73,26 @@ class Settings:
         return cls(**parameters)
 
 
-def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
-    """Parameters of the training notebook, as :func:`run_request` returns them."""
-    config, folder, resume = run_request(notebook_parameters(namespace))
-    if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
-        record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
-    return config, folder, resume
+def project_path(name: str) -> Path:
+    """A path as it stands, or where it exists in the project's folder or beside what ships."""
+    places = (Path(name), _project_folder() / name, REPOSITORY / name)
+    return next((place for place in places if place.exists()), places[0])
 
 
-def project_folder() -> Path:
+def _project_folder() -> Path:
     """Where relative paths start: the current folder, or the one above ``notebooks``."""
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
 
 
-def project_path(name: str) -> Path:
-    """A path as it stands, or where it exists in the project's folder or beside what ships."""
-    places = (Path(name), project_folder() / name, REPOSITORY / name)
-    return next((place for place in places if place.exists()), places[0])
-
-
 def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
     """(configuration, run folder, whether to resume) from parameters by name.
 
-    Beside TrainConfig's own: ``name``, ``out`` (relative to :func:`project_folder`), ``resume``.
+    Beside TrainConfig's own: ``name``, ``out`` (the folder of runs; relative to the current folder,
+    or to the one above ``notebooks``), ``resume``.
     """
-    parameters = dict(parameters)
-    name, out = parameters.pop("name", ""), parameters.pop("out", "")
-    resume = parameters.pop("resume", False)
+    parameters = {"name": "", "out": "", "resume": False, **parameters}
+    name, out, resume = (parameters.pop(key) for key in ("name", "out", "resume"))
     config = TrainConfig.from_parameters(parameters)
     if resume not in (True, False):
         raise ValueError(f"resume is {resume!r}; it must be True or False (capital first).")
@@ -102,16 +103,25 @@ def run_request(parameters: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]
     else:
         name = f"{config.algorithm}-{config.reward}-{config.alpha:g}-s{config.seed}"
         name += time.strftime("-%Y%m%d-%H%M%S")
-    return config, project_folder() / (str(out) or "runs") / name, resume
+    return config, _project_folder() / (str(out) or "runs") / name, resume
+
+
+def training_request(namespace: Mapping[str, Any]) -> tuple[TrainConfig, Path, bool]:
+    """Parameters of the training notebook, as :func:`run_request` returns them."""
+    config, folder, resume = run_request(notebook_parameters(namespace))
+    if any(str(cell).lstrip().startswith(_INJECTED) for cell in namespace.get("In", [])):
+        record_failing_cells(folder)  # nobody sits before a notebook that papermill runs
+    return config, folder, resume
 
 
 def record_failing_cells(folder: Path) -> None:
     """From now on, put number, first line and error of a failing cell into the run's run.json."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    from IPython import get_ipython
+
+    path = folder / "run.json"
 
     def after_cell(result: Any) -> None:
         error = result.error_in_exec or result.error_before_exec
-        path = folder / "run.json"
         if error is not None and path.exists():
             failure = {
                 "cell": result.execution_count,
@@ -121,21 +131,25 @@ def record_failing_cells(folder: Path) -> None:
             }
             write_json(path, {**read_json(path), "notebook_failure": failure})
 
-    if shell is not None:
+    if (shell := get_ipython()) is not None:
         shell.events.register("post_run_cell", after_cell)
 
 
 def command_parameters(arguments: Sequence[str]) -> dict[str, Any]:
-    """``-p name value`` or ``--name value``, as papermill reads them: numbers, True, else text."""
-    parser = argparse.ArgumentParser(
-        description="Parameters of a run: -p name value, or --name value.", allow_abbrev=False
-    )
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    known, rest = parser.parse_known_args(arguments)
-    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
-        raise ValueError(f"{rest} cannot be read. Write -p name value, or --name value.")
-    pairs = [*known.p, *((n[2:], v) for n, v in zip(rest[::2], rest[1::2], strict=True))]
-    return {name: _constant(text) for name, text in pairs}
+    """``-p name value`` …, as papermill reads them: numbers, True or False, else text."""
+    if len(arguments) % 3 or set(arguments[::3]) - {"-p"}:
+        shown = " ".join(arguments)
+        raise ValueError(
+            f"{shown!r} cannot be read. Write -p NAME VALUE for each parameter, -p steps 20."
+        )
+    parameters: dict[str, Any] = {}
+    for name, text in zip(arguments[1::3], arguments[2::3], strict=True):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        parameters[name] = value if isinstance(value, bool | int | float) else text
+    return parameters
 
 
 def print_or_refuse(text: Callable[[], str]) -> int:
@@ -146,31 +160,3 @@ def print_or_refuse(text: Callable[[], str]) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-def _constant(text: str) -> Any:
-    with contextlib.suppress(ValueError, SyntaxError):
-        value = ast.literal_eval(text)
-        return value if isinstance(value, bool | int | float) else text
-    return text
-
-
-def _assigned(cell: str) -> list[str]:
-    """Names that a cell of plain constant assignments sets; [] for any other cell."""
-    names = []
-    try:
-        for node in ast.parse(cell).body:
-            match node:
-                case ast.Expr(value=ast.Constant(value=str())):
-                    continue
-                case (
-                    ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
-                    | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-                ):
-                    ast.literal_eval(value)
-                    names.append(name)
-                case _:
-                    return []
-    except (SyntaxError, ValueError):  # a magic, or a value that is computed
-        return []
-    return names

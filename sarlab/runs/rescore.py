@@ -4,22 +4,21 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from sarlab.answers import score_answers
 from sarlab.losses import group_advantages
 from sarlab.models import Policy
 from sarlab.prompts import StandaloneContext
 from sarlab.rewards import REWARDS, answer_bonus, total_reward
+from sarlab.rewards.answers import score_answers
 from sarlab.rewards.diagnostics import bonus_diagnostics, reward_inputs
 from sarlab.runs.atomic import replace_file
 from sarlab.tasks import judge
 
 _SCORES = ("logps_conditioned", "logps_standalone", "sar", "ppl_conditioned", "ppl_standalone")
-_PART = 64  # answers scored between two writes
+_PART = 64  # answers scored at once, and written
 _FLIP = 1e-6  # an advantage nearer to 0 than this has no sign
 
 
@@ -61,36 +60,36 @@ def score_rollouts(
     other numbers: SAR is of the model that scores.
     """
     store = Path(store)
-    answers = list(zip(frame["question"], frame["answer"], strict=True))
+    store.mkdir(parents=True, exist_ok=True)
+    texts = list(zip(frame["question"], frame["answer"], strict=True))
     key = f"{policy.reference}|{StandaloneContext.EMPTY_TURN.value}"
-    ids = [hashlib.sha256(json.dumps([key, *texts]).encode()).hexdigest()[:24] for texts in answers]
-    known = _stored(store)
+    ids = [hashlib.sha256(json.dumps([key, *pair]).encode()).hexdigest()[:24] for pair in texts]
+    parts = sorted(store.glob("part-*.parquet"))
+    known = {row["id"]: row for part in parts for row in pd.read_parquet(part).to_dict("records")}
     todo: dict[str, dict[str, str]] = {}  # per question: id and answer
-    for i, (question, answer) in zip(ids, answers, strict=True):
+    for i, (question, answer) in zip(ids, texts, strict=True):
         if i not in known and _is_text(question) and _is_text(answer):
             todo.setdefault(question, {})[i] = answer
     on_progress(len(frame) - sum(map(len, todo.values())))
-    fresh: list[dict[str, Any]] = []
-    for question, texts in todo.items():
-        for start in range(0, len(texts), _PART):
-            part = list(texts)[start : start + _PART]
-            scores = score_answers(policy, question, [texts[i] for i in part])
-            fresh += [
+    for question, answers in todo.items():
+        for start in range(0, len(answers), _PART):
+            part_ids = list(answers)[start : start + _PART]
+            scores = score_answers(policy, question, [answers[i] for i in part_ids])
+            rows = [
                 {"id": i, **{name: getattr(score, name) for name in _SCORES}}
-                for i, score in zip(part, scores, strict=True)
+                for i, score in zip(part_ids, scores, strict=True)
             ]
-            on_progress(len(part))
-            if len(fresh) >= _PART:
-                _write_part(store, fresh)
-                fresh = []
-    _write_part(store, fresh)
-    known = _stored(store)
+            path = store / f"part-{len(parts):05d}.parquet"
+            replace_file(path, pd.DataFrame(rows).to_parquet)
+            parts.append(path)
+            known |= {row["id"]: row for row in rows}
+            on_progress(len(rows))
     scored = frame.copy()
     for name in _SCORES:
-        scored[name] = [known[i][name] if i in known else None for i in ids]
-    both = list(zip(scored["logps_conditioned"], scored["logps_standalone"], strict=True))
-    scored["length"] = [None if c is None else len(c) for c, _ in both]
-    scored["v_nats"] = [None if c is None else sum(c) - sum(s) for c, s in both]
+        scored[name] = [known.get(i, {}).get(name) for i in ids]
+    conditioned, standalone = scored["logps_conditioned"], scored["logps_standalone"]
+    scored["length"] = conditioned.str.len()
+    scored["v_nats"] = conditioned.map(sum, "ignore") - standalone.map(sum, "ignore")
     if "correct" not in scored:
         triples = zip(scored["question"], scored["gold"], scored["answer"], strict=True)
         scored["correct"] = [
@@ -98,6 +97,10 @@ def score_rollouts(
             for question, gold, answer in triples
         ]
     return scored
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def rewards_paid(
@@ -137,22 +140,3 @@ def rewards_paid(
         share = float(flips.mean()) if len(flips) else 0.0
         table.append({**row, "flips": None if torch.isnan(logged).any() else share})
     return pd.DataFrame(table), advantages
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _stored(store: Path) -> dict[str, dict[str, Any]]:
-    """Everything scored so far, by id."""
-    parts = sorted(store.glob("part-*.parquet"))
-    rows = (row for part in parts for row in pd.read_parquet(part).to_dict("records"))
-    return {row["id"]: {**row, **{k: list(row[k]) for k in _SCORES[:2]}} for row in rows}
-
-
-def _write_part(store: Path, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    store.mkdir(parents=True, exist_ok=True)
-    number = len(list(store.glob("part-*.parquet")))
-    replace_file(store / f"part-{number:05d}.parquet", pd.DataFrame(rows).to_parquet)

@@ -7,14 +7,15 @@ guessed: a column that the file does not hold is null. Files are only parsed, ne
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2.exceptions import TemplateError
 
-from sarlab.runs.trainer_formats import COLUMNS, Row, field_names, recognise, records
+from sarlab.runs.trainer_formats import COLUMNS, Row, recognise, records
+from sarlab.tasks.rows import field_names
 
 _BLANK: Row = dict.fromkeys((*COLUMNS, "prompt", "group"))
 
@@ -57,19 +58,30 @@ def open_rollouts(
                 ) from error
             for number, answer in enumerate(answers, start=1):
                 place = f"{where}, answer {number}" if len(answers) > 1 else where
+                _check(answer, place)
                 rows.append({**_BLANK, **answer, "source": place})
-                _check(rows[-1])
     if not rows:
         raise ValueError(f"{path} holds no answers ({form.name}, {len(files)} files).")
     frame = pd.DataFrame(rows)
     group = frame["group"].fillna(frame["prompt"]).fillna(frame["question"])
     numbers = frame.groupby(["step", group.astype(str)], sort=False, dropna=False).ngroup()
     frame["group_id"] = numbers.astype("Int64").where(group.notna())
-    _add_rewards(frame, rewards, notes)
+    if rewards is None and frame["reward"].isna().all() and form.adds_rewards:
+        rewards = list(dict.fromkeys(c for row in frame["reward_columns"] for c in row))
+        if len(rewards) > 1:
+            notes.append(
+                f"reward is the sum of {', '.join(rewards)}. Name them with rewards= where one of "
+                "them is no reward; weights are not in the file."
+            )
+    if missing := [column for column in rewards or () if column not in frame]:
+        raise ValueError(f"No reward columns {missing}; there are {list(frame.columns)}.")
+    if rewards:
+        frame["reward"] = frame[list(rewards)].astype(float).sum(axis=1, min_count=1)
     rendered = frame["prompt"].notna()
     if rendered.any():
-        questions, note = _take_apart(frame.loc[rendered, "prompt"], tokenizer)
-        frame.loc[rendered, "question"] = questions
+        prompts = frame.loc[rendered, "prompt"]
+        questions, note = _questions_of(list(prompts.unique()), tokenizer)
+        frame.loc[rendered, "question"] = prompts.map(lambda p: questions.get(p, p))
         notes.append(note)
     frame["step"] = pd.to_numeric(frame["step"]).astype("Int64")
     frame["reward"] = pd.to_numeric(frame["reward"]).astype("float64")
@@ -79,30 +91,13 @@ def open_rollouts(
     summary = (
         f"{form.name}: {len(frame):,} answers in {groups:,} groups, {len(files)} file{ending}."
     )
-    empty = [column for column in COLUMNS if frame[column].isna().all()]
-    notes = [summary, *notes, *([f"Not in the file: {', '.join(empty)}."] if empty else [])]
-    frame.attrs.update(format=form.name, notes=tuple(notes))
+    if empty := [column for column in COLUMNS if frame[column].isna().all()]:
+        notes.append(f"Not in the file: {', '.join(empty)}.")
+    frame.attrs.update(format=form.name, notes=(summary, *notes))
     return frame
 
 
-def _add_rewards(frame: pd.DataFrame, rewards: Sequence[str] | None, notes: list[str]) -> None:
-    """The named columns' sum, the file's own total, or else the sum of its reward columns."""
-    if rewards is not None:
-        missing = [column for column in rewards if column not in frame]
-        if missing:
-            raise ValueError(f"No reward columns {missing}; there are {list(frame.columns)}.")
-        frame["reward"] = frame[list(rewards)].sum(axis=1, min_count=1)
-    elif frame["reward"].isna().all() and "reward_columns" in frame:
-        names = list(dict.fromkeys(c for row in frame["reward_columns"] for c in row))
-        frame["reward"] = frame[names].astype(float).sum(axis=1, min_count=1) if names else None
-        if len(names) > 1:
-            notes.append(
-                f"reward is the sum of {', '.join(names)}. Name them with rewards= where one of "
-                "them is no reward; weights are not in the file."
-            )
-
-
-def _check(row: Row) -> None:
+def _check(row: Row, place: str) -> None:
     """Raise ValueError, with file and line, for a value of the wrong type."""
     rules = {
         "answer": (str, "a text"),
@@ -111,51 +106,41 @@ def _check(row: Row) -> None:
         "reward": (int | float | None, "a number"),
     }
     for name, (kind, rule) in rules.items():
-        value = row.get(name)
+        value = row[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and name == "step"):
             raise ValueError(
-                f"{row['source']}: {name} is {value!r:.60} ({type(value).__name__}), expected "
-                f"{rule}. Mend the row or take it out."
+                f"{place}: {name} is {value!r:.60} ({type(value).__name__}), expected {rule}. "
+                "Mend the row or take it out."
             )
 
 
-def _take_apart(prompts: pd.Series, tokenizer: Any) -> tuple[pd.Series, str]:
-    """The questions of prompts logged as rendered text, and a sentence on how that went."""
+def _questions_of(prompts: Sequence[str], tokenizer: Any) -> tuple[dict[str, str], str]:
+    """The questions in prompts that were logged as rendered text, and a sentence on how that went.
+
+    A prompt is matched with what the chat template makes of a system and a user turn, or of a user
+    turn alone. Special tokens may be missing: some trainers decode with them, some without.
+    """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        return prompts, (
+        return {}, (
             "Prompts stand as the file holds them, chat markup included; name the model that wrote "
             "them to take them apart."
         )
-    matches = (
-        (prompt, pattern.fullmatch(prompt))
-        for pattern in _prompt_patterns(tokenizer)
-        for prompt in prompts.unique()
-    )
-    questions: dict[str, str] = {}
-    for prompt, match in matches:
-        if match:
-            questions.setdefault(prompt, match["user"].strip())
-    note = f"The chat template took {len(questions)} of {prompts.nunique()} prompts apart."
-    if len(questions) < prompts.nunique():
-        note += " The others stand as the file holds them: another template wrote them."
-    return prompts.map(lambda prompt: questions.get(prompt, prompt)), note
-
-
-def _prompt_patterns(tokenizer: Any) -> Iterator[re.Pattern[str]]:
-    """What a prompt with a system turn, and one without, looks like under a chat template.
-
-    Special tokens may be missing: some trainers decode with them, some without. The group
-    ``user`` is the question.
-    """
     marks = {"sarlab-system-text": ".*?", "sarlab-user-text": "(?P<user>.*?)"}
     special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
     known = {token: f"(?:{re.escape(token)})?" for token in special} | marks
     pieces = re.compile("(" + "|".join(map(re.escape, known)) + ")")
     turns = [{"role": mark.split("-")[1], "content": mark} for mark in marks]
-    for messages in (turns, turns[1:]):
+    questions: dict[str, str] = {}
+    for messages in (turns[1:], turns):
         with contextlib.suppress(TemplateError):  # this template has no system role
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-            parts = (known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p)
-            yield re.compile(rf"\s*{''.join(parts)}\s*", re.DOTALL)
+            parts = [known.get(p, re.escape(p)) for p in pieces.split(text.strip()) if p]
+            pattern = re.compile(rf"\s*{''.join(parts)}\s*", re.DOTALL)
+            matches = {prompt: pattern.fullmatch(prompt) for prompt in prompts}
+            questions |= {p: match["user"].strip() for p, match in matches.items() if match}
+    note = f"The chat template took {len(questions)} of {len(prompts)} prompts apart."
+    if len(questions) < len(prompts):
+        note += " The others stand as the file holds them: another template wrote them."
+    return questions, note

@@ -11,6 +11,7 @@ from typing import Any
 from sarlab.tasks.rows import MAX_LINE_BYTES, as_object, field_names, parsed, read_records
 
 COLUMNS = ("step", "group_id", "question", "answer", "gold", "reward", "source")
+_OURS = ("step", "group", "question", "prompt", "answer", "gold", "reward")
 Record = Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -21,17 +22,17 @@ class RolloutFormat:
 
     ``files``: patterns of paths below a folder, the first that matches anything counts. ``needs``:
     fields that a record of this trainer has; ``a|b`` is either, ``or`` parts whole lists. ``flat``
-    turns a nested record into flat ones. ``columns``: which of their fields are ours,
-    ``answer=completion`` where the name is another; ``group`` is whatever names the group, and
-    ``prompt`` becomes the question. All else is kept; numbers in it are rewards where ``columns``
-    names none.
+    turns a nested record into flat ones. ``renamed``: its names of our fields, as in
+    ``answer=completion``; ``group`` is whatever names the group, and ``prompt`` becomes the
+    question. All else is kept; numbers in it are rewards where ``adds_rewards``.
     """
 
     name: str
     files: str
     needs: str
-    columns: str = "step group question prompt answer gold reward"
+    renamed: str = ""
     flat: Callable[[Record, Path], Iterable[Record]] = lambda record, file: (record,)
+    adds_rewards: bool = False
 
     def fits(self, record: Record) -> bool:
         """Whether a record of this trainer looks like this one."""
@@ -42,30 +43,26 @@ class RolloutFormat:
 
     def rows(self, record: Record, file: Path) -> Iterator[Row]:
         """The answers of a record."""
-        pairs = (column.partition("=") for column in self.columns.split())
-        columns = {ours: (theirs or ours).split("|") for ours, _, theirs in pairs}
-        used = {name for names in columns.values() for name in names}
-        for flat in self.flat(record, file):
-            row = {
-                ours: next((flat[name] for name in names if name in flat), None)
-                for ours, names in columns.items()
-            }
-            prompt = row.pop("prompt", None)
-            if row.get("question") is None:
-                row |= _asked(prompt)
-            row |= {"answer": _text(row["answer"]), "gold": _gold(row.get("gold"))}
-            rest = {
-                f"{key}_logged" if key in COLUMNS else str(key): value
-                for key, value in flat.items()
-                if key not in used
-            }
-            if "reward" not in columns:
-                numbers = (key for key, value in rest.items() if _is_number(value))
-                row["reward_columns"] = [key for key in numbers if key not in _NO_REWARD]
+        names = {name: name for name in _OURS}
+        for ours, _, theirs in (column.partition("=") for column in self.renamed.split()):
+            names[ours] = theirs
+        for flat in map(dict, self.flat(record, file)):
+            row: Row = {}
+            for ours, theirs in names.items():
+                name = next((n for n in theirs.split("|") if n in flat), theirs)
+                row[ours] = flat.pop(name, None)
+            prompt = row.pop("prompt")
+            if row["question"] is None and isinstance(prompt, list):
+                users = [m for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
+                row["question"] = _text(users or prompt)
+            elif row["question"] is None:
+                row |= {"prompt": prompt, "question": prompt}  # rendered: waits for a template
+            row |= {"answer": _text(row["answer"]), "gold": _gold(row["gold"])}
+            rest = {f"{k}_logged" if k in COLUMNS else str(k): v for k, v in flat.items()}
+            if self.adds_rewards:
+                numbers = [key for key, value in rest.items() if _is_number(value)]
+                row["reward_columns"] = [n for n in numbers if n not in ("advantage", "epoch")]
             yield {**rest, **row}
-
-
-_NO_REWARD = ("advantage", "epoch")
 
 
 def recognise(path: Path) -> tuple[RolloutFormat, list[Path]]:
@@ -84,15 +81,14 @@ def recognise(path: Path) -> tuple[RolloutFormat, list[Path]]:
             first = first_record(files[0]) if files else None
             if first and form.fits(first[1]):
                 return form, files
-    if path.is_file():
-        first = first_record(path)
-        if first is None:
-            raise ValueError(f"{path} is empty, or cut off in its first record.")
-        raise ValueError(
-            f"{first[0]}: unknown format; the record has {field_names(first[1])}. {_LOOKED_FOR}"
-        )
-    names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-    raise ValueError(f"{path}: no answers of a known format in it; it holds {names}. {_LOOKED_FOR}")
+    if path.is_dir():
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        what = f"{path}: no answers of a known format in it; it holds {names}."
+    elif first := first_record(path):
+        what = f"{first[0]}: unknown format; the record has {field_names(first[1])}."
+    else:
+        raise ValueError(f"{path} is empty, or cut off in its first record.")
+    raise ValueError(f"{what} {_LOOKED_FOR}")
 
 
 def _by_step(path: Path) -> str:
@@ -123,26 +119,18 @@ def records(file: Path, name: str, notes: list[str]) -> Iterator[tuple[str, Reco
 
 
 def _text(value: object) -> Any:
-    """The text of a prompt or completion: a string, or the content of the last message."""
+    """The text of a prompt or completion: a string, or the content of the last message.
+
+    Content in parts is joined, thinking first as the model wrote it.
+    """
     if isinstance(value, list) and value and isinstance(value[-1], dict):
-        return _content(value[-1].get("content"))
+        value = value[-1].get("content")
+        if isinstance(value, list):
+            parts = [
+                p if isinstance(p, str) else p.get("text") or p.get("reasoning") for p in value
+            ]
+            return "".join(p for p in parts if isinstance(p, str))
     return value
-
-
-def _content(content: object) -> Any:
-    """A message's content; content in parts is joined, thinking first as the model wrote it."""
-    if not isinstance(content, list):
-        return content
-    parts = [p if isinstance(p, str) else p.get("text") or p.get("reasoning") for p in content]
-    return "".join(p for p in parts if isinstance(p, str))
-
-
-def _asked(prompt: object) -> Row:
-    """The prompt of a record: messages give the question, a rendered text waits for a template."""
-    if isinstance(prompt, list):
-        users = [m for m in prompt if isinstance(m, dict) and m.get("role") == "user"]
-        return {"question": _text(users or prompt)}
-    return {"prompt": prompt, "question": prompt}
 
 
 def _gold(value: object) -> object:
@@ -176,7 +164,8 @@ def _openrlhf(record: Record, file: Path) -> Iterator[Row]:
 
 
 def _verifiers(record: Record, file: Path) -> Iterator[Row]:
-    yield {**(record.get("metrics") or {}), **{k: v for k, v in record.items() if k != "metrics"}}
+    row = dict(record)
+    yield {**(row.pop("metrics", None) or {}), **row}
 
 
 def _episode(record: Record, file: Path) -> Iterator[Row]:
@@ -229,7 +218,7 @@ def _tinker(record: Record, file: Path) -> Iterator[Row]:
     headed = [
         node
         for node in _walk(record["root"])
-        if any(_inner(c).strip() == "Group Rollout" for c in _children(node))
+        if any(_inner(c).strip() == "Group Rollout" for c in node.get("children", ()))
     ]
     for number, group in enumerate(headed or [record["root"]]):
         asked: list[Any] = []
@@ -251,27 +240,24 @@ def _tinker(record: Record, file: Path) -> Iterator[Row]:
                 asked = []
 
 
-def _children(node: Record) -> list[Record]:
-    return [child for child in node.get("children", ()) if isinstance(child, dict)]
+def _walk(node: Record | str) -> Iterator[Record]:
+    """A node of the tree and all below it; texts are left out."""
+    if isinstance(node, dict):
+        yield node
+        for child in node.get("children", ()):
+            yield from _walk(child)
 
 
-def _walk(node: Record) -> Iterator[Record]:
-    yield node
-    for child in _children(node):
-        yield from _walk(child)
-
-
-def _inner(node: Record) -> str:
-    children = node.get("children", ())
-    return "".join(c if isinstance(c, str) else _inner(c) for c in children)
+def _inner(node: Record | str) -> str:
+    """The text in a node."""
+    return node if isinstance(node, str) else "".join(map(_inner, node.get("children", ())))
 
 
 def _plain(record: Record, file: Path) -> Iterator[Record]:
-    if messages := record.get("messages"):
-        rest = {k: v for k, v in record.items() if k != "messages"}
-        yield {**rest, "prompt": messages[:-1], "completion": messages}
-    else:
-        yield record
+    row = dict(record)
+    if messages := row.pop("messages", None):
+        row |= {"prompt": messages[:-1], "completion": messages}
+    yield row
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -286,13 +272,14 @@ FORMATS = (
         "TRL completions",
         "completions/completions_*.parquet completions_*.parquet",
         "step prompt completion advantage",
-        "step prompt answer=completion gold=solution",
+        "answer=completion gold=solution",
+        adds_rewards=True,
     ),
     RolloutFormat(
         "verl rollout data",
         "*.jsonl",
         "input output score",
-        "step prompt=input answer=output gold=gts reward=score",
+        "prompt=input answer=output gold=gts reward=score",
         _verl,
     ),
     RolloutFormat(
@@ -305,7 +292,7 @@ FORMATS = (
         "verifiers results",
         "results.jsonl",
         "example_id prompt completion",
-        "group=example_id prompt answer=completion gold=answer reward truncated=is_truncated",
+        "group=example_id answer=completion gold=answer truncated=is_truncated",
         _verifiers,
     ),
     RolloutFormat(
@@ -315,16 +302,16 @@ FORMATS = (
         "Inspect log",
         "*.eval *.json",
         "samples or id input output",
-        "group question prompt answer gold",
-        _inspect,
+        flat=_inspect,
+        adds_rewards=True,
     ),
     RolloutFormat("OpenRLHF samples (W&B table)", "*.table.json", "columns data", flat=_openrlhf),
     RolloutFormat(
         "plain rows",
         "*.jsonl *.json *.parquet",
         f"messages or {_PROMPTS} {_ANSWERS}",
-        f"step group=group_id question prompt=prompt|input answer={_ANSWERS} "
-        "gold=gold|ground_truth|solution|target reward",
+        f"group=group_id prompt=prompt|input answer={_ANSWERS} "
+        "gold=gold|ground_truth|solution|target",
         _plain,
     ),
 )

@@ -1,13 +1,12 @@
 """Questions, splits that cannot leak, and the verifier that judges answers."""
 
 from sarlab.tasks.answer_line import opens_thought
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, check_disjoint, split_of
+from sarlab.tasks.base import GeneratedTask, Task, check_disjoint, split_of
 from sarlab.tasks.load import load_task, task_names
 from sarlab.tasks.math_judge import warm_up
 from sarlab.tasks.verify import Verdict, judge, judge_all, verify
 
 __all__ = [
-    "FiniteTask",
     "GeneratedTask",
     "Task",
     "Verdict",

@@ -6,7 +6,7 @@ cannot leak: a question's own text decides on which side it falls.
 """
 
 import random
-from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
@@ -17,10 +17,8 @@ HELDOUT_SHARE = 0.2
 HELDOUT_DEFAULT = 500  # held-out questions of a generator where no number is asked for
 _DRAWS_PER_QUESTION = 300  # before a generator is taken for exhausted
 
-Split = Literal["train", "heldout"]
 
-
-def split_of(question: Question) -> Split:
+def split_of(question: Question) -> Literal["train", "heldout"]:
     """The side on which a question falls, from its id: a SHA-256, read as a fraction of 2^64.
 
     Case and white space are folded in ``Question.id``, so copies of a question always fall on one
@@ -43,66 +41,87 @@ def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> No
 
 
 def distinct(
-    questions: Sequence[Question], where: str, on_conflict: Literal["raise", "drop"] = "raise"
+    questions: Iterable[Question], where: str, on_conflict: Literal["raise", "drop"] = "raise"
 ) -> tuple[list[Question], list[str]]:
     """Each question once, in order, and notes on what was left out.
 
     A question that occurs again with the same gold answer is a mere copy. With another gold
     answer it has no right answer: a ValueError, or all its copies are dropped.
     """
-    unique: dict[str, Question] = {}
-    conflicts: dict[str, str] = {}
+    copies: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
-        first = unique.setdefault(question.id, question)
-        if first.gold != question.gold:
-            conflicts[question.id] = f"{first.gold!r} and {question.gold!r}"
-            if on_conflict == "raise":
-                raise ValueError(
-                    f"{where}: the question {question.text[:120]!r} occurs with the answers "
-                    f"{conflicts[question.id]}. Correct one of the rows."
-                )
-    remaining = [question for key, question in unique.items() if key not in conflicts]
-    copies = sum(question.id not in conflicts for question in questions) - len(remaining)
-    notes = [f"{where}: {copies} repeated row(s) left out."] if copies else []
+        copies[question.id].append(question)
+    agreeing = [same for same in copies.values() if len({q.gold for q in same}) == 1]
+    conflicts = [same for same in copies.values() if len({q.gold for q in same}) > 1]
+    repeated, notes = sum(map(len, agreeing)) - len(agreeing), []
+    if repeated:
+        notes.append(f"{where}: {repeated} repeated row(s) left out.")
     if conflicts:
+        answers = " and ".join(dict.fromkeys(repr(q.gold) for q in conflicts[0]))
+        if on_conflict == "raise":
+            raise ValueError(
+                f"{where}: the question {conflicts[0][0].text[:120]!r} occurs with the answers "
+                f"{answers}. Correct one of the rows."
+            )
         notes.append(
             f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
-            f"the first with {next(iter(conflicts.values()))}."
+            f"the first with {answers}."
         )
-    return remaining, notes
+    return [same[0] for same in agreeing], notes
 
 
-class Task(ABC):
-    """Questions under a name.
+class Task:
+    """A fixed set of questions under a name; without ``train`` it is for evaluation only.
 
     ``name`` is the reference in a canonical form and part of every random seed. ``notes`` are
-    remarks for a log, such as the number of rows left out. ``train`` are the training questions
-    and ``size`` their number, none and None for a generator. A generator leaves out what ``fits``
-    refuses, such as questions too long for a model.
+    remarks for a log, such as the number of rows left out. ``size`` is the number of training
+    questions, None where they are drawn without end. Then ``fits`` says which of them to take, such
+    as those that are short enough for a model.
+
+    An epoch is a seeded permutation, cut into whole batches: no question comes twice in one, and
+    a rest that fills no batch waits for the next epoch, which is permuted anew. The held-out
+    questions come in the order of their ids, so that the first ``count`` are a fair sample.
     """
 
-    size: int | None = None
-    train: tuple[Question, ...] = ()
     fits: Callable[[Question], bool] = staticmethod(lambda question: True)
 
     def __init__(
-        self, name: str, heldout: Iterable[Question] = (), notes: Sequence[str] = ()
+        self,
+        name: str,
+        train: Iterable[Question] = (),
+        heldout: Iterable[Question] = (),
+        notes: Sequence[str] = (),
     ) -> None:
-        self.name, self.notes = name, tuple(notes)
-        self._heldout = tuple(sorted(heldout, key=lambda question: question.id))
+        self.name, self.train, self.notes = name, tuple(train), tuple(notes)
+        self.size: int | None = len(self.train)
+        self._heldout = sorted(heldout, key=lambda question: question.id)
+        check_disjoint(self.train, self._heldout)
 
-    @abstractmethod
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
         """``count`` distinct training questions, the same for the same step, count and seed.
 
-        ValueError where there are fewer than ``count``.
+        ValueError where there are fewer than ``count``. Training counts its steps from 1.
         """
+        _check_request(step, count, seed)
+        size = len(self.train)
+        if not size:
+            raise ValueError(
+                f"Task {self.name!r} is for evaluation only. To train on it, add '?split=hash' to "
+                "the reference: a fifth of its questions is then held out."
+            )
+        if count > size:
+            raise ValueError(
+                f"Task {self.name!r} has {size} training questions, a batch of {count} distinct "
+                f"ones was asked for. Ask for at most {size} per step."
+            )
+        epoch, batch = divmod(step - 1, size // count)
+        order = _permutation(size, f"{self.name} {seed} epoch {epoch}")
+        return [self.train[i] for i in order[batch * count : (batch + 1) * count]]
 
     def heldout(self, count: int | None = None) -> list[Question]:
         """At most ``count`` held-out questions, the first of a fixed order; None: all of them."""
-        if count is not None:
-            _check_request(0, count, 0)
-        return list(self._heldout[:count])
+        _check_request(0, 1 if count is None else count, 0)
+        return self._heldout[:count]
 
     def __repr__(self) -> str:
         kind = "generated" if self.size is None else f"{self.size} training questions"
@@ -117,44 +136,6 @@ def _check_request(step: int, count: int, seed: int) -> None:
             raise ValueError(f"{name} is {value}, expected at least {least}.")
 
 
-class FiniteTask(Task):
-    """A fixed set of questions; ``size`` 0 is a set for evaluation only.
-
-    An epoch is a seeded permutation, cut into whole batches: no question comes twice in one, and
-    a rest that fills no batch waits for the next epoch, which is permuted anew. The held-out
-    questions come in the order of their ids, so that the first ``count`` are a fair sample.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        train: Sequence[Question],
-        heldout: Sequence[Question],
-        notes: Sequence[str] = (),
-    ) -> None:
-        check_disjoint(train, heldout)
-        super().__init__(name, heldout, notes)
-        self.train = tuple(train)
-        self.size: int = len(self.train)
-
-    def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
-        """See :class:`Task`."""
-        _check_request(step, count, seed)
-        if not self.train:
-            raise ValueError(
-                f"Task {self.name!r} is for evaluation only. To train on it, add '?split=hash' to "
-                "the reference: a fifth of its questions is then held out."
-            )
-        if count > self.size:
-            raise ValueError(
-                f"Task {self.name!r} has {self.size} training questions, a batch of {count} "
-                f"distinct ones was asked for. Ask for at most {self.size} per step."
-            )
-        epoch, batch = divmod(step - 1, self.size // count)  # training counts its steps from 1
-        order = _permutation(self.size, f"{self.name} {seed} epoch {epoch}")
-        return [self.train[i] for i in order[batch * count : (batch + 1) * count]]
-
-
 @lru_cache(maxsize=4)
 def _permutation(size: int, seed: str) -> list[int]:
     order = list(range(size))
@@ -163,7 +144,11 @@ def _permutation(size: int, seed: str) -> list[int]:
 
 
 class GeneratedTask(Task):
-    """Questions drawn without end; training rejects the held-out side and those of ``heldout``."""
+    """Questions drawn without end; training rejects the held-out side and those of ``heldout``.
+
+    Without ``heldout`` its held-out questions are drawn too, ``HELDOUT_DEFAULT`` where no number is
+    asked for. A narrow generator may have fewer.
+    """
 
     def __init__(
         self,
@@ -171,10 +156,10 @@ class GeneratedTask(Task):
         draw: Callable[[random.Random], Question],
         heldout: Sequence[Question] | None = None,
     ) -> None:
-        super().__init__(name, heldout or ())
-        self._draw = draw
-        self._generated = heldout is None
-        self._excluded = frozenset(question.id for question in self._heldout)
+        super().__init__(name, heldout=heldout or ())
+        self.size = None
+        self._draw, self._draws_heldout = draw, heldout is None
+        self._excluded = {question.id for question in self._heldout}
 
     def train_batch(self, step: int, count: int, seed: int) -> list[Question]:
         """See :class:`Task`."""
@@ -188,13 +173,13 @@ class GeneratedTask(Task):
         return batch
 
     def heldout(self, count: int | None = None) -> list[Question]:
-        """See :class:`Task`; None gives ``HELDOUT_DEFAULT``. A narrow generator may have fewer."""
-        if self._generated:
+        """See :class:`Task`."""
+        if self._draws_heldout:
             count = HELDOUT_DEFAULT if count is None else count
             if len(self._heldout) < count:
                 # Drawn afresh from the start: the first questions are the same for any count.
                 rng = random.Random(f"{self.name} heldout")
-                self._heldout = tuple(self._distinct(rng, count, "heldout"))
+                self._heldout = self._distinct(rng, count, "heldout")
             if not self._heldout:
                 raise ValueError(
                     f"Task {self.name!r} gave no held-out question in {_DRAWS_PER_QUESTION} "
@@ -207,10 +192,9 @@ class GeneratedTask(Task):
         fruitless = 0
         while len(drawn) < count and fruitless < _DRAWS_PER_QUESTION:
             question = self._draw(rng)
-            key = question.id
-            refused = key in drawn or key in self._excluded or split_of(question) != side
-            if refused or (side == "train" and not self.fits(question)):
-                fruitless += 1
-            else:
-                drawn[key], fruitless = question, 0
+            fruitless += 1
+            if question.id in drawn or question.id in self._excluded or split_of(question) != side:
+                continue
+            if side == "heldout" or self.fits(question):
+                drawn[question.id], fruitless = question, 0
         return list(drawn.values())

@@ -20,27 +20,27 @@ _MATH_SUBJECTS = (
 # --- gold answers: the text that was checked, or None where there is none -------------------------
 
 
-def gold_of_solution(row: Mapping[str, Any], where: str) -> str:
+def _answer(row: Mapping[str, Any], where: str) -> str:
+    return text_field(row, ("Answer", "answer"), where).strip()
+
+
+def _after_mark(row: Mapping[str, Any], where: str) -> str:
     """What follows the last ``####`` of a GSM8K-style answer; the answer itself without one."""
-    answer = text_field(row, ("answer",), where)
-    _, mark, gold = answer.rpartition("####")
-    if mark and not gold.strip():
+    gold = text_field(row, ("answer",), where).rpartition("####")[2].strip()
+    if not gold:
         raise ValueError(
             f"{where}: nothing follows '####' in the answer. Put the final answer there."
         )
-    return gold.strip() if mark else answer.strip()
+    return gold
 
 
 def last_boxed(solution: str) -> str | None:
     r"""The content of the last ``\boxed{}`` (or ``\fbox{}``, ``\boxed 5``) of a solution."""
-    start = max(solution.rfind("\\boxed"), solution.rfind("\\fbox"))
-    if start < 0:
-        return None
-    rest = solution[start:].removeprefix("\\boxed").removeprefix("\\fbox")
-    if rest.startswith("{"):
+    _, mark, rest = re.sub(r"\\fbox", r"\\boxed", solution).rpartition(r"\boxed")
+    if mark and rest.startswith("{"):
         end = closing_brace(rest, 0)
         return rest[1:end].strip() if end > 0 else None
-    return next(iter(rest.split("$")[0].split()), None)
+    return next(iter(rest.split("$")[0].split()), None) if mark else None
 
 
 def _answer_or_box(row: Mapping[str, Any], where: str) -> str | None:
@@ -56,15 +56,14 @@ def _checkable(row: Mapping[str, Any], where: str) -> str | None:
     return None if proof or any(word != "Yes" for word in valid) else gold
 
 
-def _answer(row: Mapping[str, Any], where: str) -> str:
-    return text_field(row, ("Answer", "answer"), where).strip()
-
-
 # --- documents that hold several questions --------------------------------------------------------
 
 
 def _logicbench(row: Mapping[str, Any], where: str) -> Iterator[Question]:
-    """Yes/no questions (``qa_pairs``) or choices, several samples per document."""
+    """Yes/no questions (``qa_pairs``) or choices, several samples per document.
+
+    The hub's files have an empty option here and there: it is no choice and gets no letter.
+    """
     samples = row.get("samples") or row.get("data_samples")
     if not samples or not isinstance(samples, list):
         raise ValueError(f"{where}: no list 'samples'. Expected a LogicBench data_instances.json.")
@@ -72,29 +71,23 @@ def _logicbench(row: Mapping[str, Any], where: str) -> Iterator[Question]:
     for number, sample in enumerate(samples, start=1):
         place = f"{where}, sample {number}"
         context = text_field(as_object(sample, place), ("context",), place).strip()
-        for pair in [sample] if "choices" in sample else sample.get("qa_pairs", ()):
+        choice, options = "choices" in sample, sample.get("choices")
+        for pair in [sample] if choice else sample.get("qa_pairs", ()):
             question, gold = (text_field(pair, (n,), place).strip() for n in ("question", "answer"))
             text, more = f"{context}\n\n{question}", metadata
-            if "choices" in sample:
-                choices, gold = _lettered(sample["choices"], gold, place)
-                lines = [f"{letter}) {option}" for letter, option in choices.items()]
-                text = "\n".join([text, *lines, "Answer with the letter of the right option."])
-                more = {**metadata, "choices": choices}
-            else:
-                text += " Answer yes or no."
-            yield Question(text, gold, "logicbench", "text", more)
-
-
-def _lettered(options: Any, gold: str, where: str) -> tuple[dict[str, str], str]:
-    """Options by letter, and the letter of the right one.
-
-    The hub's files have an empty option here and there: it is no choice and gets no letter.
-    """
-    if not isinstance(options, dict) or not str(options.get(gold) or "").strip():
-        raise ValueError(f"{where}: answer {gold!r} is none of the choices {options!r:.120}.")
-    filled = {key: str(text).strip() for key, text in options.items() if str(text or "").strip()}
-    letters = dict(zip(filled, "ABCDEFGHIJ", strict=False))
-    return {letters[key]: text for key, text in filled.items()}, letters[gold]
+            if not choice:
+                yield Question(f"{text} Answer yes or no.", gold, "logicbench", "text", more)
+                continue
+            if not isinstance(options, dict) or not str(options.get(gold) or "").strip():
+                raise ValueError(
+                    f"{place}: answer {gold!r} is none of the choices {options!r:.120}."
+                )
+            filled = {key: str(o).strip() for key, o in options.items() if str(o or "").strip()}
+            letters = dict(zip(filled, "ABCDEFGHIJ", strict=False))
+            lines = [f"{letters[key]}) {option}" for key, option in filled.items()]
+            text = "\n".join([text, *lines, "Answer with the letter of the right option."])
+            more = {**metadata, "choices": {letters[key]: o for key, o in filled.items()}}
+            yield Question(text, letters[gold], "logicbench", "text", more)
 
 
 def _prontoqa(row: Mapping[str, Any], where: str) -> Iterator[Question]:
@@ -132,12 +125,12 @@ FOR_EVALUATION = {"gsm_symbolic_apple", "aime", "logicbench", "prontoqa"}  # hel
 _DOCUMENTS = {"logicbench": _logicbench, "prontoqa": _prontoqa}
 # The others, and every file of a user: columns that may hold the question, the rule for the gold
 # answer, columns that become metadata (``name=column`` for another name), the verifier.
-_FILE = ("question", gold_of_solution, "", "auto")
+_FILE = ("question", _after_mark, "", "auto")
 _COLUMNS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], str | None], str, str]] = {
-    "gsm8k": ("question", gold_of_solution, "solution=answer", "auto"),
+    "gsm8k": ("question", _after_mark, "solution=answer", "auto"),
     "math": ("problem question", _answer_or_box, "level type subject", "math"),
     "numinamath": ("problem", _checkable, "source problem_type question_type", "math"),
-    "gsm_symbolic_apple": ("question", gold_of_solution, "id instance original_id", "auto"),
+    "gsm_symbolic_apple": ("question", _after_mark, "id instance original_id", "auto"),
     "aime": ("Question question problem", _answer, "ID Year", "auto"),
 }
 
@@ -150,15 +143,20 @@ def questions_of(name: str, row: Mapping[str, Any], where: str) -> list[Question
     gold = gold_of(row, where)
     if not gold:
         return []
-    pairs = [
-        (ours, column or ours) for ours, _, column in (c.partition("=") for c in columns.split())
-    ]
-    metadata = {ours: row[column] for ours, column in pairs if column in row}
+    pairs = (column.rpartition("=") for column in columns.split())
+    metadata = {ours or column: row[column] for ours, _, column in pairs if column in row}
     return [Question(text_field(row, tuple(texts.split()), where), gold, name, verifier, metadata)]
 
 
-def _hub_rows(name: str) -> Iterator[tuple[str, Row]]:
-    """Of a whole benchmark, downloaded by `datasets` or from its cache."""
+def rows_of(name: str, path: Path | None) -> Iterator[tuple[str, Row]]:
+    """(side, row) of a benchmark, or of a user's file where ``name`` is ""; side "" is neither.
+
+    From a file, from the files in a benchmark's folder, or where ``path`` is None from the hub
+    (by `datasets`, downloaded or from its cache).
+    """
+    if path is not None:
+        yield from _file_rows(name, path)
+        return
     repository, configurations, splits = BENCHMARKS[name]
     try:
         import datasets
@@ -168,7 +166,7 @@ def _hub_rows(name: str) -> Iterator[tuple[str, Row]]:
             folder = huggingface_hub.snapshot_download(
                 repository, repo_type="dataset", allow_patterns=[splits]
             )
-            yield from rows_of(name, Path(folder))
+            yield from _file_rows(name, Path(folder))
         for configuration, split in itertools.product(configurations, splits.split()):
             table = datasets.load_dataset(repository, configuration, split=split)
             for number, row in enumerate(table, start=1):
@@ -182,23 +180,16 @@ def _hub_rows(name: str) -> Iterator[tuple[str, Row]]:
         ) from error
 
 
-def rows_of(name: str, path: Path | None) -> Iterator[tuple[str, Row]]:
-    """(side, row) of a benchmark, or of a user's file where ``name`` is ""; side "" is neither.
-
-    From a file, from the files in a benchmark's folder, or where ``path`` is None from the hub.
-    """
-    if path is None:
-        yield from _hub_rows(name)
-        return
-    sides = {path: ""}
+def _file_rows(name: str, path: Path) -> Iterator[tuple[str, Row]]:
+    files = [path]
     if name and path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
-        sides = {file: _side_of(file, path) for file in files}
-    if not sides:
-        raise ValueError(
-            f"{path} holds no {', '.join(_SUFFIXES)} file. Name a file, or the folder of "
-            f"{name}'s own files."
-        )
+        if not files:
+            raise ValueError(
+                f"{path} holds no {', '.join(_SUFFIXES)} file. Name a file, or the folder of "
+                f"{name}'s own files."
+            )
+    sides = {file: _side_of(file, path) for file in files}
     for file, side in sides.items():
         # Beside files of a side, those of none are by-products: variants, samples.
         if side or not any(sides.values()):
@@ -207,5 +198,7 @@ def rows_of(name: str, path: Path | None) -> Iterator[tuple[str, Row]]:
 
 def _side_of(file: Path, folder: Path) -> str:
     """The side, "train" or "test", from the folder or the end of the file's name, else ""."""
+    if file == folder:
+        return ""  # a file that was named alone
     folders, stem = file.relative_to(folder).parts[:-1], re.split("[-_]", file.stem.split("-0")[0])
     return next((side for side in ("train", "test") if side in folders or side == stem[-1]), "")

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sarlab.tasks.base import FiniteTask, GeneratedTask, Task, distinct, split_of
+from sarlab.tasks.base import GeneratedTask, Task, distinct, split_of
 from sarlab.tasks.benchmarks import BENCHMARKS, FOR_EVALUATION, questions_of, rows_of
 from sarlab.tasks.generated import GENERATORS, REFUSED, generator
 from sarlab.types import Question
@@ -59,12 +59,9 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
             )
         if part.name in GENERATORS:
             return GeneratedTask(name, generator(part.name, part.options), given)
-    train: list[Question] = []
-    heldout, notes = list(given or ()), list[str]()
-    for part in parts:
-        questions, held, more = part.sides() if given is None else part.read()
-        train, notes = [*train, *questions], [*notes, *more]
-        heldout += held if given is None else []
+    read = [part.sides() if given is None else part.read() for part in parts]
+    train, notes = [q for side, _, _ in read for q in side], [n for *_, more in read for n in more]
+    heldout = [q for _, side, _ in read for q in side] if given is None else given
     if several:
         heldout, more = distinct(heldout, f"{name}, held out", "drop")
         train, again = distinct(train, f"{name}, train", "drop")
@@ -77,7 +74,7 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
         if shared := len(train) - len(remaining):
             notes.append(f"{name}: {shared} held-out question(s) left out of training.")
         train = remaining
-    return FiniteTask(name, train, heldout, notes)
+    return Task(name, train, heldout, notes)
 
 
 @dataclass(frozen=True)
@@ -116,33 +113,32 @@ class _Source:
                     "'split=heldout', or give held-out questions by heldout_ref."
                 )
             return train, test, notes
-        everything, more = self._distinct([*train, *test])
+        both, more = self._distinct([*train, *test])
+        notes = [*notes, *more]
         if split == "heldout":
-            return [], everything, [*notes, *more]
-        train, test = (
-            [q for q in everything if split_of(q) == side] for side in ("train", "heldout")
-        )
+            return [], both, notes
+        train, test = ([q for q in both if split_of(q) == side] for side in ("train", "heldout"))
         if not train or not test:
             raise ValueError(
-                f"Task {self.canonical!r} has {len(everything)} distinct question(s), and the "
-                f"split by their text leaves the {'held-out' if train else 'training'} side empty. "
-                "Add questions (30 or more make that all but impossible), or give a file of "
-                "held-out questions by heldout_ref."
+                f"Task {self.canonical!r} has {len(both)} distinct question(s), and the split by "
+                f"their text leaves the {'held-out' if train else 'training'} side empty. Add "
+                "questions (30 or more make that all but impossible), or give a file of held-out "
+                "questions by heldout_ref."
             )
-        return train, test, [*notes, *more]
+        return train, test, notes
 
     def read(self) -> _Sides:
         """The training side, the test side (both distinct) and notes."""
-        rows = rows_of(self.name, self.path)
         sides: dict[str, list[Question]] = {"train": [], "test": []}
         limit, count, empty = self.options.get("limit"), 0, 0
-        for side, (where, row) in itertools.islice(rows, int(limit) if limit else None):
+        rows = itertools.islice(rows_of(self.name, self.path), int(limit) if limit else None)
+        for side, (where, row) in rows:
             questions = questions_of(self.name or self.canonical, row, where)
             if verifier := self.options.get("verifier"):
                 questions = [replace(q, verifier=verifier) for q in questions]
             sides[side or "train"] += questions
             count, empty = count + 1, empty + (not questions)
-        if not sides["train"] and not sides["test"]:
+        if not any(sides.values()):
             raise ValueError(f"Task {self.canonical!r} has no question with an answer to check.")
         notes = [f"{self.canonical}: {empty} of {count} rows have no answer to check."]
         train, more = self._distinct(sides["train"], ", train")
@@ -163,34 +159,31 @@ def _parsed(ref: str) -> _Source:
         raise ValueError(f"The task is {ref!r}, expected a name or a path. {known}")
     body, mark, query = ref.strip().partition("?")
     pairs = [pair.partition("=") for pair in query.split("&")] if mark else []
-    options = {key: value for key, _, value in pairs}
     if not all(key and equals for key, equals, _ in pairs):
         raise ValueError(
             f"Parameters of task {ref!r} cannot be read. Write name?key=value&key=value."
         )
-    if len(options) < len(pairs):
-        repeated = [key for key, count in Counter(key for key, *_ in pairs).items() if count > 1]
+    options = {key: value for key, _, value in pairs}
+    if repeated := [key for key, n in Counter(key for key, *_ in pairs).items() if n > 1]:
         raise ValueError(f"Parameter(s) {', '.join(repeated)} occur twice in {ref!r}.")
     name, colon, place = body.partition(":")
     if name in REFUSED:
         raise ValueError(f"Task {name!r} is not offered: {REFUSED[name]}. {known}")
     if name in GENERATORS and not colon:
         return _Source(name, None, options)  # it knows its own parameters
-    if name in BENCHMARKS:
-        if colon and not place:
-            raise ValueError(f"Task {ref!r} names no path after the colon. Write '{name}:PATH'.")
-        source = _Source(name, Path(place).expanduser() if colon else None, options)
-    else:
-        path = Path(body).expanduser()
-        source = _Source("", path, options)
-        if not body.lower().endswith((".jsonl", ".json")) and not path.exists():
-            close = difflib.get_close_matches(name, task_names(), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"Unknown task {ref!r}.{hint} {known}")
+    if name in BENCHMARKS and colon and not place:
+        raise ValueError(f"Task {ref!r} names no path after the colon. Write '{name}:PATH'.")
+    if name not in BENCHMARKS:
+        name, colon, place = "", ":", body
+    path = Path(place).expanduser() if colon else None
+    if path and not name and not path.exists() and path.suffix.lower() not in (".jsonl", ".json"):
+        close = difflib.get_close_matches(body.partition(":")[0], task_names(), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Unknown task {ref!r}.{hint} {known}")
     for key, value in options.items():
         if key not in _OPTIONS:
             raise ValueError(f"Task {ref!r} has no option {key!r}. Known: {', '.join(_OPTIONS)}.")
         pattern, expected = _OPTIONS[key]
         if not re.fullmatch(pattern, value):
             raise ValueError(f"{key} is {value!r} in {ref!r}, expected {expected}.")
-    return source
+    return _Source(name, path, options)

@@ -1,11 +1,10 @@
 """Compare two pieces of mathematics with math-verify, under a hard time limit, from any thread.
 
 One server process imports math-verify and warms it up once. It forks a child that compares; at the
-time limit the kernel ends the child, and the next one is warm from its first breath.
+time limit the kernel ends the child, and the next one is warm from its first breath. The importing
+process gets no signal handler and no alarm: it works in a Jupyter kernel and off the main thread.
 
 This file is both sides: the library imports it, and the server runs it as a script, without torch.
-The importing process gets no signal handler and no alarm: it works in a Jupyter kernel and off the
-main thread.
 """
 
 import atexit
@@ -22,9 +21,9 @@ TIME_LIMIT_S = 0.75  # wall-clock, of one comparison; longer is the outcome "tim
 STARTUP_LIMIT_S = 120.0  # to import math-verify and warm up, once per program
 MEMORY_LIMIT_BYTES = 1 << 30  # address space of a comparison; beyond it, it gets a MemoryError
 COMPARISONS_PER_CHILD = 2000  # then it is replaced: sympy's caches would grow without end
+_NO_MORE = 3  # exit status of a child whose input has ended
 _GRACE_S = 1.0  # beyond the time limit, before the server itself is taken for stuck
 _CACHE_SIZE = 4096
-_NO_MORE = 3  # exit status of a child whose input has ended
 _lock = threading.Lock()
 _server: subprocess.Popen[str] | None = None
 _settled: dict[tuple[str, str], str] = {}
@@ -36,17 +35,15 @@ def warm_up() -> None:
         _warm_server()
 
 
-def compare(gold: str, value: str, limit_s: float | None = None) -> str:
-    """Compare two pieces of LaTeX within ``limit_s`` seconds (None: ``TIME_LIMIT_S``).
+def compare(gold: str, value: str) -> str:
+    """Compare two pieces of LaTeX: "right", "wrong value", "timeout" or "error: " and the error.
 
-    "right", "wrong value", "timeout" or "error: " and the error. The time to start the server is
-    not counted. Raises RuntimeError where it cannot start.
+    The time to start the server is not counted. Raises RuntimeError where it cannot start.
     """
     with _lock:
         if (gold, value) in _settled:
             return _settled[gold, value]
-        limit_s = TIME_LIMIT_S if limit_s is None else limit_s
-        outcome = _ask(_warm_server(), gold, value, limit_s, limit_s + _GRACE_S)
+        outcome = _ask(_warm_server(), gold, value, TIME_LIMIT_S + _GRACE_S)
         if outcome in ("right", "wrong value"):  # a time-out or an error may pass
             if len(_settled) >= _CACHE_SIZE:
                 _settled.clear()
@@ -65,45 +62,44 @@ def shut_down() -> None:
 def _warm_server() -> subprocess.Popen[str]:
     """The running server, warm; the lock must be held."""
     global _server
-    if _server is None:
-        if not hasattr(os, "fork"):
-            raise RuntimeError(
-                "Comparing mathematics needs fork and resource limits, which this system "
-                f"({sys.platform}) lacks. Use Linux, macOS or WSL, or tasks whose answers are "
-                "plain numbers."
-            )
-        server = subprocess.Popen(
-            # -P keeps this folder off the server's path: its files are no top-level modules.
-            [sys.executable, "-P", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="ascii",
-            env={**os.environ, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # an interrupt meant for this program does not reach it
+    if _server is not None:
+        return _server
+    if not hasattr(os, "fork"):
+        raise RuntimeError(
+            "Comparing mathematics needs fork and resource limits, which this system "
+            f"({sys.platform}) lacks. Use Linux, macOS or WSL, or tasks whose answers are plain "
+            "numbers."
         )
-        outcome = _ask(server, "1", "1", STARTUP_LIMIT_S, STARTUP_LIMIT_S)
-        if outcome != "right":
-            _end(server)
-            raise RuntimeError(
-                f"The process that compares mathematics cannot start: {outcome}. Run `python -m "
-                f"pip install math-verify` with the interpreter of this program, {sys.executable}, "
-                "or use tasks whose answers are plain numbers."
-            )
-        _server = server
-    return _server
+    server = subprocess.Popen(
+        # -P keeps this folder off the server's path: its files are no top-level modules.
+        [sys.executable, "-P", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="ascii",
+        env={**os.environ, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,  # an interrupt meant for this program does not reach it
+    )
+    outcome = _ask(server, "1", "1", STARTUP_LIMIT_S)
+    if outcome != "right":
+        _end(server)
+        raise RuntimeError(
+            f"The process that compares mathematics cannot start: {outcome}. Run `python -m pip "
+            f"install math-verify` with the interpreter of this program, {sys.executable}, or use "
+            "tasks whose answers are plain numbers."
+        )
+    _server = server
+    return server
 
 
-def _ask(
-    server: subprocess.Popen[str], gold: str, value: str, limit_s: float, patience_s: float
-) -> str:
+def _ask(server: subprocess.Popen[str], gold: str, value: str, patience_s: float) -> str:
     """The server's outcome; a server that is silent for ``patience_s`` seconds is killed."""
     assert server.stdin is not None and server.stdout is not None
     line = ""
     try:
         with contextlib.suppress(OSError):  # a dead server has no reply: see below
-            server.stdin.write(json.dumps([gold, value, limit_s]) + "\n")
+            server.stdin.write(json.dumps([gold, value]) + "\n")
             server.stdin.flush()
         silent = not wait([server.stdout.fileno()], patience_s)
         line = "" if silent else server.stdout.readline()
@@ -144,10 +140,8 @@ def _same(gold: str, value: str) -> bool:
     from math_verify import LatexExtractionConfig, parse, verify
 
     # Its own time limit rests on signal.alarm, counts whole seconds and is not needed here.
-    config = [LatexExtractionConfig()]
-    parsed_gold = parse(f"${gold}$", config, parsing_timeout=None)
-    parsed_value = parse(f"${value}$", config, parsing_timeout=None)
-    return bool(verify(parsed_gold, parsed_value, timeout_seconds=None, raise_on_error=True))
+    both = [parse(f"${x}$", [LatexExtractionConfig()], parsing_timeout=None) for x in (gold, value)]
+    return bool(verify(*both, timeout_seconds=None, raise_on_error=True))
 
 
 def _serve() -> None:
@@ -159,10 +153,10 @@ def _serve() -> None:
         for gold, value in _WARM_UP:
             _same(gold, value)
     while True:
-        pid = os.fork()
-        if pid == 0:
+        child = os.fork()
+        if child == 0:
             _work(replies)
-        status = os.waitpid(pid, 0)[1]
+        status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
             _reply(replies, "timeout")
         elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_MORE:
@@ -177,14 +171,12 @@ def _work(replies: int) -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for _ in range(COMPARISONS_PER_CHILD):
-        line = sys.stdin.readline()
+    for line in (sys.stdin.readline() for _ in range(COMPARISONS_PER_CHILD)):
         if not line:
             os._exit(_NO_MORE)
-        gold, value, limit_s = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
         try:
-            outcome = "right" if _same(gold, value) else "wrong value"
+            outcome = "right" if _same(*json.loads(line)) else "wrong value"
         except Exception as error:  # noqa: BLE001 - counted and shown by the client
             outcome = f"error: {type(error).__name__}: {str(error)[:200]}"
         signal.setitimer(signal.ITIMER_REAL, 0)

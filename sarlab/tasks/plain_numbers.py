@@ -13,7 +13,7 @@ but ASCII, superscripts and full-width ones included: folding them would read 10
 """
 
 import re
-from decimal import Context, Decimal, Inexact, localcontext
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 from sarlab.tasks.answer_line import NUMBER_WORDS, Refused, words
@@ -23,24 +23,26 @@ MAX_EXPONENT = 100  # of ten; a larger one is refused: nothing here may grow wit
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_INT}(?:\.[0-9]+)?|\.[0-9]+)"
+_POWER = r"\s?\^\s?(?:\{\s?([+-]?[0-9]{1,4})\s?\}(?![0-9])|([+-]?[0-9]{1,4}))"
 _NUMBER = re.compile(
-    rf"""
-    (?P<lead>(?:(?![A-Za-z]\ =)[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?[,:]?\ )*)   # She sold
-    (?:[A-Za-z]?\ ?=\ ?)?                                              # x = 5, or = 5
-    (?P<sign>[+-]?)\s?(?P<currency>[$€£¥]?)\s?(?P<inner_sign>[+-]?)
-    (?:
-        (?:(?P<whole>{_INT})(?:\ ?(?=\\)|\ ))?                          # 1 1/2
-        (?: \\frac\s?\{{\s?(?P<top_sign>[+-]?)(?P<top>{_INT})\s?\}}\s?\{{\s?(?P<bottom>{_INT})\s?\}}
-          | \\frac\s?(?P<short_top>[0-9])\s?(?P<short_bottom>[0-9])
-          | (?P<left>{_INT})\s?/\s?(?P<right>{_INT})
-        )
-      | (?:(?P<mantissa>{_DECIMAL})\s?(?:\\times|\\cdot|[×·*x])\s?)?     # 1.2 \times 10^3
-        10\s?\^\s?(?:\{{\s?(?P<power>[+-]?[0-9]{{1,4}})\s?\}}|(?P<short_power>[+-]?[0-9]{{1,4}}))
-      | (?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]{{1,4}}))?
-    )
-    (?P<unit>.*)
-    """,
-    re.VERBOSE | re.DOTALL,
+    r"(?P<lead>(?:(?![A-Za-z] =)[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?[,:]? )*)"  # She sold
+    r"(?:[A-Za-z]? ?= ?)?"  # x = 5, or = 5
+    r"(?P<sign>[+-]?)\s?(?P<currency>[$€£¥]?)\s?(?P<inner_sign>[+-]?)"
+    rf"(?:(?:(?P<whole>{_INT}) )?(?P<top>{_INT})\s?/\s?(?P<bottom>{_INT})"  # 1 1/2
+    rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[+-]?[0-9]{{1,4}}))?)"
+    r"(?P<unit>.*)",
+    re.DOTALL,
+)
+# Once brackets and blanks are settled: \frac{1}{2} is 1/2, and 1.2 \times 10^3 is 1.2e3.
+_IN_DIGITS = (
+    (re.compile(r"(?<=[0-9]) ?(?=\\frac)"), " "),  # 1\frac12
+    (
+        re.compile(rf"\\frac\s?\{{\s?([+-]?{_INT})\s?\}}\s?\{{\s?({_INT})\s?\}}(?![0-9,])"),
+        r"\1/\2",
+    ),
+    (re.compile(r"\\frac\s?([0-9])\s?([0-9])(?![0-9,])"), r"\1/\2"),
+    (re.compile(rf"(?<![\w.,/])({_DECIMAL})\s?(?:\\times|\\cdot|[×·*x])\s?10{_POWER}"), r"\1e\2\3"),
+    (re.compile(rf"(?<![\w.,/])10{_POWER}"), r"1e\1\2"),
 )
 _DIGITS = re.compile(r"[0-9][0-9.,]*", re.ASCII)
 _DRESSED = re.compile(
@@ -127,33 +129,25 @@ def is_number(value: str) -> bool:
 
 def canonical(number: Fraction) -> str:
     """A number as digits: ``5``, ``-0.25`` where that is exact, else ``1/3``."""
-    with localcontext(Context(prec=3 * MAX_NUMBER_CHARS, traps=[Inexact])):
-        try:
-            quotient = Decimal(number.numerator) / Decimal(number.denominator)
-        except Inexact:
-            return str(number)
-    return format(quotient, "f")
+    with localcontext(prec=3 * MAX_NUMBER_CHARS):
+        digits = format(Decimal(number.numerator) / number.denominator, "f")
+    return digits if Fraction(digits) == number else str(number)
 
 
 def _magnitude(match: re.Match[str]) -> Fraction:
-    def integer(name: str) -> int:
-        return int((match[name] or "0").replace(",", ""))
-
-    for top, bottom in (("top", "bottom"), ("short_top", "short_bottom"), ("left", "right")):
-        if match[top] is None:
-            continue
-        if integer(bottom) == 0:
+    whole, top, bottom = (
+        int((match[name] or "0").replace(",", "")) for name in ("whole", "top", "bottom")
+    )
+    if match["bottom"]:
+        if bottom == 0:
             raise Refused("no value")
-        sign = -1 if top == "top" and match["top_sign"] == "-" else 1
-        if match["whole"] is not None and (sign < 0 or integer(top) >= integer(bottom)):
+        if match["whole"] and top >= bottom:
             raise Refused("several values")  # 3 5/2 is no mixed number
-        return integer("whole") + sign * Fraction(integer(top), integer(bottom))
-    power = match["power"] or match["short_power"]
-    factor = (match["mantissa"] or "1") if power else match["decimal"]
-    exponent = int(power or match["exponent"] or 0)
+        return whole + Fraction(top, bottom)
+    exponent = int(match["exponent"] or 0)
     if abs(exponent) > MAX_EXPONENT:
         raise Refused("too long")
-    return Fraction(factor.replace(",", "")) * Fraction(10) ** exponent
+    return Fraction(match["decimal"].replace(",", "")) * Fraction(10) ** exponent
 
 
 def _unit(text: str) -> str:
@@ -181,8 +175,11 @@ def _plain(value: str) -> str:
     value = re.sub(r"\\mathrm\{([^{}]*)\}", r" \1", value)
     value = re.sub(r"(?<=[0-9])~", " ", value)  # a tie before a unit; before a number it says about
     value = _DASH_AS_MINUS.sub(r"\1-", " ".join(value.split()))
-    in_brackets = _IN_BRACKETS.fullmatch(value)
-    return in_brackets[1] if in_brackets else value
+    if in_brackets := _IN_BRACKETS.fullmatch(value):
+        return in_brackets[1]
+    for pattern, digits in _IN_DIGITS:
+        value = pattern.sub(digits, value)
+    return value
 
 
 def _are_words(lead: str, unit: str, sentence: bool) -> bool:

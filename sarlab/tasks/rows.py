@@ -1,5 +1,6 @@
 """Rows of JSON lines, JSON, CSV and parquet, each with the place that an error about it names."""
 
+import contextlib
 import csv
 import json
 import math
@@ -39,7 +40,7 @@ def read_records(path: Path, name: str = "", notes: list[str] | None = None) -> 
     def place(kind: str, number: int) -> str:
         return f"{name}:{number}" if name else f"{path}, {kind} {number}"
 
-    suffix = path.suffix.lower()
+    suffix, document = path.suffix.lower(), None
     if suffix in (".csv", ".parquet"):
         try:
             for number, row in enumerate(_table(path), start=1):
@@ -51,16 +52,13 @@ def read_records(path: Path, name: str = "", notes: list[str] | None = None) -> 
             ) from error
         return
     if suffix == ".json":
-        try:
+        with contextlib.suppress(ValueError, RecursionError):  # lines, or an error with its line
             document = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            pass  # lines in a .json file, or an error with its line
-        else:
-            entries = document if isinstance(document, list) else [document]
-            for number, entry in enumerate(entries, start=1):
-                where = place("entry", number)
-                yield where, as_object(entry, where)
-            return
+    if document is not None:
+        entries = document if isinstance(document, list) else [document]
+        for where, entry in ((place("entry", n), e) for n, e in enumerate(entries, start=1)):
+            yield where, as_object(entry, where)
+        return
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         for number, line in enumerate(lines, start=1):
@@ -97,10 +95,8 @@ def parsed(raw: bytes, where: str) -> Any:
     try:
         return json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}: byte {error.start} ({raw[error.start]:#04x}) is not UTF-8. Save the file "
-            "as UTF-8."
-        ) from error
+        at = f"byte {error.start} ({raw[error.start]:#04x})"
+        raise ValueError(f"{where}: {at} is not UTF-8. Save the file as UTF-8.") from error
     except (ValueError, RecursionError) as error:
         shown = raw.strip()[:60].decode(errors="replace")
         raise ValueError(
@@ -112,9 +108,8 @@ def parsed(raw: bytes, where: str) -> Any:
 def as_object(value: object, where: str) -> Mapping[str, Any]:
     """A parsed value that has to be a JSON object; anything else is a ValueError."""
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{where}: a {type(value).__name__}, expected an object, such as {_EXAMPLE}."
-        )
+        kind = type(value).__name__
+        raise ValueError(f"{where}: a {kind}, expected an object, such as {_EXAMPLE}.")
     return value
 
 

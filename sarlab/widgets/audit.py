@@ -13,16 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sarlab.answers import AnswerScore, token_pieces
-from sarlab.runs.atomic import read_jsonl
+from sarlab.rewards.answers import AnswerScore, token_pieces
+from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import now
 from sarlab.runs.rollouts import open_rollouts
 from sarlab.runs.trainer_formats import COLUMNS
+from sarlab.tasks.rows import read_records
 
 _HEAVY = ("answer_ids", "logps_conditioned", "logps_standalone")
 _LIGHT = [
@@ -103,8 +105,9 @@ def groups_like(rows: pd.DataFrame, kind: str) -> list[tuple[str, int]]:
 
 def read_notes(folder: str | Path) -> dict[tuple[Any, ...], str]:
     """What readers noted on answers of a run, by :func:`note_key`; "" where it was taken back."""
-    lines = read_jsonl(Path(folder) / NOTES, partial=True)
-    return {tuple(map(line.get, _NOTED)): str(line.get("note", "")) for line in lines}
+    path = Path(folder) / NOTES
+    lines = read_records(path, notes=[]) if path.exists() else ()
+    return {tuple(map(line.get, _NOTED)): str(line.get("note", "")) for _, line in lines}
 
 
 def note_key(row: Any) -> tuple[Any, ...]:
@@ -121,18 +124,13 @@ def write_note(folder: str | Path, row: Any, note: str) -> None:
 
 def _question_ends(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per question: means at its first and last logged step; half right counts as right."""
-    questions = rows.groupby("question_id", sort=False)
-    steps = questions["step"]
-    first, last = (
-        rows[rows["step"] == steps.transform(end)]
-        .groupby("question_id")[["correct", "length", "sar"]]
-        .mean()
-        for end in ("min", "max")
-    )
+    means = rows.groupby(["question_id", "step"])[["correct", "length", "sar"]].mean()
+    ends = means.reset_index("step").groupby("question_id")
+    first, last = ends.nth(0), ends.nth(-1)
     return pd.DataFrame(
         {
-            "question": questions["question"].first(),
-            "steps": steps.nunique(),
+            "question": rows.groupby("question_id")["question"].first(),
+            "steps": ends.size(),
             "right_first": first["correct"] >= 0.5,
             "right": last["correct"] >= 0.5,
             "length": last["length"],
@@ -186,17 +184,21 @@ def next_wider(rows: pd.DataFrame, max_length: int, max_sar: float) -> tuple[int
     """
     rows = auditable(rows)
     outside = rows.query("length > @max_length or sar > @max_sar")
-    lengths, sars = rows["length"].sort_values(), rows["sar"].sort_values()
-    steps = []
-    for row in outside.itertuples():
-        length = max(max_length, row.length)
-        sar = max(max_sar, math.ceil(20 * row.sar - 1e-9) / 20)  # the slider has steps of 0.05
-        by_length = lengths.searchsorted(length, "right") - lengths.searchsorted(
-            max_length, "right"
-        )
-        by_sar = sars.searchsorted(sar, "right") - sars.searchsorted(max_sar, "right")
-        steps.append((max(by_length, by_sar), length, sar))
-    return min(steps)[1:] if steps else None
+    limits = pd.DataFrame(
+        {
+            "length": outside["length"].clip(lower=max_length),
+            "sar": (np.ceil(20 * outside["sar"] - 1e-9) / 20).clip(lower=max_sar),  # slider's steps
+        }
+    )
+    if limits.empty:
+        return None
+    passed = [
+        rows[name].sort_values().searchsorted(limits[name], "right") - rows[name].le(low).sum()
+        for name, low in (("length", max_length), ("sar", max_sar))
+    ]
+    limits["passed"] = np.maximum(*passed)
+    best = limits.sort_values(["passed", "length", "sar"]).iloc[0]
+    return int(best["length"]), float(best["sar"])
 
 
 class RunName(NamedTuple):
@@ -267,11 +269,8 @@ def row_score(row: Any, tokenizer: Any) -> AnswerScore:
 
 def run_model(folder: str | Path) -> str:
     """The reference of the model that a run started from."""
-    path = Path(folder) / "config.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["model"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} does not name the run's model ({type(error).__name__}: {error}). "
-            "Choose a run folder of this project."
-        ) from error
+    config = Path(folder) / "config.json"
+    model = read_json(config).get("model")
+    if model is None:
+        raise ValueError(f"{config} does not name the run's model. Choose a run folder of sarlab.")
+    return str(model)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sarlab.answers import AnswerScore, score_answers
 from sarlab.models import DATA, Policy
+from sarlab.rewards.answers import AnswerScore, score_answers
 from sarlab.tasks import judge
 from sarlab.tasks.rows import read_rows, text_field
 

@@ -7,7 +7,6 @@ from typing import Any
 import ipywidgets as widgets
 import torch
 
-from sarlab.answers import AnswerScore
 from sarlab.display.ledger import (
     ABOUT,
     CLASS_VIEWS,
@@ -25,6 +24,7 @@ from sarlab.display.ledger import (
 )
 from sarlab.display.text import one_line, plain
 from sarlab.display.token_view import step_starts
+from sarlab.rewards.answers import AnswerScore
 from sarlab.rewards.dependence import AnswerDependence, dependence_of, question_dependence
 from sarlab.widgets import live as ui
 from sarlab.widgets.state import Bench, counting

@@ -17,7 +17,6 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import traitlets
 
-from sarlab.answers import AnswerScore
 from sarlab.display.figures import blank, mimebundle
 from sarlab.display.text import plain
 from sarlab.display.token_view import (
@@ -30,6 +29,7 @@ from sarlab.display.token_view import (
     payload,
     token_quantities,
 )
+from sarlab.rewards.answers import AnswerScore
 
 _STATIC = Path(__file__).parent / "static"
 

@@ -174,10 +174,12 @@ class RunBrowser(widgets.VBox):
     def _read(self) -> None:
         self.notes = audit.read_notes(self.run)
         rows = audit.read_audit(self.run, next(iter(self._tokenizers.values()), None))
-        own = "about" not in rows.attrs
-        if own:
+        has_scores = "about" not in rows.attrs
+        if has_scores:
             self.length.max = int(rows["length"].max())
-        if own and self.limits == self._set_limits:  # the narrowest that list an answer of it
+        if (
+            has_scores and self.limits == self._set_limits
+        ):  # the narrowest that list an answer of it
             listed = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
             wider = None if listed else audit.next_wider(rows, *_AUDIT_LIMITS)
             self.length.value, self.sar.value = wider or _AUDIT_LIMITS

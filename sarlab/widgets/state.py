@@ -18,10 +18,10 @@ import ipywidgets as widgets
 import traitlets
 from torch import Tensor
 
-from sarlab.answers import AnswerScore, Rescorer
 from sarlab.models import Policy, load_policy
 from sarlab.prompts import encode_answer
 from sarlab.rewards import FEED_NATS, READ_NATS
+from sarlab.rewards.answers import AnswerScore, Rescorer
 from sarlab.rollout import sample as sample_answers
 from sarlab.widgets.candidates import Candidate, Draft, is_correct
 from sarlab.widgets.live import JobBar, Report
@@ -221,22 +221,11 @@ class Bench(widgets.VBox):
                     draft = Draft(question, tuple(ids[:n].tolist()), None, "sampled", bool(cut))
                     self._put(draft, self.score(question, draft.answer))
 
-        def end() -> None:
-            self.growing = ()
-            then()
+        self.job.start("Sampling …", work, then=then)
 
-        self.job.start("Sampling …", work, then=end)
-
-    def load(
-        self,
-        reference: str,
-        use: Callable[[Policy], Any],
-        *,
-        then: Callable[[], Any] = lambda: None,
-    ) -> None:
-        """Load a model in a thread and hand it to ``use``; ``then()`` follows, or an error."""
-        words = f"Loading {reference} …"
-        self.job.start(words, lambda report: use(load_policy(reference)), then=then)
+    def load(self, reference: str, use: Callable[[Policy], Any], **more: Any) -> None:
+        """Load a model in a thread and hand it to ``use``; ``more`` goes to the job."""
+        self.job.start(f"Loading {reference} …", lambda _: use(load_policy(reference)), **more)
 
     # The opened answer
 
@@ -382,8 +371,10 @@ class Bench(widgets.VBox):
 
     def _go_on(self, change: Any) -> None:
         """Other work is done: answers to the question that was opened meanwhile are scored."""
-        if not change["new"] and not self.job.closing:
-            self.score_waiting(self.question)
+        if not change["new"]:
+            self.growing = ()
+            if not self.job.closing:
+                self.score_waiting(self.question)
 
     @traitlets.observe("answer")
     def _open_answer(self, _: Any) -> None:

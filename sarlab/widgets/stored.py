@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from sarlab.answers import AnswerScore, question_prefixes
 from sarlab.models import DATA, Policy
 from sarlab.prompts import encode_answer
+from sarlab.rewards.answers import AnswerScore, question_prefixes
 from sarlab.sar import perplexity, self_aligned_reward
 from sarlab.widgets.candidates import Candidate, Draft
 

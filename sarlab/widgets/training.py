@@ -20,13 +20,8 @@ from sarlab.config import TrainConfig
 from sarlab.display.figures import show, training_figure
 from sarlab.display.tables import folded, html_table, views
 from sarlab.display.text import signed
-from sarlab.evaluation.formatting import (
-    ONE_SEED,
-    pair_table,
-    run_summary,
-    tint_legend,
-    tinted_answer,
-)
+from sarlab.evaluation.behaviours import tint_legend, tinted_answer
+from sarlab.evaluation.compare import ONE_SEED, pair_table, run_table
 from sarlab.evaluation.policies import recorded, run_facts
 from sarlab.job.training import run_training
 from sarlab.job.watchers import RunStopped, View
@@ -79,7 +74,7 @@ class TrainingView(View):
         # Held while a button is read and while the run asks for it: what a button then says is
         # what happens, and stands on the page before the run can end.
         self._lock = threading.Lock()
-        self._stop = self._stop_and_test = False
+        self._pressed = ""  # "stop" or "test"
         self._total = self._done = self._charted = 0
         self._ends_after = 0  # the step after which training ends if that is asked for now
         self._doing, self._writing = "loading the model", False  # Stop breaks off what is written
@@ -106,7 +101,8 @@ class TrainingView(View):
     def stop(self) -> None:
         """End the run: what is half done is dropped, nothing more is judged. From any thread."""
         with self._lock:
-            self._stop = self.button.disabled = self.button_test.disabled = True
+            self._pressed = "stop"
+            self.button.disabled = self.button_test.disabled = True
             self._ending = f"{self._doing} is dropped" if self._writing else f"after {self._doing}"
             self.button.description = f"Stopping: {self._ending}"
             self.news.value = "No test follows; the run can be resumed."
@@ -114,7 +110,7 @@ class TrainingView(View):
     def stop_and_test(self) -> None:
         """End training after the present step, then judge the test. From any thread."""
         with self._lock:
-            self._stop_and_test = self.button_test.disabled = True
+            self._pressed, self.button_test.disabled = self._pressed or "test", True
             when = f"after step {self._ends_after}" if self._ends_after else "before step 1"
             self.button_test.description = f"Stopping {when}"
             self.news.value = f"Training ends {when}, then the test is judged."
@@ -122,11 +118,10 @@ class TrainingView(View):
     def wants_stop(self) -> bool:
         """Whether a button was pressed; if not, the next step begins."""
         with self._lock:
-            stopping = self._stop or self._stop_and_test
-            if not stopping and self._done < self._total:
+            if not self._pressed and self._done < self._total:
                 self._ends_after = self._done + 1
                 self._doing, self._writing = f"step {self._ends_after}", True
-            return stopping
+            return bool(self._pressed)
 
     def begin(self, config: TrainConfig, done: int) -> None:
         """Training starts, ``done`` steps lie behind it."""
@@ -138,7 +133,7 @@ class TrainingView(View):
     def phase(self, text: str, done: int, total: int) -> None:
         """Answers are being written; raises RunStopped once Stop was pressed."""
         with self._lock:
-            if self._stop:
+            if self._pressed == "stop":
                 raise RunStopped
             self._doing, self._writing = text, done < total
         written = f"{done} of {total} answers written"
@@ -174,7 +169,7 @@ class TrainingView(View):
         self._done = summary["steps"]
         if "trained" in summary:
             self._phase = "finished" if self._done == self._total else "stopped, then tested"
-            if self._stop:  # pressed after the last moment at which the test could be dropped
+            if self._pressed == "stop":  # after the last moment to drop the test
                 self._phase += "; the test was done when Stop was pressed"
             start, end = _scores(summary["base"]), _scores(summary["trained"])
             self._held = f"test questions: {start} before training, {end} after step {self._done}"
@@ -203,7 +198,7 @@ class TrainingView(View):
         if not self._total:
             return self._phase
         left, steps = "", len(self._metrics)
-        if steps and self._done < self._total and not (self._stop or self._stop_and_test):
+        if steps and self._done < self._total and not self._pressed:
             mean = (self._stepped - self._began) / steps
             since = min(mean, time.monotonic() - self._stepped)
             minutes, rest = divmod(round(mean * (self._total - self._done) - since), 60)
@@ -238,7 +233,7 @@ def show_summary(folder: str | Path) -> HTML:
     """Base against trained; what to do next where a run was stopped before that was judged."""
     folder = Path(folder)
     if (folder / "summary.json").exists():
-        table = run_summary(folder)
+        table = run_table(recorded([folder]))
         head = f"{table.iloc[1]['questions']} test questions, 95% intervals; {ONE_SEED}"
         return HTML(html_table(pair_table(table), head) + _lines(run_facts(folder), _AES))
     return HTML(

@@ -328,7 +328,10 @@ class SamplePanel(widgets.VBox):
         fields = ui.row(self.count, self.limit, self.seed, self.button)
         super().__init__([fields, about, self.message, self.growing])
         dlink((bench.job, "busy"), (self.button, "disabled"))
-        dlink((bench, "growing"), (self.growing, "value"), transform=_growing_html)
+        dlink((bench, "growing"), (self.growing, "value"), self._so_far)
+
+    def _so_far(self, texts: Sequence[str]) -> str:
+        return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)
 
     def _sample(self) -> None:
         settings = (self.count.value, self.limit.value, self.seed.value)
@@ -370,36 +373,26 @@ class Workbench(Bench):
     """The state of :class:`Bench` with its panels: a question, its answers, nine tabs."""
 
     def __init__(
-        self,
-        policy: Policy | str,
-        answers: Sequence[Draft] = (),
-        *,
-        runs: str | Path = "runs",
+        self, policy: Policy | str, answers: Sequence[Draft] = (), *, runs: str | Path = "runs"
     ) -> None:
         super().__init__(policy, runs)
         self.add_class("sarlab-workbench")
         self.add(answers)
-        self.source = SourcePanel(self)
-        self.ranking = RankingPanel(self)
-        self.tokens = TokensTab(self)
-        self.pair = PairTab(self)
-        self.ledger, self.parts = LedgerTab(self), QuestionTab(self)
-        self.designs = DesignsPanel(self)
-        self.position = PositionPanel(self)
-        self.sampling = SamplePanel(self)
+        self.source, self.ranking = SourcePanel(self), RankingPanel(self)
         self.run_browser = RunBrowser(self.runs, tokenizer_of=self.policy, on_open=self.open_logged)
-        self.export = ExportPanel(self)
-        tabs = {
-            "Tokens": self.tokens,
-            "A/B": self.pair,
-            "Ledger": self.ledger,
-            "Question": self.parts,
-            "Designs": self.designs,
-            "Position": self.position,
-            "Sample": self.sampling,
+        tabs: dict[str, Any] = {
+            "Tokens": TokensTab(self),
+            "A/B": PairTab(self),
+            "Ledger": LedgerTab(self),
+            "Question": QuestionTab(self),
+            "Designs": DesignsPanel(self),
+            "Position": PositionPanel(self),
+            "Sample": SamplePanel(self),
             "Runs": self.run_browser,
-            "Export": self.export,
+            "Export": ExportPanel(self),
         }
+        self.tokens, self.pair, self.ledger, self.parts, self.designs, *others = tabs.values()
+        self.position, self.sampling, *_ = others
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
         dlink((self.tabs, "selected_index"), (self, "tab"), list(tabs).__getitem__)
         meanings = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
@@ -427,10 +420,10 @@ class Workbench(Bench):
             if r.sar != r.sar:  # all that is known of it
                 label += f", reward {number_text(r.reward, 2, sign='+')}"
             drafts.append(Draft(r.question, r.answer, r.gold or None, label, bool(r.truncated)))
-        self.add(drafts, repeats=True)
 
         def use(policy: Policy) -> None:
             self.policy = policy
+            self.add(drafts, repeats=True)
             self.open_question(opened.question, show=opened.answer)
             self.tabs.selected_index = 0
             self.ranking.table.send({"scroll": True})
@@ -449,7 +442,3 @@ class Workbench(Bench):
             use(self.policy)
         else:
             self.load(model, use)
-
-
-def _growing_html(texts: Sequence[str]) -> str:
-    return "".join(f'<div class="sarlab-growing">{plain(text)}</div>' for text in texts)

@@ -12,7 +12,7 @@ import pytest
 from sarlab.config import TrainConfig
 from sarlab.job.logbook import summarise_run
 from sarlab.runs.folder import Run, write_json
-from sarlab.tasks.stories import draw_problem
+from sarlab.tasks.generated import draw_problem
 
 CHATTER = (
     "Let me think about this carefully.",

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarlab.evaluation.compare import accuracy_efficiency_score, arm_table, pareto_front, run_table
+from sarlab.evaluation.compare import accuracy_efficiency_score, arm_table, run_table
+from sarlab.evaluation.plots import pareto_front
 from sarlab.evaluation.policies import Evaluated, arm_labels, fresh, recorded
 from sarlab.models import add_lora, export_policy, load_policy
-from sarlab.runs.folder import write_json
 
 
 def evaluated(label, rows, *, arm=None, seed=0, limit=400):
@@ -81,7 +81,7 @@ def test_configurations_that_differ_elsewhere_or_stopped_early_are_other_arms():
     common = {"algorithm": "grpo", "reward": "sar", "alpha": 0.2, "seed": 0, "steps": 60, "beta": 0}
     other = {**common, "beta": 0.1}
     assert arm_labels([common, other]) == ["SA-GRPO α=0.2, beta=0", "SA-GRPO α=0.2, beta=0.1"]
-    stopped = arm_labels([common, {**common, "seed": 1}], [60, 20])
+    stopped = arm_labels([common, {**common, "seed": 1, "steps": 20}])
     assert stopped == ["SA-GRPO α=0.2, steps=60", "SA-GRPO α=0.2, steps=20"]
 
 
@@ -100,6 +100,12 @@ def test_recorded_runs_share_one_base_and_pool_their_seeds(study):
     differences = [s["difference"]["mean_length"]["difference"] for s in summaries]
     assert grpo["d_length"] == pytest.approx(np.mean(differences))
     assert grpo["gain_length"] < 0 < grpo["aes"]
+    assert table["basis"].tolist() == [
+        "questions",
+        "questions and 3 seeds",
+        "questions and 2 seeds",
+    ]
+    assert set(run_table(found)["basis"][1:]) == {"questions, 1 seed"}
 
 
 def test_a_run_row_says_what_its_own_summary_says(study):
@@ -195,7 +201,7 @@ def test_other_length_limits_and_vanished_runaways_are_flagged(make_rows):
 
 
 def test_what_is_not_a_run_is_named_with_a_remedy(tmp_path, study):
-    with pytest.raises(ValueError, match="No finished run was found"):
+    with pytest.raises(ValueError, match="no folder in it is one"):
         recorded(tmp_path)
     with pytest.raises(ValueError, match="not a finished run"):
         recorded([tmp_path / "x"])
@@ -203,21 +209,16 @@ def test_what_is_not_a_run_is_named_with_a_remedy(tmp_path, study):
         fresh(study)
 
 
-def test_an_untrained_adapter_answers_as_its_base(tmp_path):
+def test_an_untrained_adapter_answers_as_its_base(tmp_path, make_run, capsys):
     """A new LoRA changes nothing, so base and run must agree answer by answer."""
-    folder = tmp_path / "run"
+    config = {"max_answer_tokens": 40, "lora_rank": 2, "alpha": 0.0}
+    folder = make_run(tmp_path / "run", trained={}, base={"shift": -0.2}, **config)
     policy = add_lora(load_policy("tiny", dtype="float32", device="cpu"), rank=2)
     export_policy(policy, folder / "adapter")
-    write_json(
-        folder / "config.json",
-        {"model": "tiny", "max_answer_tokens": 40, "lora_rank": 2, "alpha": 0.0},
-    )
-    write_json(folder / "run.json", {"status": "finished"})
-    write_json(folder / "summary.json", {"steps": 60})
-    calls = []
-    base, run = fresh(folder, questions=6, device="cpu", progress=lambda *a: calls.append(a))
+    base, run = fresh(folder, questions=6, device="cpu")
+    assert len(run.questions) == 6
     assert [r["answer"] for r in base.rows] == [r["answer"] for r in run.rows]
-    assert calls[0][0] == "base (tiny) on word_problems"
+    assert "base (tiny) on word_problems" in capsys.readouterr().err
     row = line(arm_table([base, run]), "GRPO")
     assert (row["d_accuracy"], row["d_length"], row["gain_length"]) == (0.0, 0.0, 0.0)
     assert row["d_accuracy_p"] == 1.0

@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from sarlab.audit.claims import claim_table, claims_for, group_table, option_table, score_columns
+from sarlab.audit.courts import option_table, pairs_court, policy_table, score_columns
+from sarlab.audit.labelled import claims_for
 
 
 def rows(*answers):
@@ -80,14 +81,15 @@ def test_tables_say_how_many_pairs_are_left_and_leave_out_what_is_unknown():
         ("r", "right", True, 40, -40.0, -60.0),
         ("r", "wrong", None, 10, -5.0, -15.0),
     )
-    found = claim_table(table, claims_for(table["label"])).set_index("score")
+    scores, claims = score_columns(table), claims_for(table["label"])
+    found = pairs_court(table, scores, claims, tolerance=0.1).set_index("design")
     sar, correct = found.loc["sar"], found.loc["correct"]
     assert (sar["pairs"], sar["share"], sar["equal_pairs"], sar["equal_share"]) == (2, 0.5, 1, 1.0)
     assert (correct["pairs"], correct["share"]) == (1, 1.0)
-    options = option_table(table, claims_for(table["label"]))
+    options = option_table(table, claims)
     assert len(options) == 1 * 2 * 2 * 2  # claims, contexts, end token, SAR and its log form
-    within = group_table(table).set_index("score")
+    within = policy_table(table, scores).set_index("design")
     assert within.loc["sar", ["groups", "mixed_groups", "pairs"]].tolist() == [2, 1, 1]
     assert within.loc["sar", "accuracy"] == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="judged right or wrong"):
-        group_table(table.assign(correct=None))
+        policy_table(table.assign(correct=None), scores)

@@ -7,13 +7,11 @@ import torch
 from gsm8k_validity import sample_groups, ship_scored, write_parts
 
 from sarlab import StandaloneContext, score_answers
-from sarlab.audit.claims import group_table, score_columns
-from sarlab.audit.scoring import (
+from sarlab.audit.courts import policy_table, score_columns
+from sarlab.audit.labelled import (
     LabelledAnswer,
     read_scored,
     score_question,
-    scored_run,
-    standalone_prefixes,
 )
 from sarlab.tasks import load_task
 from sarlab.types import Question
@@ -29,17 +27,12 @@ def labelled():
     ]
 
 
-@pytest.fixture(scope="module")
-def alone(frozen_tiny):
-    return standalone_prefixes(frozen_tiny)
-
-
 @pytest.mark.parametrize("context", list(StandaloneContext))
 @pytest.mark.parametrize("end_token", [True, False])
-def test_sar_of_every_option_is_that_of_score_answers(frozen_tiny, alone, context, end_token):
+def test_sar_of_every_option_is_that_of_score_answers(frozen_tiny, context, end_token):
     import pandas as pd
 
-    table = pd.DataFrame(score_question(frozen_tiny, labelled(), alone))
+    table = pd.DataFrame(score_question(frozen_tiny, labelled()))
     found = score_columns(table, context.value, end_token=end_token)
     scores = score_answers(frozen_tiny, ASKED, TEXTS, standalone=context, append_eos=end_token)
     assert found["sar"].tolist() == pytest.approx([s.sar for s in scores], abs=2e-5)
@@ -49,10 +42,10 @@ def test_sar_of_every_option_is_that_of_score_answers(frozen_tiny, alone, contex
     assert table["correct"].tolist() == [True, True, False]
 
 
-def test_answers_to_two_questions_at_once_are_refused(frozen_tiny, alone):
+def test_answers_to_two_questions_at_once_are_refused(frozen_tiny):
     other = LabelledAnswer("Another question?", "Answer: 1", "x")
     with pytest.raises(ValueError, match="2 questions at once"):
-        score_question(frozen_tiny, [*labelled(), other], alone)
+        score_question(frozen_tiny, [*labelled(), other])
 
 
 def rows_of(chunk):
@@ -78,14 +71,10 @@ def test_parts_that_were_interrupted_end_as_if_they_had_not_been(tmp_path):
         list(write_parts(tmp_path / "cut", chunks, {"a": 2}, rows_of))
 
 
-def test_what_ships_has_every_number_and_no_text(frozen_tiny, alone, tmp_path):
+def test_what_ships_has_every_number_and_no_text(frozen_tiny, tmp_path):
     answers = labelled()
     folder = tmp_path / "answers"
-    list(
-        write_parts(
-            folder, [[answers]], {}, lambda chunk: score_question(frozen_tiny, chunk[0], alone)
-        )
-    )
+    list(write_parts(folder, [[answers]], {}, lambda chunk: score_question(frozen_tiny, chunk[0])))
     ship_scored(folder, tmp_path / "out" / "answers.parquet")
     whole, shipped = read_scored(folder), read_scored(tmp_path / "out" / "answers.parquet")
     assert "answer" in whole and not {"question", "answer", "gold"} & set(shipped)
@@ -95,14 +84,14 @@ def test_what_ships_has_every_number_and_no_text(frozen_tiny, alone, tmp_path):
         read_scored(tmp_path)
 
 
-def test_sampled_groups_keep_their_ids_and_are_judged(frozen_tiny, alone):
+def test_sampled_groups_keep_their_ids_and_are_judged(frozen_tiny):
     questions = load_task("word_problems").heldout(2)
     told = {"group_size": 3, "max_answer_tokens": 48, "seed": 1}
     groups = sample_groups(frozen_tiny, questions, **told)
     assert groups == sample_groups(frozen_tiny, questions, **told)
     assert [len(g) for g in groups] == [3, 3]
     for question, group in zip(questions, groups, strict=True):
-        rows = score_question(frozen_tiny, group, alone)
+        rows = score_question(frozen_tiny, group)
         for answer, row in zip(group, rows, strict=True):
             assert row["length"] == len(answer.answer_ids)
             ended = answer.answer_ids[-1] in frozen_tiny.eos_ids
@@ -121,11 +110,11 @@ def test_the_shipped_runs_probes_are_groups_with_the_runs_own_sar():
         for path in sorted(DATA.glob("*/*/summary.json"))
         if list(path.parent.glob("rollouts.parquet/probe-*"))
     )
-    table = scored_run(folder, "probe")
+    table = read_scored(folder)
     kept = read_rollouts(folder, "probe")
     assert score_columns(table)["sar"].tolist() == pytest.approx(kept["sar"].to_pylist(), abs=1e-5)
     assert json.loads((folder / "config.json").read_text())["model"] in table["model"].iloc[0]
-    found = group_table(table)
+    found = policy_table(table, score_columns(table))
     assert found["model"].nunique() == 4
     assert found.drop_duplicates("model")["groups"].sum() == len(
         {*zip(kept["step"].to_pylist(), kept["group_id"].to_pylist(), strict=True)}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sarlab.audit.scoring import by_question, judged, read_labelled
+from sarlab.audit.labelled import by_question, read_labelled
 
 GOOD = [
     {"question": "1 + 1 = ?", "answer": "Answer: 2", "label": "right", "gold": "2"},
@@ -27,7 +27,7 @@ def test_fields_are_read_and_right_answers_judged(tmp_path):
     ]
     found = read_labelled(written(tmp_path, rows))
     assert [a.label for a in found] == ["right", "wrong", "bad", "3", "right"]
-    assert [judged(a) for a in found] == [True, False, False, None, None]
+    assert [a.is_right for a in found] == [True, False, False, None, None]
     assert found[2].group_id == f"{found[2].question_id}/7"
     assert found[3].group_id == found[3].question_id
     assert found[3].answer_ids == (5, 2)

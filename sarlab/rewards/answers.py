@@ -91,21 +91,18 @@ def score_answers(
     standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     append_eos: bool = True,
     alternatives: bool = False,
-    prefixes: tuple[Prefix, Prefix] | None = None,
 ) -> list[AnswerScore]:
     """Score answers to one question with it and without it.
 
     An answer is a text (tokenised alone; the end token is appended if ``append_eos``) or a
     sequence of ids (sampled; taken as they are). ``alternatives`` adds ranks and the five
-    likeliest tokens under both contexts. ``prefixes`` (conditioned, standalone) are reused where
-    they are given. Raises ValueError for an empty question or answer.
+    likeliest tokens under both contexts. Raises ValueError for an empty question or answer.
     """
-    _refuse_empty(question)
+    contexts = question_prefixes(policy, question, standalone)
     if not answers:
         return []
     ids = [_encode(policy, answer, append_eos) for answer in answers]
     block = answer_block(ids)
-    contexts = prefixes or question_prefixes(policy, question, standalone)
     reports = [token_report(policy, prefix, *block) for prefix in contexts] if alternatives else []
     logps = [r.logps for r in reports] or [answer_logps(policy, p, *block) for p in contexts]
     both = torch.stack(logps, dim=1)
@@ -120,6 +117,10 @@ def question_prefixes(
     policy: Policy, question: str, standalone: StandaloneContext = StandaloneContext.EMPTY_TURN
 ) -> tuple[Prefix, Prefix]:
     """The two prefixes of a question, conditioned and standalone, not computed yet."""
+    if not question.strip():
+        raise ValueError(
+            f"The question is empty ({question!r}); with nothing to condition on SAR is 0."
+        )
     return prefix_of(policy, question), prefix_of(policy, None, standalone)
 
 
@@ -130,17 +131,10 @@ class Rescorer:
     those of :func:`score_answers` up to float32 rounding.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        question: str,
-        *,
-        standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
-    ) -> None:
-        _refuse_empty(question)
+    def __init__(self, policy: Policy, question: str) -> None:
         self.policy = policy
         self.question = question
-        self._prefixes = compute_prefixes(policy, question_prefixes(policy, question, standalone))
+        self._prefixes = compute_prefixes(policy, question_prefixes(policy, question))
         self._starts = [len(prefix.ids) for prefix in self._prefixes]
         self._ids: tuple[int, ...] = ()
         self._report: TokenReport | None = None  # [2, T], conditioned and standalone
@@ -158,13 +152,9 @@ class Rescorer:
     def score(self, answer: str | Sequence[int]) -> AnswerScore:
         """Score a text (tokenised alone, end token appended) or ids, and keep it for the next."""
         ids = tuple(_encode(self.policy, answer, append_eos=True))
-        if not ids:
-            raise ValueError("The answer has no tokens; perplexity is undefined.")
         self._prefixes, self._report = self._extended(ids)
-        self._ids = ids
-        return _answer_score(
-            self.policy, self.question, answer, ids, self._report.logps, self._report
-        )
+        self._ids, logps = ids, self._report.logps
+        return _answer_score(self.policy, self.question, answer, ids, logps, self._report)
 
     def score_deleted(self, start: int, stop: int) -> AnswerScore:
         """The last answer with the tokens [start, stop) deleted and those after scored again.
@@ -207,8 +197,19 @@ def _answer_score(
     """The record of one answer from log-probs [2, T] in both contexts, and their report if any."""
     conditioned, alone = logps[:, None, : len(ids)].cpu()
     mask = torch.ones(1, len(ids), dtype=torch.bool)
-    report = TokenReport(*(x[:, : len(ids)] for x in columns)) if columns else None
-    first, second = [_alternatives(policy, report, n) for n in (0, 1)] if report else [(), ()]
+    alternatives: list[tuple[TokenAlternatives, ...]] = [(), ()]
+    entropy: tuple[float, ...] = ()
+    if columns:
+        report = TokenReport(*(x[:, : len(ids)] for x in columns))
+        entropy = tuple(report.entropy[0].tolist())
+        names = {i: token_name(policy.tokenizer, i) for i in report.top_ids.unique().tolist()}
+        alternatives = [
+            tuple(
+                TokenAlternatives(rank, tuple((names[i], p) for i, p in zip(*five, strict=True)))
+                for rank, *five in zip(*(column.tolist() for column in context), strict=True)
+            )
+            for context in zip(report.ranks, report.top_ids, report.top_logps, strict=True)
+        ]
     return AnswerScore(
         question=question,
         answer=answer if isinstance(answer, str) else policy.text(list(ids)),
@@ -219,35 +220,19 @@ def _answer_score(
         sar=self_aligned_reward(conditioned, alone, mask).item(),
         ppl_conditioned=perplexity(conditioned, mask).item(),
         ppl_standalone=perplexity(alone, mask).item(),
-        alternatives_conditioned=first,
-        alternatives_standalone=second,
-        entropy=tuple(report.entropy[0].tolist()) if report else (),
-    )
-
-
-def _alternatives(
-    policy: Policy, report: TokenReport, context: int
-) -> tuple[TokenAlternatives, ...]:
-    columns = (report.ranks, report.top_ids, report.top_logps)
-    ranks, ids, logps = (column[context].tolist() for column in columns)
-    names = {i: token_name(policy.tokenizer, i) for i in {i for five in ids for i in five}}
-    return tuple(
-        TokenAlternatives(rank, tuple((names[i], p) for i, p in zip(five, values, strict=True)))
-        for rank, five, values in zip(ranks, ids, logps, strict=True)
+        alternatives_conditioned=alternatives[0],
+        alternatives_standalone=alternatives[1],
+        entropy=entropy,
     )
 
 
 def _encode(policy: Policy, answer: str | Sequence[int], append_eos: bool) -> list[int]:
     if isinstance(answer, str):
         return encode_answer(policy.tokenizer, answer, policy.end_id, append_eos=append_eos)
-    return [int(i) for i in answer]
-
-
-def _refuse_empty(question: str) -> None:
-    if not question.strip():
-        raise ValueError(
-            f"The question is empty ({question!r}); with nothing to condition on SAR is 0."
-        )
+    ids = [int(i) for i in answer]
+    if not ids:
+        raise ValueError("The answer is empty: it has no tokens, so perplexity is undefined.")
+    return ids
 
 
 def _refuse_span(start: int, stop: int, length: int) -> None:

@@ -5,20 +5,14 @@ With ``SARLAB_UPDATE_PICTURES=1`` the pictures of the ledger go to docs/pictures
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from browser_lab import (
-    REPOSITORY,
-    chromium_path,
-    jupyter_lab,
-    open_notebook,
-    open_page,
-    run_all_from_menu,
-    set_theme,
-)
+from browser_lab import REPOSITORY, lab_page, set_theme
 from test_browser import BENCH, CONTRAST, UPDATE, field, tab, until
 from test_ledger import ANSWER, FILLER, QUESTION
 
@@ -42,17 +36,11 @@ def made() -> AnswerDependence:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Any]:
-    chromium_path()
     root = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, root / "ledger.ipynb")
-    with (
-        jupyter_lab(root, tmp_path_factory.mktemp("server")) as (port, token),
-        open_page(tmp_path_factory.mktemp("browser")) as page,
-    ):
-        open_notebook(page, port, token, "ledger.ipynb")
-        run_all_from_menu(page)
+    with lab_page(root, "ledger.ipynb", tmp_path_factory.mktemp("scratch")) as page:
         page.wait_for_selector(f"{BENCH} .sarlab-tokens .sarlab-token")
         # Of equal questions the first label is opened, whichever ranks first.
         page.locator(f"{BENCH} .sarlab-ranking tbody tr", has_text="x").first.click()
@@ -180,3 +168,58 @@ def test_the_question_tab_shows_what_a_sentence_gives(page) -> None:
     page.locator(f"{PARTS} button", has_text="sentences").click()
     until(page, lambda: len(cells(page, 2, PARTS)) == 2)
     assert not page.errors
+
+
+@pytest.mark.parametrize("width", [1440, 1000])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_position_chart_follows_the_choices(page, dark, width, tmp_path) -> None:
+    page.set_viewport_size({"width": width, "height": 1500})
+    set_theme(page, dark)
+    tab(page, "Position")
+    where = f"{BENCH} .sarlab-position"
+    titles = page.locator(f"{where} .js-plotly-plot .g-ytitle, {where} .js-plotly-plot .g-xtitle")
+    for quantity in ("entropy", "Δ log p"):
+        page.get_by_label("Quantity").focus()
+        page.get_by_label("Quantity").select_option(quantity)
+        until(page, lambda q=quantity: any(q in t for t in titles.all_text_contents()))
+    page.locator(f"{where} button", has_text="token by token").focus()
+    page.keyboard.press("Enter")
+    until(page, lambda: "token of the answer" in titles.all_text_contents())
+    page.locator(f"{where} button", has_text="share of the answer").click()
+    until(page, lambda: any("% of its tokens" in t for t in titles.all_text_contents()))
+    page.wait_for_timeout(500)
+    found = page.evaluate(CONTRAST, where)
+    page.locator(where).screenshot(path=kept(tmp_path, f"position-{width}-{dark}.png"))
+    set_theme(page, False)
+    tab(page, "Ledger")
+    assert min(found.values()) >= 4.5, found
+
+
+@pytest.mark.parametrize("width", [1440, 1000])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_right_answers_with_filler_are_listed_and_opened(page, dark, width, tmp_path) -> None:
+    page.set_viewport_size({"width": width, "height": 1500})
+    set_theme(page, dark)
+    page.locator(f"{LEDGER} button", has_text="all right answers").focus()
+    page.keyboard.press("Enter")
+    said = page.locator(LEDGER, has_text="of 2 right answers")
+    said.wait_for()
+    handle = page.locator(f'{LEDGER} [role=slider][aria-label="filler ≥"]')
+    handle.focus()
+    while float(handle.get_attribute("aria-valuenow")) > 0.1:
+        handle.press("ArrowLeft")
+    until(page, lambda: "1 of 2 right answers" in page.locator(LEDGER).text_content())
+    until(page, lambda: cells(page, 4) == ["x"])  # the one with a line of filler
+    found = page.evaluate(CONTRAST, LEDGER)
+    page.locator(LEDGER).screenshot(path=kept(tmp_path, f"filler-{width}-{dark}.png"))
+    page.locator(f"{LEDGER} .sarlab-table tbody tr").focus()
+    page.keyboard.press("Enter")
+    page.locator(f"{BENCH} .sarlab-ranking tr[aria-selected=true]", has_text="x").wait_for()
+    page.locator(f"{LEDGER} button", has_text="opened answer").click()
+    set_theme(page, False)
+    assert min(v for k, v in found.items() if k not in ("mark", "line")) >= 4.5, found
+
+
+def kept(scratch: Path, name: str) -> Path:
+    """Where a picture goes that someone wants to look at."""
+    return Path(os.environ.get("SARLAB_PICTURES", scratch)) / name

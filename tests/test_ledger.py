@@ -19,9 +19,15 @@ from sarlab.display.ledger import (
     ledger_rows,
     question_parts,
 )
+from sarlab.display.text import plain
 from sarlab.prompts import conditioned_ids, encode_answer
 from sarlab.rewards.answers import score_answers
-from sarlab.rewards.dependence import CLASSES, AnswerDependence, question_dependence
+from sarlab.rewards.dependence import (
+    CLASSES,
+    AnswerDependence,
+    answer_dependence,
+    question_dependence,
+)
 from sarlab.scoring import Prefix, answer_block, answer_logps
 from sarlab.widgets.candidates import Draft
 from sarlab.widgets.export import workbench_html
@@ -177,7 +183,6 @@ def test_it_follows_an_edit_and_rests_while_another_tab_is_open(bench) -> None:
     bench.wait()
     assert "Filler: 0%" in bench.ledger.number.value and len(bench.ledgers[0][2].starts) == 6
     bench.tabs.selected_index = 0
-    assert bench.ledgers == ()
     bench.undo_edit()
     bench.wait()
     assert bench.ledgers == ()
@@ -211,6 +216,51 @@ def test_the_pinned_pair_and_the_export_show_ledgers_too(bench) -> None:
     assert other != bench.opened and "sarlab-ledger" not in workbench_html(bench)
 
 
+def test_the_export_holds_what_was_worked_out_also_when_its_tab_is_closed(bench) -> None:
+    titles = bench.tabs.titles
+    bench.tabs.selected_index = titles.index("Question")
+    bench.wait()
+    (first, second) = bench.parts.table.content["rows"]
+    bench.tabs.selected_index = titles.index("Export")
+    document = workbench_html(bench)
+    assert document.count("sarlab-ledger") == 1 and document.count("sarlab-parts") == 1
+    assert f"{first[0]}</span>" in document and plain(second[2]) in document
+    bench.answer = 1  # another answer: neither fits it, and nothing is worked out for it
+    document = workbench_html(bench)
+    assert "sarlab-ledger" not in document and "sarlab-parts" not in document
+    bench.answer = 0
+    assert "sarlab-parts" in workbench_html(bench)
+    bench.edit(ANSWER + "0")
+    assert "sarlab-parts" not in workbench_html(bench)
+
+
+def test_right_answers_whose_lines_feed_nothing_are_listed_over_all_questions(bench) -> None:
+    other, padded = "What is 31 + 11?", f"{FILLER * 3}31+11=42\nAnswer: 42"
+    wrong = f"{FILLER * 3}Answer: 7"
+    bench.add([Draft(other, padded, "42", "padded"), Draft(other, wrong, "42", "wrong")])
+    bench.score_waiting()
+    bench.wait()
+    tab = bench.ledger
+    tab.which.value = "right"
+    bench.wait()
+    rows = tab.table.content["rows"]
+    assert [row[4] for row in rows] == ["padded"]  # not the wrong one, nor those with less filler
+    ledger = answer_dependence(bench.policy, other, padded)
+    assert rows[0][0] == f"{ledger.filler_share(2, 5):.0%}" and ledger.filler_share(2, 5) > 0.5
+    assert "1 of 3 right answers" in tab.number.value and "at least 30%" in tab.number.value
+    assert "v below 2 and d below 5 nats" in tab.number.value
+    tab.share.value = 0.05
+    shares = [int(row[0].rstrip("%")) for row in tab.table.content["rows"]]
+    assert len(shares) == 2 and shares == sorted(shares, reverse=True)
+    tab.limits[1].value = 0  # only the line without which the rest is likelier feeds nothing now
+    assert [row[4] for row in tab.table.content["rows"]] == ["typed"]
+    assert "1 of 3 right answers" in tab.number.value and "d below 0 nats" in tab.number.value
+    tab.limits[1].value = 5
+    tab.table.opened = tab.table.content["keys"][0]
+    bench.wait()
+    assert bench.question == other and bench.opened.answer == padded
+
+
 def test_an_error_of_the_passes_is_shown_and_nothing_else(bench, monkeypatch) -> None:
     def refuse(*_, **__):
         raise ValueError("too <long>")
@@ -236,7 +286,7 @@ def test_the_question_tab_tells_what_each_sentence_gives(bench) -> None:
     tab.by.value = "number"
     bench.wait()
     assert [row[2] for row in tab.table.content["rows"]] == ["384", "297"]
-    assert sum(tab.panel.score.values) == pytest.approx(tab._given[1].sum().item(), abs=1e-3)
+    assert sum(tab.panel.score.values) == pytest.approx(bench.given[2][1].sum().item(), abs=1e-3)
 
 
 def test_a_question_without_numbers_says_so(policy) -> None:

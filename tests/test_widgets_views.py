@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
+from sarlab.display.figures import position_figure
 from sarlab.display.text import signed, tint
 from sarlab.display.token_view import answer_view, payload, split_steps
 from sarlab.losses import group_advantages
@@ -258,6 +259,20 @@ def test_figures_hold_the_tables_numbers() -> None:
     assert list(kinds.x) == pytest.approx(label_rows(both)["mean_sar"])
     table = designs_html(six("q"), compare_designs(six("q"), 0.2), "advantage")
     assert table.count("+0.500") >= 3
+
+
+def test_a_quantity_against_the_place_is_the_mean_over_answers() -> None:
+    groups = {"✓ right": [[1.0, 3.0], [3.0, 5.0, 7.0]], "✗ wrong": [[-1.0] * 40]}
+    band, line, _, other = position_figure(groups, "Δ log p", relative=False).data
+    assert list(line.x) == [1, 2, 3] and list(line.y) == [2.0, 4.0, 7.0]
+    sd = math.sqrt(2)  # of 1 and 3, and of 3 and 5; one answer alone has none
+    assert list(band.y) == pytest.approx([2 + sd, 4 + sd, 7, 7, 4 - sd, 2 - sd])
+    assert line.name == "✓ right (2)" and other.name == "✗ wrong (1)"
+    assert line.line.dash != other.line.dash  # a second channel beside colour
+    _, line, _, other = position_figure(groups, "Δ log p").data
+    # By share: tokens 1, 2 of two begin at 0 and 50 %, those of three at 0, 33 and 66 %.
+    assert list(line.x) == [2.5, 32.5, 52.5, 67.5] and list(line.y) == [2.0, 5.0, 3.0, 7.0]
+    assert len(other.x) == 20 and set(other.y) == {-1.0}
 
 
 def test_figures_treat_labels_as_text() -> None:

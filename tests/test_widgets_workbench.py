@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,6 +132,23 @@ def test_one_answer_under_two_policies(bench) -> None:
     assert b.sar == pytest.approx(expected.sar, abs=1e-4)
 
 
+def test_the_group_is_drawn_against_the_place_in_the_answer(bench) -> None:
+    bench.tabs.selected_index = bench.tabs.titles.index("Position")
+    bench.wait()
+
+    def lines() -> dict:
+        (shown,) = bench.position.figure.outputs
+        drawn = shown["data"]["application/vnd.plotly.v1+json"]["data"]
+        return {re.sub("<.*?>", "", t["name"]): t["y"] for t in drawn if "name" in t}
+
+    assert list(lines()) == ["✓ right (2)", "✗ wrong (1)"]
+    bench.position.place.value = "absolute"
+    bench.position.quantity.value = "entropy"
+    bench.wait()
+    wrong = fresh(bench.policy, DRAFTS[2].answer)
+    assert lines()["✗ wrong (1)"] == pytest.approx(wrong.entropy, abs=1e-4)
+
+
 def test_alpha_moves_the_designs(bench) -> None:
     panel = bench.designs
     before = panel.table.value
@@ -174,6 +192,22 @@ def test_work_that_fails_is_told_and_raised_for_who_waits() -> None:
         job.start("more", lambda report: None)
     release.set()
     job.wait()
+
+
+def test_work_that_is_replaced_says_and_does_nothing_more() -> None:
+    job, release, done = JobBar(replaces=True), threading.Event(), []
+
+    def first(report) -> None:
+        release.wait(10)
+        report(1, 2, "the first")
+
+    job.start("the first", first, then=lambda: done.append("first"))
+    replaced = job._thread
+    job.start("the second", lambda report: replaced.join(), then=lambda: done.append("second"))
+    release.set()
+    job.wait()
+    assert done == ["second"] and not replaced.is_alive()
+    assert job.words.value == job.closing == "" and job.error is None and not job.busy
 
 
 def test_an_interrupt_stops_the_work(monkeypatch) -> None:

@@ -104,6 +104,49 @@ def training_figure(
     return style(figure, height=430)
 
 
+def position_figure(
+    groups: Mapping[str, Sequence[Sequence[float]]], name: str, *, relative: bool = True
+) -> go.Figure:
+    """A quantity's mean over answers against the place in the answer, a line per group.
+
+    ``groups``: one value per token of each answer, by name. Bands: ± one standard deviation between
+    the answers of a group. ``relative``: in twentieths of an answer's length; else by token, over
+    the answers that are so long.
+    """
+    figure = go.Figure()
+    colours = zip(groups.items(), (BLUE, ORANGE, GREY), ("solid", "dash", "dot"), strict=False)
+    for (label, answers), colour, dash in colours:
+        tokens = pd.DataFrame(
+            [
+                (row, 5 * (20 * j // len(values)) + 2.5 if relative else j + 1, value)
+                for row, values in enumerate(answers)
+                for j, value in enumerate(values)
+            ],
+            columns=["answer", "place", "value"],
+        )
+        each = tokens.groupby(["answer", "place"])["value"].mean()
+        places = each.groupby("place").agg(["mean", "std"]).fillna(0)
+        ends = [*(places["mean"] + places["std"]), *(places["mean"] - places["std"])[::-1]]
+        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        band = {"fill": "toself", "fillcolor": f"rgba({red}, {green}, {blue}, 0.15)"}
+        figure.add_scatter(
+            x=[*places.index, *places.index[::-1]], y=ends, mode="none", hoverinfo="skip", **band
+        )
+        figure.data[-1].showlegend = False
+        figure.add_scatter(
+            x=[*places.index],
+            y=[*places["mean"]],
+            mode="lines",
+            line={"color": colour, "width": 2.5, "dash": dash},
+            name=f"{label} ({len(answers)})",
+            hovertemplate=f"{label}, %{{x}}: %{{y:+.3f}}<extra></extra>",
+        )
+    place = "place in the answer (% of its tokens)" if relative else "token of the answer"
+    figure.update_xaxes(title=place)
+    figure.update_yaxes(title=f"{name} (nats), mean ± sd")
+    return style(figure, height=300)
+
+
 def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:
     """Mean of each value and those up to ``width`` − 1 before it; gaps stay gaps."""
     series = pd.Series(values, dtype=float)

@@ -11,9 +11,18 @@ from dataclasses import replace
 from statistics import fmean
 
 import pandas as pd
+from torch import Tensor
 
 from sarlab.display.tables import MISSING, html_table, number_text, views
-from sarlab.display.text import SENTENCE_END, plain, signed, visible
+from sarlab.display.text import (
+    SENTENCE_END,
+    V_FULL_NATS,
+    one_line,
+    plain,
+    signed,
+    tint,
+    visible,
+)
 from sarlab.display.token_view import share_text, split_steps
 from sarlab.rewards.answers import AnswerScore
 from sarlab.rewards.dependence import AnswerDependence
@@ -75,6 +84,39 @@ def filler_text(ledger: AnswerDependence, thresholds: Sequence[float]) -> str:
     return f"Filler: {share:.0%} of {int(ledger.tokens.sum())} tokens, {lines}."
 
 
+def filler_rows(
+    ledgers: Sequence[tuple[str, AnswerScore, AnswerDependence]],
+    thresholds: Sequence[float],
+    least: float,
+) -> tuple[list[str], str, list[list[str]], list[int]]:
+    """Answers with a share of filler of at least ``least``, the largest first, and their places."""
+    shares = [ledger.filler_share(*thresholds) for _, _, ledger in ledgers]
+    places = [k for k, share in enumerate(shares) if share >= least]
+    places.sort(key=lambda k: -shares[k])
+    rows = []
+    for k in places:
+        label, score, ledger = ledgers[k]
+        classes = ledger.classes(*thresholds)
+        lines = f"{classes.count('filler')} of {len(classes)}"
+        rows.append(
+            [
+                *(f"{shares[k]:.0%}", lines, str(score.length), signed(score.sar), one_line(label)),
+                *(one_line(score.question, 60), one_line(score.answer, 140)),
+            ]
+        )
+    header = ["filler", "lines of it", "tokens", "SAR", "label", "question", "answer"]
+    return header, "rrrrltt", rows, places
+
+
+def filler_found(count: int, total: int, thresholds: Sequence[float], least: float) -> str:
+    """What :func:`filler_rows` looked for, and in how many answers."""
+    return (
+        f"<b>{count} of {total} right answers</b> have at least {least:.0%} of their tokens in "
+        f"lines that read and feed nothing: v below {thresholds[0]:g} and d below "
+        f"{thresholds[1]:g} nats."
+    )
+
+
 def ledger_html(
     score: AnswerScore, ledger: AnswerDependence, thresholds: Sequence[float], heading: str = ""
 ) -> str:
@@ -131,6 +173,39 @@ def question_parts(question: str, by: str) -> list[tuple[int, int]]:
         return [match.span() for match in _NUMBER.finditer(question)]
     ends = sorted({0, *(match.end() for match in SENTENCE_END.finditer(question)), len(question)})
     return [(a, b) for a, b in itertools.pairwise(ends) if question[a:b].strip()]
+
+
+def parts_rows(
+    score: AnswerScore,
+    parts: Sequence[tuple[int, int]],
+    given: Tensor,
+    selection: Sequence[int] = (),
+) -> tuple[list[str], str, list[list[str]], list[str]]:
+    """Headers, sides, rows and tints of what each part of the question gives.
+
+    ``given`` [parts, T] in nats; ``selection``: the chosen tokens [start, stop), all by default.
+    """
+    start, stop = selection or (0, score.length)
+    sums = given.sum(dim=1).tolist()
+    chosen = given[:, start:stop].sum(dim=1).tolist()
+    rows = [
+        [signed(total, 1), signed(part, 1), one_line(score.question[slice(*span)], 300)]
+        for total, part, span in zip(sums, chosen, parts, strict=True)
+    ]
+    header = ["nats to the answer", "to the selected tokens", "part of the question"]
+    strongest = max(map(abs, sums)) or 1.0
+    return header, "rrt", rows, [tint(V_FULL_NATS * total / strongest) for total in sums]
+
+
+def parts_html(score: AnswerScore, parts: Sequence[tuple[int, int]], given: Tensor) -> str:
+    """The static twin of what each part of the question gives to the whole answer."""
+    header, _, rows, tints = parts_rows(score, parts, given)
+    cells = [
+        [f'<span style="background-color: {ground}; padding: 1px 6px">{nats}</span>', text]
+        for (nats, _, text), ground in zip(rows, tints, strict=True)
+    ]
+    frame = pd.DataFrame(cells, columns=[header[0], header[2]])
+    return f'<div class="sarlab-parts">{html_table(frame, align="rl", markup=header[:1])}</div>'
 
 
 def against(score: AnswerScore, logps: Sequence[float]) -> AnswerScore:

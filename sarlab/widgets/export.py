@@ -13,7 +13,7 @@ from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from IPython.display import HTML, Image, display
 
 from sarlab.display.figures import show
-from sarlab.display.ledger import ledger_html
+from sarlab.display.ledger import ledger_html, parts_html
 from sarlab.display.tables import folded
 from sarlab.display.text import plain
 from sarlab.display.token_view import answer_view
@@ -37,7 +37,7 @@ _TIMEOUT_S = 60.0
 
 
 def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
-    """The question, the ranking, the opened answer, the pair, the designs, ledgers on show."""
+    """The question, the ranking, the opened answer, the pair, the designs; ledgers if made."""
     gold = f" <i>Right answer: {plain(bench.gold)}</i>" if bench.gold else ""
     parts = [
         f'<div style="white-space: pre-wrap"><b>{plain(bench.question)}</b>{gold}</div>'
@@ -54,8 +54,10 @@ def workbench_html(bench: Bench, *, with_pair: bool = True) -> str:
         parts.append(pair_html([(label, answer_view(score)) for label, score in pair]))
     for name, score, ledger in bench.ledgers:
         # After an edit the ledger of the text before stays on show until the new one is there.
-        if name or (bench.opened is not None and score.token_ids == bench.opened.token_ids):
+        if bench.looks_at(name, score):
             parts.append(ledger_html(score, ledger, bench.thresholds, name))
+    if bench.given and bench.looks_at("", bench.given[0]):
+        parts.append(parts_html(*bench.given))
     group = judged(bench.answers)
     if len(group) > 1:
         chosen = [group[i] for i in ranked(group)]

@@ -13,13 +13,16 @@ from sarlab.display.ledger import (
     ORDERS,
     against,
     arcs_svg,
+    filler_found,
+    filler_rows,
     filler_text,
     ledger_html,
     ledger_order,
     ledger_rows,
+    parts_rows,
     question_parts,
 )
-from sarlab.display.text import one_line, plain, signed, tint
+from sarlab.display.text import one_line, plain
 from sarlab.display.token_view import step_starts
 from sarlab.rewards.answers import AnswerScore
 from sarlab.rewards.dependence import AnswerDependence, dependence_of, question_dependence
@@ -32,7 +35,10 @@ class LedgerTab(widgets.VBox):
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.job, self.hint = bench, ui.JobBar(replaces=True), ui.status()
-        self.which = ui.choices({"opened answer": "opened", "pinned A and B": "pinned"})
+        self.which = ui.choices(
+            {"opened answer": "opened", "pinned A and B": "pinned", "all right answers": "right"},
+            *("Line by line", "Side by side", "Those with much filler, of all loaded questions"),
+        )
         self.by = ui.choices({"lines": "line", "sentences": "sentence", "selected span": "span"})
         self.which.layout.margin = "0 16px 0 0"
         self.order = widgets.Dropdown(options=ORDERS, description="Sort lines")
@@ -43,16 +49,18 @@ class LedgerTab(widgets.VBox):
             widgets.FloatSlider(value, min=0, max=most, step=0.5, description=name)
             for name, value, most in zip(("v ≥", "d ≥"), bench.thresholds, (10, 30), strict=True)
         ]
+        self.share = widgets.FloatSlider(0.3, min=0, max=1, step=0.05, description="filler ≥")
         self.number, self.graph, self.twins = (widgets.HTML() for _ in range(3))
         self.table = ui.ChoiceTable(name="Lines of the opened answer")
-        controls = (ui.row(self.which, self.by), ui.row(self.order, self.arcs, *self.limits))
+        sliders = ui.row(self.order, self.arcs, *self.limits, self.share)
+        controls = (ui.row(self.which, self.by), sliders)
         shown = (self.job, self.hint, self.number, self.table, self.graph, self.twins)
         super().__init__([*controls, *shown, widgets.HTML(f"<small>{ABOUT}</small>")])
         self.add_class("sarlab-ledger-tab")
         self._known: dict[Any, AnswerDependence] = {}
         for part in (self.which, self.by):
             part.observe(self.refresh, "value")
-        for part in (self.order, self.arcs):
+        for part in (self.order, self.arcs, self.share):
             part.observe(self._draw, "value")
         for slider in self.limits:
             slider.observe(self._move, "value")
@@ -67,17 +75,24 @@ class LedgerTab(widgets.VBox):
         if change is not None and change["name"] in ("policy", "policy_b"):
             self._known.clear()
         if bench.tab == "Ledger":
-            both = bench.pinned_scores() if self.which.value == "pinned" else [("", bench.opened)]
-            chosen = [(label, score) for label, score in both if score is not None]
+            looked_at: list[tuple[str, AnswerScore | None]] = [("", bench.opened)]
+            if self.which.value == "pinned":
+                looked_at = [*bench.pinned_scores()]
+            elif self.which.value == "right":
+                every = [c for group in bench.groups.values() for c in group.answers]
+                looked_at = [(c.label, c.score) for c in every if c.correct]
+            chosen = [(label, score) for label, score in looked_at if score is not None]
             if self.by.value == "span" and not bench.selection:
                 hint = "Select a span of the answer first, on the tab Tokens."
             elif not chosen:
-                hint = "Open an answer above, or pin two."
+                hint = "Open an answer above, or pin two; none is known to be right."
             else:
                 self.job.start("Scoring the rest without each line …", partial(self._work, chosen))
         if hint or bench.tab != "Ledger":
             self.job.stop()
-            bench.ledgers = ()  # they may not fit what is opened next
+            same = change is not None and change["name"] != "gold"  # of which g is made
+            made = bench.ledgers if same and not hint else ()
+            bench.ledgers = tuple(x for x in made if bench.looks_at(*x[:2]))
         self.hint.value = hint
 
     def _work(self, chosen: Sequence[tuple[str, AnswerScore]], report: ui.Report) -> None:
@@ -86,7 +101,8 @@ class LedgerTab(widgets.VBox):
             policy = (bench.policy_b if label[:1] == "B" else None) or bench.policy
             by: Any = {"sentence": tuple(step_starts(score.tokens)), "span": bench.selection}
             by = by.get(self.by.value, "line")
-            key = (id(policy), score.question, score.token_ids, by, bench.gold)
+            gold = bench.gold if score.question == bench.question else ""
+            key = (id(policy), score.question, score.token_ids, by, gold)
             if key not in self._known:
                 with bench.compute:
                     rescorer = bench.rescorer(score.question, policy)
@@ -94,7 +110,7 @@ class LedgerTab(widgets.VBox):
                     answered = rescorer.answered
                 logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
                 on_lines = counting(report, "Scoring the rest without line")
-                options = {"by": by, "gold": bench.gold or None, "on_lines": on_lines}
+                options = {"by": by, "gold": gold or None, "on_lines": on_lines}
                 self._known[key] = dependence_of(policy, answered, *logps, **options)
             made.append((label, score, self._known[key]))
         report(1, 1, "")  # not if it was stopped meanwhile
@@ -109,17 +125,27 @@ class LedgerTab(widgets.VBox):
 
     def _choose(self, change: Any) -> None:
         shown, line = self.bench.ledgers, change["new"]
-        if shown and 0 <= line < len(shown[0][2].starts) and self.by.value != "span":
+        if self.which.value == "right":
+            if 0 <= line < len(shown):
+                score = shown[line][1]
+                self.bench.open_question(score.question, show=score.answer)
+        elif shown and 0 <= line < len(shown[0][2].starts) and self.by.value != "span":
             _, score, ledger = shown[0]
             self.bench.selection = (*ledger.starts, score.length)[line : line + 2]
         self._draw()
 
     def _draw(self, _: Any = None) -> None:
-        shown, limits = self.bench.ledgers, self.bench.thresholds
-        one = self.which.value == "opened" and bool(shown)
-        for part in (self.table, self.graph):
-            ui.show(part, one)
+        shown, limits, which = self.bench.ledgers, self.bench.thresholds, self.which.value
+        one = which == "opened" and bool(shown)
+        ui.show(self.share, which == "right")
+        ui.show(self.table, which != "pinned" and bool(shown))
+        ui.show(self.graph, one)
         self.number.value = self.graph.value = self.twins.value = ""
+        if which == "right":
+            header, sides, rows, keys = filler_rows(shown, limits, self.share.value)
+            self.table.show(header, sides, rows, keys)
+            self.number.value = filler_found(len(rows), len(shown), limits, self.share.value)
+            return
         if not one:
             twins = [ledger_html(score, ledger, limits, label) for label, score, ledger in shown]
             self.twins.value = "".join(twins)
@@ -144,24 +170,23 @@ class QuestionTab(widgets.VBox):
         self.note, self.panel = widgets.HTML(), ui.TokenPanel(compact=True)
         super().__init__([self.by, self.job, self.hint, self.table, self.note, self.panel])
         self.add_class("sarlab-question-tab")
-        self._parts: list[tuple[int, int]] = []
-        self._given = torch.zeros(0, 0)  # nats that each part gives to each token
         self.by.observe(self.refresh, "value")
         self.table.observe(self._draw, "opened")
-        bench.observe(self._draw, "selection")
+        bench.observe(self._draw, ["selection", "given"])
         bench.observe(self.refresh, ["tab", "opened", "policy"])
 
     def refresh(self, _: Any = None) -> None:
         """Score the opened answer without each part of the question, while the tab is open."""
         score = self.bench.opened
         self.job.stop()
-        self._parts = []
         self._draw()
         if self.bench.tab != "Question" or score is None:
             return
         parts = question_parts(score.question, self.by.value)
         self.hint.value = "" if parts else "The question holds no number."
-        if parts:
+        if not parts:
+            self.bench.given = ()
+        elif not self._shown() or self.bench.given[1] != parts:
             work = partial(self._work, score, parts)
             self.job.start("Scoring the answer without each part …", work)
 
@@ -171,29 +196,24 @@ class QuestionTab(widgets.VBox):
         options = (self.bench.policy, score.question, parts, score.token_ids, logps)
         given = question_dependence(*options, on_spans=on_spans)
         report(1, 1, "")  # not if it was stopped meanwhile
-        self._given, self._parts = given, parts
-        self._draw()
+        self.bench.given = (score, parts, given)
+
+    def _shown(self) -> bool:
+        """Whether what is known fits the opened answer."""
+        return bool(self.bench.given) and self.bench.looks_at("", self.bench.given[0])
 
     def _draw(self, _: Any = None) -> None:
-        score, parts = self.bench.opened, self._parts
-        if score is None or not parts:
+        if not self._shown():
             self.table.show([], "", [])
             self.note.value = ""
             self.panel.show(None)
             return
-        start, stop = self.bench.selection or (0, score.length)
-        sums = self._given.sum(dim=1).tolist()
-        chosen = self._given[:, start:stop].sum(dim=1).tolist()
-        rows = [
-            [signed(total, 1), signed(part, 1), one_line(score.question[slice(*span)], 300)]
-            for total, part, span in zip(sums, chosen, parts, strict=True)
-        ]
-        header = ["nats to the answer", "to the selected tokens", "part of the question"]
-        strongest = max(map(abs, sums)) or 1.0
-        tints = [tint(4 * total / strongest) for total in sums]
-        self.table.show(header, "rrt", rows, range(len(rows)), tints)
-        row = self.table.opened if 0 <= self.table.opened < len(parts) else sums.index(max(sums))
-        logps = torch.tensor(score.logps_conditioned) - self._given[row]
+        score, parts, given = self.bench.given
+        header, sides, rows, tints = parts_rows(score, parts, given, self.bench.selection)
+        self.table.show(header, sides, rows, range(len(rows)), tints)
+        row = self.table.opened
+        row = row if 0 <= row < len(parts) else int(given.sum(dim=1).argmax())
+        logps = torch.tensor(score.logps_conditioned) - given[row]
         self.note.value = (
             f"Tokens by what <b>{plain(one_line(score.question[slice(*parts[row])]))}</b> gives "
             "them (Δ log p, SAR and ppl(a) here compare with the question without that part):"

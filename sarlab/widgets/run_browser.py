@@ -89,8 +89,9 @@ class RunBrowser(widgets.VBox):
         self.table_beside = ui.ChoiceTable(name="Logged answers of the other step")
         self.tokens, self.tokens_beside = ui.TokenPanel(), ui.TokenPanel()
         pairs = [(self.table, self.table_beside), (self.tokens, self.tokens_beside)]
-        for part in (*pairs[0], *pairs[1]):
-            part.layout.flex, part.layout.min_width = "1 1 380px", "0"
+        for pair, width in zip(pairs, ("520px", "340px"), strict=True):  # below each other else
+            for part in pair:
+                part.layout = {"flex": f"1 1 {width}", "min_width": "0", "padding": "0 12px 0 0"}
         chosen = ui.row(self.search, self.filter, self.order)
         jump = ui.row(widgets.Label("Jump to a group:"), *self.jumps)
         steps = ui.row(self.steps, self.beside)
@@ -176,9 +177,8 @@ class RunBrowser(widgets.VBox):
         has_scores = "about" not in rows.attrs
         if has_scores:
             self.length.max = int(rows["length"].max())
-        if (
-            has_scores and self.limits == self._set_limits
-        ):  # the narrowest that list an answer of it
+        if has_scores and self.limits == self._set_limits:
+            # The narrowest limits that list an answer of this run.
             listed = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
             wider = None if listed else audit.next_wider(rows, *_AUDIT_LIMITS)
             self.length.value, self.sar.value = wider or _AUDIT_LIMITS

@@ -57,7 +57,8 @@ class Bench(widgets.VBox):
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
     is one; ``alpha`` is the weight of the bonus in the reward designs; ``thresholds`` are the nats
     from which a line reads and feeds, ``ledgers`` those on show (label, score, ledger); ``growing``
-    are the texts that are being sampled; ``tab`` is the open tab.
+    are the texts that are being sampled; ``given`` is what parts of
+    the question give (score, parts, nats [parts, T]); ``tab`` is the open tab.
 
     ``groups`` holds what is known of each question, ``drafts`` the answers without a score.
     """
@@ -76,6 +77,7 @@ class Bench(widgets.VBox):
     alpha = traitlets.Float(0.2)
     thresholds: Any = traitlets.Tuple((READ_NATS, FEED_NATS))
     ledgers: Any = traitlets.Tuple()
+    given: Any = traitlets.Tuple()
     growing: Any = traitlets.Tuple()
     tab = traitlets.Unicode("Tokens")
 
@@ -149,10 +151,11 @@ class Bench(widgets.VBox):
         if not self.job.busy:
             self.score_waiting(question)
 
-    def score_waiting(self, question: str | None = None) -> None:
+    def score_waiting(self, question: str | None = None, **more: Any) -> None:
         """Score the answers that wait, to one question or to all, in a thread.
 
         One that cannot be scored is left out, and its error is shown when the others are done.
+        ``more`` goes to the job.
         """
         drafts = [draft for draft in self.drafts if question in (None, draft.question)]
 
@@ -172,19 +175,12 @@ class Bench(widgets.VBox):
                 raise ValueError(f"{left_out} left out, since not scored: {errors[0]}")
 
         if drafts:
-            self.job.start("Scoring …", work)
+            self.job.start("Scoring …", work, **more)
 
-    def sample(
-        self,
-        count: int,
-        max_tokens: int = 200,
-        seed: int = 0,
-        *,
-        then: Callable[[], Any] = lambda: None,
-    ) -> None:
+    def sample(self, count: int, max_tokens: int = 200, seed: int = 0, **more: Any) -> None:
         """Sample answers from the policy at temperature 1 and add them as they come.
 
-        ``then()`` is called at the end, or when it was stopped.
+        ``more`` goes to the job.
         """
         question, drawn = self.question, 0.0
         if not question.strip():
@@ -219,7 +215,7 @@ class Bench(widgets.VBox):
                     draft = Draft(question, tuple(ids[:n].tolist()), None, "sampled", bool(cut))
                     self._put(draft, self.score(question, draft.answer))
 
-        self.job.start("Sampling …", work, then=then)
+        self.job.start("Sampling …", work, **more)
 
     def load(self, reference: str, use: Callable[[Policy], Any], **more: Any) -> None:
         """Load a model in a thread and hand it to ``use``; ``more`` goes to the job."""
@@ -328,6 +324,13 @@ class Bench(widgets.VBox):
                     score = replace(again, answer=score.answer)
                 pairs.append((f"{name}: {candidate.label}, {policy.reference}", score))
         return pairs
+
+    def looks_at(self, label: str, score: AnswerScore) -> bool:
+        """Whether a score is still that of the opened answer ("") or of the pinned one so named."""
+        now = dict(self.pinned_scores()).get(label) if label else self.opened
+        return now is not None and (now.token_ids, now.logps_conditioned) == (
+            *(score.token_ids, score.logps_conditioned),
+        )
 
     def wait(self) -> None:
         """Wait for work in threads: scoring, sampling, details of the opened answer."""

@@ -9,16 +9,17 @@ import ipywidgets as widgets
 import pandas as pd
 from traitlets import dlink, link
 
-from sarlab.display.tables import folded, html_table, number_text
+from sarlab.display.figures import position_figure
+from sarlab.display.tables import folded, html_table, number_text, views
 from sarlab.display.text import TERMS, plain, signed
-from sarlab.display.token_view import bonus_view, out_of_depth, payload
+from sarlab.display.token_view import V_NAME, bonus_view, legend, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
-from sarlab.widgets.candidates import Draft, judged, ranked
-from sarlab.widgets.designs import compare_designs, design_names, possible_designs
+from sarlab.widgets.candidates import Draft, judged, ranked, verdict_text
+from sarlab.widgets.designs import compare_designs, design_label, design_names
 from sarlab.widgets.export import workbench_html, write_view
 from sarlab.widgets.figures import designs_figure
-from sarlab.widgets.html import RANKING, designs_html, legend_html, table_of
+from sarlab.widgets.html import RANKING, designs_html, table_of
 from sarlab.widgets.ledger import LedgerTab, QuestionTab
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, model_box
@@ -140,20 +141,16 @@ class PairTab(widgets.VBox):
         pairs = zip(self.labels, self.views, strict=True)
         sides = ui.row(*(widgets.VBox(pair, layout=half) for pair in pairs))
         self.hint = ui.status()
-        legend = widgets.HTML(legend_html())
-        super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
+        scale = widgets.HTML(str(views().legend(legend())))
+        super().__init__([widgets.HBox([self.model, self.hint]), sides, scale])
         self.model.observe(self._load, "value")
         bench.observe(self._draw, ["pinned", "answers", "policy_b", "policy"])
         self._draw()
 
     def _load(self, change: Any) -> None:
-        reference, job = change["new"].strip(), self.bench.job
-
-        def say_how() -> None:
-            self.hint.value = plain(job.closing)
-
+        reference = change["new"].strip()
         if reference:
-            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use, then=say_how))
+            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use))
         else:
             self.hint.value, self.bench.policy_b = "", None
 
@@ -188,7 +185,7 @@ class DesignsPanel(widgets.VBox):
         )
         self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
         self.designs = widgets.SelectMultiple(
-            options=list(possible_designs().items()),
+            options=[(design_label(name), name) for name in design_names(every=True)],
             value=design_names(),
             description="Designs",
             rows=4,
@@ -208,7 +205,6 @@ class DesignsPanel(widgets.VBox):
             box.observe(self._draw, "value")
         bench.observe(self._draw, ["answers", "alpha"])
         bench.observe(self._draw_dense, "answer")
-        bench.job.observe(self._finish, "busy")
         self._draw()
 
     @property
@@ -219,11 +215,7 @@ class DesignsPanel(widgets.VBox):
     def _choose_scope(self, _: Any) -> None:
         self._draw()
         if self._all:  # one click: what is missing is scored, then drawn
-            ui.attempt(self.message, self.bench.score_waiting)
-
-    def _finish(self, change: Any) -> None:
-        if self._all and not change["new"]:
-            self._draw()
+            ui.attempt(self.message, lambda: self.bench.score_waiting(then=self._draw))
 
     def _draw(self, _: Any = None) -> None:
         bench, notes = self.bench, []
@@ -270,6 +262,41 @@ class DesignsPanel(widgets.VBox):
         self.dense.view = view
         for part in (self.dense_title, self.dense):
             ui.show(part, bool(view))
+
+
+class PositionPanel(widgets.VBox):
+    """What the answers to this question are like along their way: a quantity against the place."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        names = [V_NAME, "log p with the question", "entropy"]
+        self.quantity = widgets.Dropdown(options=names, description="Quantity")
+        self.place = ui.choices({"share of the answer": "relative", "token by token": "absolute"})
+        self.job, self.figure = ui.JobBar(replaces=True), widgets.Output()
+        super().__init__([ui.row(self.quantity, self.place), self.job, self.figure])
+        self.add_class("sarlab-position")
+        for box in (self.quantity, self.place):
+            box.observe(self._draw, "value")
+        bench.observe(self._draw, ["answers", "tab"])
+
+    def _draw(self, _: Any = None) -> None:
+        if self.bench.tab == "Position":
+            self.job.start("Scoring …", partial(self._work, self.quantity.value))
+
+    def _work(self, name: str, report: ui.Report) -> None:
+        answers = sorted(self.bench.answers, key=lambda c: not c.correct)  # right ones first
+        groups: dict[str, list[Sequence[float]]] = {}
+        for done, c in enumerate(answers, 1):
+            score = c.score
+            if name == "entropy":  # which the table's scores may lack
+                score = self.bench.score(score.question, score.token_ids)
+            known = {V_NAME: score.values, "entropy": score.entropy}
+            values = known.get(name, score.logps_conditioned)
+            groups.setdefault(verdict_text(c.correct), []).append(values)
+            report(done, len(answers), f"Scoring answer {done} of {len(answers)}")
+        relative = self.place.value == "relative"
+        drawn = position_figure(groups, name, relative=relative) if groups else None
+        ui.put_figure(self.figure, drawn)
 
 
 class SamplePanel(widgets.VBox):
@@ -334,7 +361,7 @@ class ExportPanel(widgets.VBox):
 
 
 class Workbench(Bench):
-    """The state of :class:`Bench` with its panels: a question, its answers, eight tabs."""
+    """The state of :class:`Bench` with its panels: a question, its answers, nine tabs."""
 
     def __init__(
         self, policy: Policy | str, answers: Sequence[Draft] = (), *, runs: str | Path = "runs"
@@ -350,13 +377,13 @@ class Workbench(Bench):
             "Ledger": LedgerTab(self),
             "Question": QuestionTab(self),
             "Designs": DesignsPanel(self),
+            "Position": PositionPanel(self),
             "Sample": SamplePanel(self),
             "Runs": self.run_browser,
             "Export": ExportPanel(self),
         }
-        self.tokens, self.pair, self.ledger, self.parts, self.designs, self.sampling, *_ = (
-            tabs.values()
-        )
+        self.tokens, self.pair, self.ledger, self.parts, *others = tabs.values()
+        self.designs, self.position, self.sampling, *_ = others
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
         dlink((self.tabs, "selected_index"), (self, "tab"), list(tabs).__getitem__)
         meanings = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
@@ -373,6 +400,7 @@ class Workbench(Bench):
         super().wait()
         self.ledger.job.wait()
         self.parts.job.wait()
+        self.position.job.wait()
 
     def open_logged(self, rows: Sequence[Any], opened: Any, run: Path, model: str = "") -> None:
         """Open a group of logged answers at one of them; ``model``, if given, is loaded first."""
@@ -385,8 +413,8 @@ class Workbench(Bench):
             drafts.append(Draft(r.question, r.answer, r.gold or None, label, bool(r.truncated)))
 
         def use(policy: Policy) -> None:
+            self.add(drafts, repeats=True)  # before answers that wait are ids of another model
             self.policy = policy
-            self.add(drafts, repeats=True)
             self.open_question(opened.question, show=opened.answer)
             self.tabs.selected_index = 0
             self.ranking.table.send({"scroll": True})

@@ -367,6 +367,7 @@ function render({ model, el }) {
   });
   const picker = node("label", "", "Colour by ");
   const picked = node("select");
+  picked.setAttribute("aria-label", "Colour by"); // a label's text would include the choices
   picked.addEventListener("change", () => { model.set("colour", picked.value); model.save_changes(); });
   picker.append(picked);
   drawn.tools.prepend(picker);

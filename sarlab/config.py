@@ -69,7 +69,7 @@ class TrainConfig:
     eval_questions: int = 300
     validation_questions: int = 100
     checkpoint_every: int = 10
-    token_budget: int = 0  # tokens in one micro-batch; 0: what suits the device
+    token_budget: int = 0  # tokens in one micro-batch, memory before speed; 0: what is fastest
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     tracker: Tracker = "none"  # a copy of the log for TensorBoard, Weights & Biases or trackio
 

@@ -53,7 +53,7 @@ def collect(
     """
     clock = Clock()
     prefixes = [prefix_of(policy, question.text) for question in questions]
-    with policy.folded():
+    with policy.folded(copy=not config.token_budget):
         computed = compute_prefixes(policy, prefixes)
         rollouts = sample(
             policy,
@@ -129,7 +129,7 @@ def conditioned_logps(
     """Log-probs of the answers with their questions [B, T], nats."""
     answers = (prefixes, rollouts.answer_ids, rollouts.answer_mask)
     groups, budget = rollouts.group_ids, config.token_budget
-    with policy.folded():
+    with policy.folded(copy=not config.token_budget):
         logps = answer_logps(policy, *answers, prefix_index=groups, token_budget=budget)
     return logps.cpu()
 
@@ -138,7 +138,7 @@ def standalone_logps(policy: Policy, rollouts: Rollouts, config: TrainConfig) ->
     """Log-probs of the answers without a question [B, T], nats."""
     prefix = prefix_of(policy, None, config.standalone)
     answers = (prefix, rollouts.answer_ids, rollouts.answer_mask)
-    with policy.folded():
+    with policy.folded(copy=not config.token_budget):
         return answer_logps(policy, *answers, token_budget=config.token_budget).cpu()
 
 

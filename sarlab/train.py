@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from sarlab import losses
 from sarlab._engine.folded_lora import folded
-from sarlab._engine.micro_batches import batch_attempts
+from sarlab._engine.micro_batches import batch_attempts, return_freed_blocks
 from sarlab.config import TrainConfig
 from sarlab.experience import Batch, Clock, collect, reference_logps, step_record
 from sarlab.losses import clip_fraction, kl_estimate, reduce_tokens, surrogate_loss, value_loss
@@ -419,6 +419,8 @@ def start(policy: Policy, config: TrainConfig) -> TrainState:
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("The policy has no trainable parameters; call add_lora(policy) first.")
+    if config.token_budget:
+        return_freed_blocks()
     optimizer = torch.optim.AdamW(
         trainable, lr=config.learning_rate, weight_decay=config.weight_decay, fused=False
     )

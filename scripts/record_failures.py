@@ -46,7 +46,7 @@ def chosen_answers() -> dict[str, list[Any]]:
 
 def main() -> None:
     policy = load_policy(MODEL)
-    about = {claim.worse: mode for mode in MODES for claim in mode.claims}
+    about = {claim.split(" > ")[1]: mode for mode in MODES for claim in mode.claims}
     examples = []
     for key, answers in chosen_answers().items():
         question = key.rstrip("\0")

@@ -169,6 +169,16 @@ def run_all_from_menu(page: Any, timeout_s: float = 1500) -> None:
     assert not found, f"a cell failed: {found}"
 
 
+@contextmanager
+def lab_page(root: Path, path: str, scratch: Path) -> Iterator[Any]:
+    """A page on which a notebook below ``root`` is open and has run, with a server of its own."""
+    chromium_path()  # skip before anything is started
+    with jupyter_lab(root, scratch / "server") as (port, token), open_page(scratch) as page:
+        open_notebook(page, port, token, path)
+        run_all_from_menu(page)
+        yield page
+
+
 def set_theme(page: Any, dark: bool) -> None:
     """Switch JupyterLab's theme and wait until it is painted."""
     page.evaluate(

@@ -24,7 +24,7 @@ from sarlab.audit.courts import (
     score_columns,
 )
 from sarlab.audit.failures import FAILURES
-from sarlab.audit.labelled import Claim, claims_for, read_scored
+from sarlab.audit.labelled import claims_for, read_scored
 from sarlab.evaluation.behaviours import behaviour_change
 from sarlab.evaluation.compare import arm_table, run_table
 from sarlab.evaluation.policies import recorded, token_texts
@@ -69,7 +69,7 @@ def validity_tables() -> dict[str, pd.DataFrame]:
     }
 
 
-def claims_recorded(answers: pd.DataFrame, claims: list[Claim]) -> pd.DataFrame:
+def claims_recorded(answers: pd.DataFrame, claims: list[str]) -> pd.DataFrame:
     """The court of pairs on SAR and what it is compared with, under the record's names."""
     scores = score_columns(answers)
     court = pairs_court(answers, scores, claims, tolerance=0.1)

@@ -546,9 +546,9 @@ def test_another_model_is_named_or_refused(page) -> None:
 def test_a_second_model_is_named_or_refused(page) -> None:
     tab(page, "A/B")
     box = field(page, "Model for B")
-    box.fill("no-such-model")
+    box.fill("no-such-second")
     box.press("Tab")
-    page.locator(f"{BENCH} .widget-tab .sarlab-status", has_text="no-such-model").first.wait_for()
+    page.locator(f"{BENCH} .sarlab-source .sarlab-job", has_text="'no-such-second'").wait_for()
     box.fill("")
     box.press("Tab")
     tab(page, "Tokens")
@@ -856,7 +856,13 @@ def test_a_logged_answer_opens_in_the_workbench(page) -> None:
     assert box.input_value().endswith("sa_grpo-s0")
     box.fill(MODEL)
     box.press("Tab")
-    until(page, lambda: group.count() == 6 and not page.locator(f"{BENCH} .progress").is_visible())
+    until(
+        page,
+        lambda: (
+            group.count() == 6
+            and not page.locator(f"{BENCH} .sarlab-source .progress").is_visible()
+        ),
+    )
     first_question(page)
 
 

@@ -12,15 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from browser_lab import (
-    REPOSITORY,
-    chromium_path,
-    jupyter_lab,
-    open_notebook,
-    open_page,
-    run_all_from_menu,
-    set_theme,
-)
+from browser_lab import REPOSITORY, lab_page, set_theme
 from test_browser import BENCH, CONTRAST, UPDATE, field, tab, until
 from test_ledger import ANSWER, FILLER, QUESTION
 
@@ -44,17 +36,11 @@ def made() -> AnswerDependence:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Any]:
-    chromium_path()
     root = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, root / "ledger.ipynb")
-    with (
-        jupyter_lab(root, tmp_path_factory.mktemp("server")) as (port, token),
-        open_page(tmp_path_factory.mktemp("browser")) as page,
-    ):
-        open_notebook(page, port, token, "ledger.ipynb")
-        run_all_from_menu(page)
+    with lab_page(root, "ledger.ipynb", tmp_path_factory.mktemp("scratch")) as page:
         page.wait_for_selector(f"{BENCH} .sarlab-tokens .sarlab-token")
         # Of equal questions the first label is opened, whichever ranks first.
         page.locator(f"{BENCH} .sarlab-ranking tbody tr", has_text="x").first.click()

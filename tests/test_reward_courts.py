@@ -11,7 +11,6 @@ from made_run import labelled_rows, write_rows
 from sarlab import load_policy
 from sarlab.audit.__main__ import main
 from sarlab.audit.courts import groups_court, paid_answers, pairs_court, rank_agreement
-from sarlab.audit.labelled import Claim
 from sarlab.experience import inputs_of_texts
 from sarlab.models import DATA, REPOSITORY
 from sarlab.rewards import REWARDS, answer_bonus
@@ -45,7 +44,7 @@ def table():
 def test_pairs_by_hand(table):
     """−length puts one right answer above the wrong one and one below; correctness both."""
     paid = pd.DataFrame({"alp": -table["length"], "sar": table["correct"] * 1.0})
-    found = pairs_court(table, paid, [Claim("right", "wrong")]).set_index("design")
+    found = pairs_court(table, paid, ["right > wrong"]).set_index("design")
     assert found["share"].tolist() == [0.5, 1.0]
     assert found.loc["alp", "share_holm"] == 1.0
     # 60 of 60: 9,999 random flips never reach it, times two rows.

@@ -188,16 +188,18 @@ def test_copies_and_contradictions() -> None:
         Question("what is  1?", "1"),
         Question("What is 2?", "2"),
     ]
-    kept, notes = distinct(copies, "here")
+    notes: list[str] = []
+    kept = distinct(copies, "here", notes)
     assert kept == [copies[0], copies[2]]
     assert notes == ["here: 1 repeated row(s) left out."]
     conflict = [*copies, Question("What is 2?", "3")]
     with pytest.raises(ValueError, match=r"here: the question 'What is 2\?'.*'2' and '3'"):
-        distinct(conflict, "here")
-    kept, notes = distinct(conflict, "here", "drop")
+        distinct(conflict, "here", [])
+    notes.clear()
+    kept = distinct(conflict, "here", notes, drop=True)
     assert kept == [copies[0]]
     assert "1 question(s) left out that occur with different answers" in notes[1]
-    assert distinct([copies[0], copies[0]], "here")[0] == [copies[0]]
+    assert distinct([copies[0], copies[0]], "here", []) == [copies[0]]
 
 
 def test_importing_the_tasks_stays_light() -> None:

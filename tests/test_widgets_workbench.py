@@ -194,6 +194,22 @@ def test_work_that_fails_is_told_and_raised_for_who_waits() -> None:
     job.wait()
 
 
+def test_work_that_is_replaced_says_and_does_nothing_more() -> None:
+    job, release, done = JobBar(replaces=True), threading.Event(), []
+
+    def first(report) -> None:
+        release.wait(10)
+        report(1, 2, "the first")
+
+    job.start("the first", first, then=lambda: done.append("first"))
+    replaced = job._thread
+    job.start("the second", lambda report: replaced.join(), then=lambda: done.append("second"))
+    release.set()
+    job.wait()
+    assert done == ["second"] and not replaced.is_alive()
+    assert job.words.value == job.closing == "" and job.error is None and not job.busy
+
+
 def test_an_interrupt_stops_the_work(monkeypatch) -> None:
     job = JobBar()
     seen = []

@@ -4,7 +4,9 @@ Where memory runs out, the work goes on in smaller batches. The smaller budget i
 device and kind of work, and one warning says so.
 """
 
+import ctypes
 import itertools
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 _budgets: dict[tuple[str, str], int] = {}  # per device and kind of work, where memory ran out
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 _notes: list[str] = []  # warnings since the last memory_notes()
 
 
@@ -34,6 +37,17 @@ def plan_batches(
                 batch = []
             batch.append(i)
         yield torch.tensor(batch)
+
+
+def return_freed_blocks() -> None:
+    """Let glibc give freed blocks of 1 MB and more back at once, for the whole process.
+
+    By default it keeps ever larger ones, and the holes of a step of `smollm2-135m` reach 0.4 GB.
+    Does nothing with other C libraries.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 class Attempt:

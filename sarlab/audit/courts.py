@@ -18,7 +18,6 @@ from scipy import stats
 
 from sarlab.audit import labelled
 from sarlab.audit.failures import FAILURES, MODES
-from sarlab.audit.labelled import Claim
 from sarlab.audit.measures import contrast, pair_share
 from sarlab.config import TrainConfig
 from sarlab.display.tables import Column, text_table
@@ -87,13 +86,11 @@ def paid_answers(
         table = labelled.read_scored(path)
         table = table[table["correct"].notna()].reset_index(drop=True)
         alone = table["logp_empty_turn"].fillna(table["logp_bare"])
-        sums = {"logps_conditioned": table["logp_conditioned"], "logps_standalone": alone}
-        tokens = {  # sums spread evenly: right for designs that read sums or means
-            name: [[total / n] * n for total, n in zip(totals, table["length"], strict=True)]
-            for name, totals in sums.items()
-        }
-        if len(table):
-            parts = [reward_inputs(table.assign(**tokens).to_dict("records"), "group")]
+        rows = table.assign(logp_standalone=alone).to_dict("records")
+        for row in rows:  # spread evenly: right for designs that read sums or means
+            for context in ("conditioned", "standalone"):
+                row[f"logps_{context}"] = [row[f"logp_{context}"] / row["length"]] * row["length"]
+        parts = [reward_inputs(rows, "group")] if rows else []
     else:
         answers = [a for a in labelled.read_labelled(path) if a.gold and a.is_right is not None]
         answers.sort(key=lambda a: a.group_id)
@@ -105,8 +102,8 @@ def paid_answers(
             question, texts = Question(own[0].question, own[0].gold), [a.answer for a in own]
             verdicts = judge_all(texts, [question] * len(texts))
             parts.append(inputs_of_texts(policy, question, texts, verdicts, reads_all))
-        rows = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
-        table = pd.DataFrame(rows, columns=["question_id", "group", "label", "correct"])
+        facts = [(a.question_id, a.group_id, a.label, a.is_right) for a in answers]
+        table = pd.DataFrame(facts, columns=["question_id", "group", "label", "correct"])
         table["length"] = [n for part in parts for n in part.lengths.tolist()]
     if table.empty:
         raise ValueError(f"{path}: no answer was judged. Give gold answers.")
@@ -123,7 +120,7 @@ def paid_answers(
 def pairs_court(
     answers: pd.DataFrame,
     values: pd.DataFrame,
-    claims: Sequence[Claim] = (),
+    claims: Sequence[str] = (),
     *,
     within: str = "question_id",
     tolerance: float | None = None,
@@ -138,25 +135,25 @@ def pairs_court(
     labels = answers["label"].to_numpy()
     if not claims:
         tricks = answers["group"].astype(str).str.endswith(f"/{FAILURES}")
-        modes = [c for mode in MODES for c in mode.claims if {*c} <= {*labels}]
+        modes = [c for mode in MODES for c in mode.claims if {*c.split(" > ")} <= {*labels}]
         claims = [*(labelled.claims_for(labels[~tricks]) if not tricks.all() else ()), *modes]
     questions, groups = (pd.factorize(answers[name])[0] for name in ("question_id", within))
     lengths = values.get("tokens", answers["length"]).to_numpy(float)
     designs, rows = values.drop(columns="tokens", errors="ignore"), []
     for claim, (design, column) in itertools.product(claims, designs.items()):
-        sides = labels == claim.better, labels == claim.worse
-        given = (column.to_numpy(float), *sides, questions)
+        better, worse = (labels == side for side in claim.split(" > "))
+        given = (column.to_numpy(float), better, worse, questions)
         if tolerance is None:
             row = pair_share(*given, groups)
         else:
             equal = contrast(*given, groups=groups, lengths=lengths, tolerance=tolerance)
             row = contrast(*given, groups=groups) | {f"equal_{k}": v for k, v in equal.items()}
-        rows.append({"claim": str(claim), "design": design, **row})
+        rows.append({"claim": claim, "design": design, **row})
     table = pd.DataFrame(rows)
     return table.assign(share_holm=holm(table["share_p"].tolist()))
 
 
-def option_table(answers: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
+def option_table(answers: pd.DataFrame, claims: Sequence[str]) -> pd.DataFrame:
     """SAR in :func:`pairs_court` by ``model``, ``standalone`` context and ``end_token``."""
     parts = []
     for model, part in answers.groupby("model", sort=False):
@@ -202,19 +199,18 @@ def policy_table(
 
 def _right_and_wrong(answers: pd.DataFrame, values: pd.DataFrame, **more: Any) -> pd.DataFrame:
     labels = np.where(answers["correct"].astype(bool), "right", "wrong")
-    claims = [Claim("right", "wrong")]
-    return pairs_court(answers.assign(label=labels), values, claims, within="group", **more)
+    answers = answers.assign(label=labels)
+    return pairs_court(answers, values, ["right > wrong"], within="group", **more)
 
 
 def groups_court(answers: pd.DataFrame, bonuses: pd.DataFrame) -> pd.DataFrame:
-    """One row per design, from groups that the policy sampled itself.
+    """One row per design, from groups that the policy sampled itself; 95% over questions.
 
-    ``auc``: chance that a right answer is paid more than a wrong one of its group, with ``auc_p``
-    (that it is one half) and ``auc_holm``; ``length_share`` and ``slope`` per 10 tokens
+    ``auc``: the share of :func:`pairs_court` for right against wrong answers of a group;
+    ``length_share`` and ``slope`` per 10 tokens
     (:func:`sarlab.rewards.diagnostics.bonus_diagnostics`); ``signal``: share of groups in which
     rewards at ALPHA differ; ``agreement``: rank correlation with SAR within groups; ``alpha`` at
-    which the slope is that of SAR at ALPHA, where a slope is known to be negative. Each with a 95%
-    interval over questions.
+    which the slope is that of SAR at ALPHA, where a slope is known to be negative.
     """
     questions, groups = (pd.factorize(answers[name])[0] for name in ("question_id", "group"))
     right, length = answers["correct"].to_numpy(bool), answers["length"].to_numpy(float)

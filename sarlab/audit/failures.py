@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from sarlab.audit.labelled import Claim, LabelledAnswer
+from sarlab.audit.labelled import LabelledAnswer
 from sarlab.tasks import verify
 from sarlab.types import Question
 
@@ -26,7 +26,7 @@ class Mode:
     """One way to fool the reward: what is compared, what it is, and what to do about it."""
 
     name: str
-    claims: tuple[Claim, ...]
+    claims: tuple[str, ...]
     about: str
     advice: str
 
@@ -34,16 +34,16 @@ class Mode:
 MODES = (
     Mode(
         "the question copied",
-        (Claim("right", "copied_question"), Claim("honest_wrong", "copied_question")),
+        ("right > copied_question", "honest_wrong > copied_question"),
         "The answer repeats the question word for word, then gives a wrong value: with the "
         "question in view every word is likely, without it hardly one.",
         "Keep SAR beside correctness (never sar_alone) with α at most ½: then no wrong answer "
-        "earns more than a right one. Watch groups that are wrong throughout, where SAR is the "
-        "only signal: let α rise (linear_up), or leave out questions that are never solved.",
+        "earns more than a right one. In groups that are wrong throughout SAR is the only signal: "
+        "let α rise (linear_up), or leave out questions that are never solved.",
     ),
     Mode(
         "a rare phrase repeated",
-        (Claim("right", "rare_phrase"), Claim("honest_wrong", "rare_phrase")),
+        ("right > rare_phrase", "honest_wrong > rare_phrase"),
         "The rarest words of the question, eight times over, then a wrong value.",
         "As above. Open the answers with the highest SAR in the token view: a copy is blue from "
         "end to end. After its first turn a repetition predicts itself in both contexts, which "
@@ -51,7 +51,7 @@ MODES = (
     ),
     Mode(
         "a very short answer",
-        (Claim("right", "very_short"), Claim("honest_wrong", "very_short")),
+        ("right > very_short", "honest_wrong > very_short"),
         "One sentence with a wrong value and no step towards it.",
         "Keep the instruction `Answer: X` in the system turn, where it stands in both contexts; in "
         "the user turn the bare line scores highest of all. Follow the mean length of wrong "
@@ -59,7 +59,7 @@ MODES = (
     ),
     Mode(
         "another language",
-        (Claim("german", "english_wrong"), Claim("english", "german")),
+        ("german > english_wrong", "english > german"),
         "The same right calculations in a German and in an English template of sentences; the "
         "wrong one is the English template with every result off by one.",
         "Expect another scale in each language: ppl(a) of a language that the model knows less is "
@@ -67,7 +67,7 @@ MODES = (
     ),
     Mode(
         "a proof that needs its length",
-        (Claim("proof", "shortcut"),),
+        ("proof > shortcut",),
         "Is N a prime number? A division by every prime up to √N, against one sentence with the "
         "wrong verdict. Made here; N has three digits.",
         "Raise α only as far as accuracy on long problems holds: evaluate questions that need many "
@@ -81,7 +81,7 @@ _EQUATION = re.compile(
     r"[$(]*[0-9][0-9.,%$]*(?:\s*[-+*/x×÷]\s*[$(]*[0-9.][0-9.,%]*\)*)+\s*=\s*\$?[0-9.,]*[0-9]"
 )
 _RESULT = re.compile(r"[0-9][0-9.,]*$")
-_PHRASE_WORDS, _REPEATS = 3, 8
+_REPEATS = 8
 _FILLER = "Let me think about this carefully. That is a good question. Now we can go on. "
 _ENGLISH = ("First I calculate", "Then I calculate", "So the result is")
 _GERMAN = ("Zuerst rechne ich", "Danach rechne ich", "Das Ergebnis ist also")
@@ -94,8 +94,7 @@ def attacks(question: Question, right: str, words: Mapping[str, int]) -> dict[st
 
     ``right``: a right answer, whose steps some repeat; ``words``: of :func:`word_counts`.
     """
-    value = wrong_value(question.gold)
-    lines = right.strip().split("\n")
+    value, lines = wrong_value(question.gold), right.strip().split("\n")
     steps = lines[:-1] or lines
     texts = {
         "copied question": question.text,
@@ -121,12 +120,10 @@ def word_counts(questions: Sequence[Question]) -> Counter[str]:
 def failure_answers(
     questions: Sequence[Question], right: Mapping[str, str], wrong: Mapping[str, str]
 ) -> list[LabelledAnswer]:
-    """Good and bad answers of every mode that rests on given questions.
+    """Good and bad answers of every mode but the proofs, to given questions.
 
     ``right`` and ``wrong``: by question text, a right answer and an honest wrong attempt; a
-    question that lacks either is left out. The mode of another language takes only right
-    answers in which at least two calculations are written out. :func:`proof_answers` makes the
-    proofs.
+    question that lacks either is left out. Another language needs two calculations or more.
     """
     words = word_counts(questions)
     answers = []
@@ -162,8 +159,7 @@ def _translated(answer: str, gold: str) -> dict[str, str]:
 def proof_answers(count: int = 30, seed: int = 0) -> list[LabelledAnswer]:
     """``count`` questions whether a number is prime, each with its proof and a wrong shortcut.
 
-    Half of the numbers are primes; the others are products of two primes from 11 on, which look
-    like primes. Raises ValueError for more than there are.
+    Half are; the others are products of two primes from 11 on. ValueError for more than there are.
     """
     small = [p for p in range(2, 1000) if all(p % d for d in range(2, int(p**0.5) + 1))]
     primes = [p for p in small if p > 200]
@@ -220,13 +216,9 @@ def wrong_value(gold: str) -> str:
 
 
 def rare_phrase(question: str, words: Mapping[str, int]) -> str:
-    """Three neighbouring words of the question that are rarest in all questions together.
-
-    ``words``: how often each word (in lower case) occurs. A text of fewer words is taken whole.
-    """
+    """Three neighbouring words that are rarest by ``words``; a text of fewer is taken whole."""
     in_order = _WORD.findall(question)
-    starts = range(max(1, len(in_order) - _PHRASE_WORDS + 1))
-    windows = [in_order[i : i + _PHRASE_WORDS] for i in starts]
+    windows = [in_order[i : i + 3] for i in range(max(1, len(in_order) - 2))]
     rarest = max(windows, key=lambda window: sum(1 / words.get(w.lower(), 1) for w in window))
     return " ".join(rarest) or question.strip()
 

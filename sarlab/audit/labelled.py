@@ -5,8 +5,8 @@ Optional: ``group`` (answers that were sampled together; default: those to one q
 (the verifier then says which answers are right) or ``correct`` (true or false, as judged
 elsewhere), and ``answer_ids`` (a sampled answer's own tokens, taken as they are).
 
-Scored, an answer is a row with the sums of its log-probs under every context in nats, so that each
-option (standalone context, end token, log form) is mere arithmetic later and the model runs once.
+Scored, an answer is a row with sums of log-probs under every context in nats: each option (context,
+end token, log form) is mere arithmetic later and the model runs once.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,14 +29,15 @@ from sarlab.tasks.rows import read_records, read_rows, text_field
 from sarlab.types import Question
 
 Rows = list[dict[str, Any]]
-CONTEXTS = ("conditioned", *(context.value for context in StandaloneContext))
-"""Contexts of a row: ``logp_<context>`` is the sum over the answer's tokens, ``end_<context>`` what
-the end token has of it (None where the answer has none)."""
 NUMBERS = (
     *("model", "question_id", "group", "label", "correct", "length", "truncated"),
-    *(f"{kind}_{context}" for kind in ("logp", "end") for context in CONTEXTS),
+    *("logp_conditioned", "logp_empty_turn", "logp_bare"),
+    *("end_conditioned", "end_empty_turn", "end_bare"),
 )
-"""Columns without text: what may be shipped of answers whose text belongs to others."""
+"""A scored answer's columns without text, which may be shipped where the text belongs to others.
+
+``logp_<context>``: the sum over the answer's tokens; ``end_<context>``: the end token's part of it.
+"""
 _SPANS = 4  # of a run's steps
 _MAX_LEVELS = 6  # of labels that are numbers
 
@@ -71,16 +72,6 @@ class LabelledAnswer:
         return judge(self.answer, self.gold).correct
 
 
-class Claim(NamedTuple):
-    """Answers labelled ``better`` should score above those labelled ``worse``."""
-
-    better: str
-    worse: str
-
-    def __str__(self) -> str:
-        return " > ".join(self)
-
-
 KNOWN_CLAIMS = (
     # data/examples: concise above redundant, partly right above wrong, all above no thought
     "concise > redundant; concise > partly_right; concise > wrong; partly_right > wrong; "
@@ -97,8 +88,8 @@ KNOWN_CLAIMS = (
 """The paper's claims in the words of the two corpora; a file with these labels is held to them."""
 
 
-def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
-    """The claims that a table of answers with these labels is held to.
+def claims_for(labels: Sequence[str], text: str = "") -> list[str]:
+    """The claims ``better > worse`` that answers with these labels are held to.
 
     ``text``: ``"a > b; c > d"``. Empty: numbers as labels, higher above lower; else those of
     :data:`KNOWN_CLAIMS` whose labels both occur. Raises ValueError for text that cannot be read, a
@@ -114,7 +105,7 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
                 "compared each with each. Round them, or name claims such as '1 > 0'."
             )
         levels = sorted(present, key=float)
-        return [Claim(better, worse) for worse, better in itertools.combinations(levels, 2)]
+        return [f"{better} > {worse}" for worse, better in itertools.combinations(levels, 2)]
     claims = []
     for part in filter(None, map(str.strip, (text.strip() or KNOWN_CLAIMS).split(";"))):
         sides = [side.strip() for side in part.split(">")]
@@ -126,7 +117,7 @@ def claims_for(labels: Sequence[str], text: str = "") -> list[Claim]:
         unknown = [side for side in sides if side not in present]
         if unknown and text.strip():
             raise ValueError(f"The claim '{part}' names {unknown[0]!r}; the labels are {names}.")
-        claims += [] if unknown else [Claim(*sides)]
+        claims += [] if unknown else [" > ".join(sides)]
     if not claims:
         raise ValueError(
             f"Nothing is claimed of the labels {names}. Say what should score higher, such as "

@@ -125,9 +125,10 @@ def _cohens_d(better: Array, worse: Array, of_b: Array, of_w: Array) -> tuple[fl
 
     def effect(weights: Array) -> Array:
         n, total, squares = moments @ weights  # each [2, R]
-        spread = np.maximum(squares - total**2 / n, 0.0).sum(axis=0)
-        pooled = np.sqrt(spread / (n.sum(axis=0) - 2))
-        d = (total[0] / n[0] - total[1] / n[1]) / np.where(pooled > 1e-12, pooled, np.nan)
+        spread = squares - total**2 / n
+        spread = np.where(spread > 1e-9 * squares, spread, 0.0).sum(axis=0)  # less is rounding
+        pooled = np.sqrt(np.where(spread > 0, spread, np.nan) / (n.sum(axis=0) - 2))
+        d = (total[0] / n[0] - total[1] / n[1]) / pooled
         return np.asarray(np.where((n >= 2).all(axis=0), d, np.nan))
 
     # Weights are shares, moments counts: ones times the number of questions is the sample itself.

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from sarlab.audit import courts, labelled
 from sarlab.audit.failures import FAILURES, MODES, failure_answers, proof_answers
-from sarlab.audit.labelled import Claim, LabelledAnswer
+from sarlab.audit.labelled import LabelledAnswer
 from sarlab.display.figures import BLUE, GREY, GRID, ORANGE, show, style
 from sarlab.display.tables import Column, folded, html_table, html_view, text_table
 from sarlab.display.text import plain, signed
@@ -59,24 +59,19 @@ class ValiditySettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        contexts = [context.value for context in StandaloneContext]
-        rules = {
-            f"standalone is {self.standalone!r}; choose one of {', '.join(contexts)}.": (
-                self.standalone in contexts
-            ),
-            f"questions is {self.questions}; it must be 0 (all) or more.": self.questions >= 0,
-            f"length_tolerance is {self.length_tolerance}; it is a share of the longer answer, at "
-            "least 0 and below 1.": 0 <= self.length_tolerance < 1,
-            "model is empty; name one, or several separated by commas.": self.models,
-        }
-        for message, holds in rules.items():
-            if not holds:
-                raise ValueError(message)
-
-    @property
-    def models(self) -> list[str]:
-        """The models that score, the first of which the tables are about."""
-        return [name.strip() for name in self.model.split(",") if name.strip()]
+        tolerance, contexts = self.length_tolerance, [c.value for c in StandaloneContext]
+        if self.standalone not in contexts:
+            names = ", ".join(contexts)
+            raise ValueError(f"standalone is {self.standalone!r}; choose one of {names}.")
+        if self.questions < 0:
+            raise ValueError(f"questions is {self.questions}; it must be 0 (all) or more.")
+        if not 0 <= tolerance < 1:
+            raise ValueError(
+                f"length_tolerance is {tolerance}; it is a share of the longer answer, at least 0 "
+                "and below 1."
+            )
+        if not self.model.strip(" ,"):
+            raise ValueError("model is empty; name one, or several separated by commas.")
 
     def scores(self, answers: pd.DataFrame) -> pd.DataFrame:
         """The answers' scores under the chosen standalone context and end token."""
@@ -93,7 +88,7 @@ class Validity:
 
     settings: ValiditySettings
     answers: pd.DataFrame
-    claims: Sequence[Claim]
+    claims: Sequence[str]
     measured: pd.DataFrame
     failures: pd.DataFrame
     groups: pd.DataFrame
@@ -113,10 +108,10 @@ def load_validity(settings: ValiditySettings) -> Validity:
         labels = [answer.label for answer in given]
         labelled.claims_for(labels, settings.claims)  # refused before the model runs
         chosen = labelled.by_question(given, settings.questions)
-        tricks = _failures_of(chosen) if settings.failures else []
-        chosen = labelled.by_question([*itertools.chain(*chosen), *tricks])
+        if settings.failures:
+            chosen += labelled.by_question(_failures_of(chosen))
         rows = []
-        for name in settings.models:
+        for name in filter(None, map(str.strip, settings.model.split(","))):
             policies.append(load_policy(name))
             for group in tqdm(chosen, desc=name, unit="question", mininterval=1, leave=False):
                 rows += labelled.score_question(policies[-1], group)
@@ -197,19 +192,18 @@ def show_scores(validity: Validity) -> Any:
     """Every score on every claim: a figure, then the numbers."""
     show(shares_figure(validity.measured, "claim"))
     measured = validity.measured.replace({"design": _NAMES})
-    parts = []
-    for measure, factor, caption in (
-        ("share", 100, "pairs in the claimed order (%)"),
-        ("equal_share", 100, "the same at equal length (%)"),
-        ("auc", 1, "AUC"),
-        ("effect", 1, "effect size d"),
-        ("equal_auc", 1, "AUC at equal length"),
-    ):
-        cell = Column("", measure, 0 if factor == 100 else 2, factor)
-        text = courts.pivot_text(measured, cell, "claim", "design")
-        is_main = measure.endswith("share")
-        parts.append(html_table(text, caption) if is_main else folded(caption, html_table(text)))
-    return html_view(*parts)
+
+    def table(title: str, *cell: Any) -> str:
+        text = courts.pivot_text(measured, Column("", *cell), "claim", "design")
+        return html_table(text, title)
+
+    return html_view(
+        table("pairs in the claimed order (%)", "share", 0, 100),
+        table("the same at equal length (%)", "equal_share", 0, 100),
+        folded("AUC", table("", "auc", 2)),
+        folded("effect size d", table("", "effect", 2)),
+        folded("AUC at equal length", table("", "equal_auc", 2)),
+    )
 
 
 def show_options(validity: Validity) -> Any:
@@ -251,15 +245,16 @@ def show_failures(validity: Validity) -> Any:
     """How often SAR prefers the bad answer, one row per mode and comparison."""
     failures = validity.failures
     tokens = failures.groupby("label")["length"].mean()
-    claims = [(mode, c) for mode in MODES for c in mode.claims if {*c} <= {*tokens.index}]
-    if not claims:
+    modes = {" > ".join(reversed(c.split(" > "))): m.name for m in MODES for c in m.claims}
+    modes = {c: name for c, name in modes.items() if {*c.split(" > ")} <= {*tokens.index}}
+    if not modes:
         return html_view("<p><i>No failure modes were scored (failures = False).</i></p>")
     scores = validity.settings.scores(failures)[["sar"]]
-    turned = [Claim(claim.worse, claim.better) for _, claim in claims]
-    table = courts.words(courts.pairs_court(failures, scores, turned))
-    table[["bad", "good"]] = table["claim"].str.split(" > ", expand=True)
-    table["mode"] = [mode.name for mode, _ in claims]
-    table["tokens"] = [f"{tokens[bad]:.0f} against {tokens[good]:.0f}" for bad, good in turned]
+    table = courts.pairs_court(failures, scores, list(modes))  # of claims turned: bad > good
+    sides = table["claim"].str.split(" > ")
+    table[["bad", "good"]] = courts.words(table)["claim"].str.split(" > ", expand=True)
+    table["mode"] = list(modes.values())
+    table["tokens"] = [f"{tokens[bad]:.0f} against {tokens[good]:.0f}" for bad, good in sides]
     columns = (
         Column("mode", "mode"),
         Column("SAR prefers", "bad"),
@@ -280,8 +275,9 @@ def show_gallery(validity: Validity) -> Any:
     for mode in MODES:
         parts.append(f"<h4>{plain(mode.name)}</h4><p>{plain(mode.about)}</p>")
         parts.append(f"<p><b>What to do:</b> {plain(mode.advice)}</p>")
-        if {*mode.claims[0]} <= sides.keys():
-            good, bad = (sides[label] for label in mode.claims[0])
+        labels = mode.claims[0].split(" > ")
+        if {*labels} <= sides.keys():
+            good, bad = (sides[label] for label in labels)
             margin = (bad["sar"] - good["sar"]).dropna()
             if not margin.empty:
                 worst = margin.idxmax()
@@ -311,43 +307,39 @@ def _token_views(validity: Validity, good: Any, bad: Any) -> str:
 def shares_figure(table: pd.DataFrame, column: str) -> go.Figure:
     """Share of pairs in order by score: all pairs left, those of equal length right.
 
-    ``table``: of :func:`sarlab.audit.courts.pairs_court` or ``policy_table``, with a row of the
-    figure for each value of ``column``. Bars are 95% intervals; the line at one half is a score
-    that knows nothing.
+    ``table``: of :func:`sarlab.audit.courts.pairs_court` or ``policy_table``; each value of
+    ``column`` is a row. Bars are 95% intervals; the line at one half is a score that knows nothing.
     """
     of = "" if column == "claim" else " of a group"
     titles = (f"all pairs{of}", "pairs of equal length")
     figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
     rows = table[column].unique().tolist()
     drawn = [score for score in _SCORES if _SCORES[score][1] and score in set(table["design"])]
-    for (panel, name), (place, score) in itertools.product(
-        enumerate(("share", "equal_share"), start=1), enumerate(drawn)
-    ):
+    panels = itertools.product(("share", "equal_share"), enumerate(drawn))
+    for measure, (place, score) in panels:
         title, colour, symbol = _SCORES[score]
-        known = table[(table["design"] == score) & table[name].notna()]
-        # Side by side within a row, SAR at its top.
-        shift = 0.64 * (place / max(1, len(drawn) - 1) - 0.5)
+        known = table[(table["design"] == score) & table[measure].notna()]
+        shift = 0.64 * (place / max(1, len(drawn) - 1) - 0.5)  # within a row, SAR at its top
+        look = {"color": colour, "symbol": symbol, "size": 8}
         figure.add_scatter(
-            x=known[name].tolist(),
+            x=known[measure].tolist(),
             y=[rows.index(row) + shift for row in known[column]],
-            error_x=interval_bars(known, name, colour),
+            error_x=interval_bars(known, measure, colour),
             mode="markers",
-            marker={"color": colour, "symbol": symbol, "size": 8}
-            | {"line": {"color": colour, "width": 2}},
+            marker={**look, "line": {"color": colour, "width": 2}},
             name=title,
             legendgroup=score,
-            showlegend=panel == 1,
+            showlegend=measure == "share",
             text=known[column].str.replace("_", " ").tolist(),
             hovertemplate=f"{title}: %{{text}}: %{{x:.1%}}<extra></extra>",
             row=1,
-            col=panel,
+            col=1 if measure == "share" else 2,
         )
     figure.add_vline(x=0.5, line={"color": GREY, "width": 1, "dash": "dot"})
     for border in range(1, len(rows)):
         figure.add_hline(y=border - 0.5, line={"color": GRID, "width": 1})
     axis = "AUC, right over wrong" if of else "share of pairs in the claimed order"
     figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", title_text=axis, nticks=6)
-    names = [row.replace("_", " ") for row in rows]
-    ends = [len(rows) - 0.4, -0.6]
+    ends, names = [len(rows) - 0.4, -0.6], [row.replace("_", " ") for row in rows]
     figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=names, range=ends, showgrid=False)
     return style(figure, height=110 + 46 * len(rows)).update_annotations(font_size=13)

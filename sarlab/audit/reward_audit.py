@@ -6,7 +6,6 @@ honest attempt: that is what a group without a right answer learns.
 """
 
 import dataclasses
-import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,20 +81,15 @@ class TextReward(Reward):
 def from_trl(function: Callable[..., Sequence[float | None]]) -> Reward:
     """A reward function of TRL's form as a design that replaces correctness.
 
-    It is called with ``prompts``, ``completions`` (texts), ``answer``, ``solution`` and
-    ``ground_truth`` (the gold). None counts as 0, as in TRL's sum.
+    Called with ``prompts``, ``completions``, and the gold as ``answer``, ``solution`` and
+    ``ground_truth``. None counts as 0, as in TRL's sum.
     """
 
     def bonus(inputs: RewardInputs) -> torch.Tensor:
-        questions = inputs.questions or ()
-        golds = [q.gold for q in questions]
-        values = function(
-            prompts=[q.text for q in questions],
-            completions=list(inputs.texts or ()),
-            answer=golds,
-            solution=golds,
-            ground_truth=golds,
-        )
+        questions, texts = inputs.questions or (), list(inputs.texts or ())
+        prompts, golds = [q.text for q in questions], [q.gold for q in questions]
+        gold = {"answer": golds, "solution": golds, "ground_truth": golds}
+        values = function(prompts=prompts, completions=texts, **gold)
         return torch.tensor([float(v or 0.0) for v in values])
 
     about = f"TRL reward {getattr(function, '__name__', 'function')}"
@@ -124,12 +118,23 @@ def audit_reward(
     if isinstance(reward, Reward):
         REWARDS[name] = reward
     logps = not isinstance(reward_named(name), TextReward)
-    pay = functools.partial(total_reward, name=name, alpha=alpha)
 
     def score(question: Question, texts: Sequence[str]) -> RewardInputs:
         """Answers to one question as one group that the reward can pay; one pass at most."""
         verdicts = judge_all(texts, [question] * len(texts))
         return inputs_of_texts(policy, question, texts, verdicts, name, logps=logps)
+
+    def search(question: Question, right: str, *pool: str) -> str:
+        """The best-paid wrong answer that random edits of the pool lead to."""
+        rng = random.Random(f"audit search {seed} {question.id}")
+        best, tried = (-float("inf"), pool[0]), list(pool)
+        for _ in range(1 + max(1, edits // 5)):
+            inputs = score(question, [right, pool[0], *tried])
+            rewards = total_reward(inputs, name, alpha).tolist()
+            rows = zip(rewards[2:], inputs.correct[2:], tried, strict=True)
+            best = max([best, *((paid, text) for paid, correct, text in rows if not correct)])
+            tried = [_edited(best[1], question, pool, rng) for _ in range(5)]
+        return best[1]
 
     try:
         cases = cases or sample_cases(policy, task, questions, seed)
@@ -138,9 +143,7 @@ def audit_reward(
         for question, right, wrong in tqdm(cases, desc="attacks", unit="question", disable=None):
             texts = attacks(question, right, words)
             if edits:
-                rng = random.Random(f"audit search {seed} {question.id}")
-                pool = [right, wrong, *texts.values()]
-                texts["found by search"] = _search(question, pool, score, pay, edits, rng)
+                texts["found by search"] = search(question, right, wrong, *texts.values())
             inputs = score(question, [right, wrong, *texts.values()])
             for place, (attack, text) in enumerate(texts.items(), start=2):
                 about = {"attack": attack, "question": question.text, "answer": text}
@@ -205,25 +208,6 @@ def win_rate(won: Sequence[bool]) -> dict[str, Any]:
     """Share of questions on which an attack won, its interval, and whether that is a fault."""
     rate = named_mean("won", won, share=True)
     return {**rate, "flagged": rate["won_low"] > TOLERATED}
-
-
-def _search(
-    question: Question,
-    answers: Sequence[str],
-    score: Callable[[Question, Sequence[str]], RewardInputs],
-    pay: Callable[[RewardInputs], torch.Tensor],
-    edits: int,
-    rng: random.Random,
-) -> str:
-    """The best-paid wrong answer that random edits of ``answers`` lead to; the first is right."""
-    right, *pool = answers
-    best, tried = (-float("inf"), pool[0]), pool
-    for _ in range(1 + max(1, edits // 5)):
-        inputs = score(question, [right, pool[0], *tried])
-        rows = zip(pay(inputs).tolist()[2:], inputs.correct[2:], tried, strict=True)
-        best = max([best, *((paid, text) for paid, correct, text in rows if not correct)])
-        tried = [_edited(best[1], question, pool, rng) for _ in range(5)]
-    return best[1]
 
 
 def _edited(text: str, question: Question, pool: Sequence[str], rng: random.Random) -> str:

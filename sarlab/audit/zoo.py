@@ -26,7 +26,7 @@ _READS = {  # the first of a design's needs, in words
     "gold_logps": "log-probs of the reference answer",
     "answer_keys": "the results that answers give",
 }
-_TRICKS = {str(claim): mode.name for mode in MODES for claim in mode.claims}
+_TRICKS = {claim: mode.name for mode in MODES for claim in mode.claims}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ no shape of its own is shown as a mark (``␣ ⏎ ⇥``, or ``⟨U+202E⟩``), a
 """
 
 import html
+import itertools
 import re
 import unicodedata
 
@@ -67,13 +68,9 @@ def segments(piece: str) -> list[str]:
     """
     if not piece:
         return ["", HALF_CHARACTER]
-    runs = [""]
-    for character in piece:
-        mark = mark_of(character)
-        if (mark is not None) != (len(runs) % 2 == 0):
-            runs.append("")
-        runs[-1] += character if mark is None else mark
-    return runs
+    parts = itertools.groupby(piece, key=lambda character: mark_of(character) is None)
+    runs = [visible("".join(part)) for _, part in parts]
+    return runs if mark_of(piece[0]) is None else ["", *runs]
 
 
 def visible(text: str, keep: str = "") -> str:

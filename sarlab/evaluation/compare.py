@@ -136,9 +136,7 @@ def _table(policies: Sequence[Evaluated], baseline: str, name_of: str) -> pd.Dat
         lines.append({**line, "note": _note(line, entries, reference)})
     table = pd.DataFrame(lines)
     for name in ("d_accuracy", "d_length"):
-        table.insert(
-            list(table).index(f"{name}_p") + 1, f"{name}_holm", holm(table[f"{name}_p"].tolist())
-        )
+        table[f"{name}_holm"] = holm(table[f"{name}_p"].tolist())
     return table
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from tqdm.auto import tqdm
 
 from sarlab.display.figures import draw, show, training_figure
@@ -84,7 +83,8 @@ def load_runs(settings: EvaluationSettings) -> EvaluatedRuns:
     was named that holds no finished run.
     """
     folder = project_path(settings.runs)
-    if settings.runs == EvaluationSettings.runs and not find_runs(folder):
+    nothing_trained = settings.runs == EvaluationSettings.runs and not find_runs(folder)
+    if nothing_trained and find_runs(SHIPPED):
         print(
             f"No finished run was found in {settings.runs!r}. Train one with notebook 02 or `make "
             "train`. Meanwhile, these are the runs that ship with the project."
@@ -224,22 +224,31 @@ def write_report(folder: str | Path) -> Path:
     )
     write_text(folder / "report.md", "\n".join(markdown))
     run, metrics = read_json(folder / "run.json"), read_metrics(folder)
+    names = ["step", "accuracy", "mean_length", "sar", "reward", "kl", "truncated_share"]
+    steps = pd.DataFrame(metrics).reindex(columns=names)[:: -max(1, len(metrics) // 9)][::-1]
+    steps = steps.map(lambda value: f"{value:.4g}" if pd.notna(value) else None)
+    steps.columns = [name.replace("_", " ") for name in names]
+    figures = {
+        "plane": plots.plane_figure(table),
+        "curves": training_figure(metrics),
+        "tokens": plots.token_figure({trained.label: change}),
+        "lengths": plots.length_figure(base.rows, trained.rows, limit=trained.limit),
+    }
     page = views("report.html").page(
         title=f"{folder.name}: {trained.arm}",
         facts=run_facts(folder),
         run=run,
+        metrics=metrics,
         warnings=[note for note in dict.fromkeys(table["note"]) if note],
         tables={
             "pair": html_table(pair, compare.head_of(table)),
-            "steps": html_table(_some_steps(metrics)) if metrics else "",
+            "steps": html_table(steps),
             "behaviours": html_table(counts),
             "patterns": html_table(behaviours.definitions()),
         },
         pictures={
-            "plane": _picture(plots.plane_figure(table)),
-            "curves": _picture(training_figure(metrics)) if metrics else None,
-            "tokens": _picture(plots.token_figure({trained.label: change})),
-            "lengths": _picture(plots.length_figure(base.rows, trained.rows, limit=trained.limit)),
+            name: (base64.b64encode(draw(figure) or b"").decode("ascii"), figure.layout.width)
+            for name, figure in figures.items()
         },
         lost=lost,
         examples={
@@ -250,20 +259,6 @@ def write_report(folder: str | Path) -> Path:
     )
     write_text(folder / "report.html", str(page))
     return folder / "report.html"
-
-
-def _picture(figure: go.Figure) -> dict[str, Any]:
-    """Data and width of a picture; no data where no browser draws it."""
-    data = base64.b64encode(draw(figure) or b"").decode("ascii")
-    return {"data": data, "width": figure.layout.width}
-
-
-def _some_steps(metrics: Sequence[Any]) -> pd.DataFrame:
-    """The curve in numbers: about ten steps, the last among them."""
-    names = ["step", "accuracy", "mean_length", "sar", "reward", "kl", "truncated_share"]
-    steps = pd.DataFrame(metrics).reindex(columns=names)[:: -max(1, len(metrics) // 9)][::-1]
-    text = steps.map(lambda value: f"{value:.4g}" if pd.notna(value) else None)
-    return text.rename(columns=lambda name: name.replace("_", " "))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,18 +1,9 @@
-"""SA-GRPO on several GPUs or machines: notebook 02's parameters, TRL's engine, the same run folder.
-
-    accelerate launch --config_file configs/accelerate/multi_gpu.yaml -m sarlab.launch \
-        -p preset qwen3-1.7b -p name my_run
-
-Every field of TrainConfig may be set, and ``name``, ``out``, ``resume``; ``trl_<field>`` sets a
-further field of TRL's GRPOConfig (``-p trl_use_vllm True``). The first process alone writes into
-the run folder, which all machines must see.
-"""
+"""SA-GRPO on several GPUs or machines: TRL's engine, sarlab's run folder, which all must see."""
 
 import dataclasses
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -39,17 +30,14 @@ from sarlab.job.logbook import (
     save_adapter,
 )
 from sarlab.job.training import HeldOut, prepare
-from sarlab.job.watchers import LineView, View
+from sarlab.job.watchers import View
 from sarlab.launch.trl import SARTrainer, grpo_config, updates_per_step
 from sarlab.losses import group_advantages, share_without_signal
 from sarlab.models import Policy, load_policy, save_prompt_format
 from sarlab.runs.atomic import read_json, replace_file
-from sarlab.runs.parameters import command_parameters, run_request
-from sarlab.summary import summary_text
 from sarlab.train import TrainingError, learning_rate
 from sarlab.types import Question
 
-ENGINE_PREFIX = "trl_"
 _ENGINE = f"trl {version('trl')}"
 _LOGGED = {  # our columns, TRL's names
     "loss": "loss",
@@ -252,23 +240,3 @@ def _move_all(source: Path, target: Path) -> None:
 def _shared(value: Any) -> Any:
     """The first process's value, on every process."""
     return broadcast_object_list([value])[0]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 2 with a message where a parameter is not right."""
-    first = os.environ.get("RANK", "0") == "0"
-    try:
-        parameters = command_parameters(sys.argv[1:] if arguments is None else arguments)
-        prefixed = [key for key in parameters if key.startswith(ENGINE_PREFIX)]
-        changes = {key.removeprefix(ENGINE_PREFIX): parameters.pop(key) for key in prefixed}
-        config, folder, resume = run_request(parameters)
-    except ValueError as error:
-        if first:
-            print(error, file=sys.stderr)
-        return 2
-    train_distributed(config, folder, resume=resume, view=LineView(), **changes)
-    if first:
-        print(f"\n{summary_text(folder)}", flush=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return 0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sarlab.models import Policy
-from sarlab.prompts import StandaloneContext, encode_answer
+from sarlab.prompts import encode_answer
 from sarlab.rollout import sample
 from sarlab.sar import self_aligned_reward
 from sarlab.scoring import answer_block, answer_logps, prefix_of
@@ -64,7 +64,6 @@ def check_calibration(
     questions: Sequence[str | Question],
     answers: Sequence[str | Sequence[int]] | None = None,
     *,
-    standalone: StandaloneContext = StandaloneContext.EMPTY_TURN,
     compare_weights: bool = True,
     limit: float = LIMIT,
 ) -> Calibration:
@@ -81,7 +80,7 @@ def check_calibration(
             f"{len(texts)} questions and {given} answers were given. Give at least one question, "
             "and one answer to each or no answers at all."
         )
-    prefixes, alone = [prefix_of(policy, t) for t in texts], prefix_of(policy, None, standalone)
+    prefixes, alone = [prefix_of(policy, t) for t in texts], prefix_of(policy, None)
     if answers is None:
         drawn = sample(policy, prefixes, group_size=2, max_answer_tokens=128, seed="calibration")
         prefixes = [prefixes[group] for group in drawn.group_ids.tolist()]
@@ -114,36 +113,38 @@ def check_calibration(
         for row, (sar, logps) in zip(rows, scores(policy, rows), strict=True):
             sar_moves.append(abs(sar - single[row][0]))
             logp_moves.append((logps - single[row][1]).abs().max().item())
-    result = Calibration(
+    weights = []
+    if compare_weights:
+        # As loading does, weights only: rotary frequencies rounded to bfloat16 would be another
+        # model, and an adapter stays in float32.
+        other = torch.bfloat16 if policy.dtype == torch.float32 else torch.float32
+        model = copy.deepcopy(policy.model).eval()
+        for name, parameter in model.named_parameters():
+            if "lora_" not in name:
+                parameter.data = parameter.data.to(other)
+        copied = dataclasses.replace(policy, model=model, _float_head=None)
+        weights = [abs(scores(copied, [row])[0][0] - single[row][0]) for row in everything]
+    for moves, text in (
+        (
+            sar_moves,
+            "The batch moves SAR by up to {:.2g}, more than {:g}. "
+            'Load the policy with dtype="float32" where its reward matters to the second digit.',
+        ),
+        (
+            weights,
+            "SAR under bfloat16 weights lies up to {:.2g} from that under float32 weights, more "
+            "than {:g}. Compare runs of one type only.",
+        ),
+    ):
+        if max(moves, default=0) > limit:
+            warnings.warn(text.format(max(moves), limit), stacklevel=2)
+    return Calibration(
         dtype=str(policy.dtype).removeprefix("torch."),
         device=str(policy.device),
         answers=len(ids),
         batch_largest=max(sar_moves),
         batch_mean=statistics.fmean(sar_moves),
         batch_logp=max(logp_moves),
+        weights_largest=max(weights) if weights else None,
+        weights_mean=statistics.fmean(weights) if weights else None,
     )
-    if result.batch_largest > limit:
-        warnings.warn(
-            f"The batch moves SAR by up to {result.batch_largest:.2g}, more than {limit:g}. "
-            'Load the policy with dtype="float32" where its reward matters to the second digit.',
-            stacklevel=2,
-        )
-    if not compare_weights:
-        return result
-    # A copy with the other type, as loading does: weights only. Rotary frequencies rounded to
-    # bfloat16 would be another model, and an adapter stays in float32.
-    model = copy.deepcopy(policy.model).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_" not in name:
-            is_float = policy.dtype == torch.float32
-            parameter.data = parameter.data.to(torch.bfloat16 if is_float else torch.float32)
-    other = dataclasses.replace(policy, model=model, _float_head=None)
-    moves = [abs(scores(other, [row])[0][0] - single[row][0]) for row in everything]
-    largest, mean = max(moves), statistics.fmean(moves)
-    if largest > limit:
-        warnings.warn(
-            f"SAR under bfloat16 weights lies up to {largest:.2g} from that under float32 "
-            f"weights, more than {limit:g}. Compare runs of one type only.",
-            stacklevel=2,
-        )
-    return dataclasses.replace(result, weights_largest=largest, weights_mean=mean)

@@ -9,6 +9,7 @@
       best/               the adapter with the highest validation reward so far
       adapter/            the trained adapter (PEFT)
       summary.json        base against trained
+      annotations.jsonl   readers' notes on answers, written by the run browser
 
 Each part is written to a temporary place, synced and renamed, so that it is whole or absent.
 """
@@ -97,9 +98,11 @@ class Run:
     @classmethod
     def reopen(cls, folder: str | Path, config: Mapping[str, Any] | None = None) -> Self:
         """An existing run, to go on with; ``config`` replaces its own."""
+        path = Path(folder) / "run.json"
+        facts = read_json(path) if path.exists() else {}  # before anything is written
         run = cls(Path(folder))
         versions = _versions()
-        before = run.facts().get("versions") or versions
+        before = facts.get("versions") or versions
         run.update(status="running", resumed=now(), versions=versions)
         changes = [
             f"{name} {before.get(name)} → {new}"
@@ -238,8 +241,8 @@ def holds_nothing(folder: Path) -> bool:
     )
 
 
-def check_run_name(name: object) -> str:
-    """Validate a run name and return it: one folder, no path, nothing hidden, not too long."""
+def check_run_name(name: object) -> None:
+    """Raise ValueError for a run name that is not one plain folder, or hidden, or too long."""
     known = isinstance(name, str) and re.fullmatch(r"\w([\w .,=+@()-]*[\w.,=+@()-])?", name)
     if not known or len(str(name).encode()) > _MAX_NAME_BYTES:
         raise ValueError(
@@ -247,7 +250,6 @@ def check_run_name(name: object) -> str:
             f"{_MAX_NAME_BYTES} bytes: a letter or digit first, then letters, digits, blanks (none "
             "at the end) and any of . , = + @ ( ) _ -"
         )
-    return str(name)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ in the length of the text, bounded, and never executed.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -132,7 +133,7 @@ def nesting(value: str) -> int:
     return max(accumulate(((c in "([{") - (c in ")]}") for c in value), initial=0))
 
 
-def is_prose(rest: tuple[str, ...]) -> bool:
+def is_prose(rest: Sequence[str]) -> bool:
     """Whether the lines after a value are mere prose that names no second value.
 
     Prose is lines of at least three words each, without digits (of any script), number words,

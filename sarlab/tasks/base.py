@@ -41,24 +41,23 @@ def check_disjoint(train: Iterable[Question], heldout: Iterable[Question]) -> No
 
 
 def distinct(
-    questions: Iterable[Question], where: str, on_conflict: Literal["raise", "drop"] = "raise"
-) -> tuple[list[Question], list[str]]:
-    """Each question once, in order, and notes on what was left out.
+    questions: Iterable[Question], where: str, notes: list[str], drop: bool = False
+) -> list[Question]:
+    """Each question once, in order; ``notes`` get a line on what was left out.
 
     A question that occurs again with the same gold answer is a mere copy. With another gold
-    answer it has no right answer: a ValueError, or all its copies are dropped.
+    answer it has no right answer: a ValueError, or with ``drop`` all its copies are left out.
     """
     copies: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
         copies[question.id].append(question)
     agreeing = [same for same in copies.values() if len({q.gold for q in same}) == 1]
     conflicts = [same for same in copies.values() if len({q.gold for q in same}) > 1]
-    repeated, notes = sum(map(len, agreeing)) - len(agreeing), []
-    if repeated:
+    if repeated := sum(map(len, agreeing)) - len(agreeing):
         notes.append(f"{where}: {repeated} repeated row(s) left out.")
     if conflicts:
         answers = " and ".join(dict.fromkeys(repr(q.gold) for q in conflicts[0]))
-        if on_conflict == "raise":
+        if not drop:
             raise ValueError(
                 f"{where}: the question {conflicts[0][0].text[:120]!r} occurs with the answers "
                 f"{answers}. Correct one of the rows."
@@ -67,7 +66,7 @@ def distinct(
             f"{where}: {len(conflicts)} question(s) left out that occur with different answers, "
             f"the first with {answers}."
         )
-    return [same[0] for same in agreeing], notes
+    return [same[0] for same in agreeing]
 
 
 class Task:

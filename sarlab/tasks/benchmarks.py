@@ -11,6 +11,8 @@ from sarlab.tasks.rows import Row, as_object, read_rows, text_field
 from sarlab.types import Question
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+# The side of a file: its folder, or the end of its name: gsm8k_test, train-00000-of-00001.
+_SIDE = re.compile(r"(?<![^/])(?:train|test)(?=/)|(?<![^/_-])(?:train|test)(?=(-0[^/]*)?\.\w+$)")
 _MATH_SUBJECTS = (
     *("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory"),
     *("prealgebra", "precalculus"),
@@ -189,16 +191,9 @@ def _file_rows(name: str, path: Path) -> Iterator[tuple[str, Row]]:
                 f"{path} holds no {', '.join(_SUFFIXES)} file. Name a file, or the folder of "
                 f"{name}'s own files."
             )
-    sides = {file: _side_of(file, path) for file in files}
+    found = {file: _SIDE.search(file.relative_to(path).as_posix()) for file in files}
+    sides = {file: match[0] if match else "" for file, match in found.items()}
     for file, side in sides.items():
         # Beside files of a side, those of none are by-products: variants, samples.
         if side or not any(sides.values()):
             yield from ((side, row) for row in read_rows(file))
-
-
-def _side_of(file: Path, folder: Path) -> str:
-    """The side, "train" or "test", from the folder or the end of the file's name, else ""."""
-    if file == folder:
-        return ""  # a file that was named alone
-    folders, stem = file.relative_to(folder).parts[:-1], re.split("[-_]", file.stem.split("-0")[0])
-    return next((side for side in ("train", "test") if side in folders or side == stem[-1]), "")

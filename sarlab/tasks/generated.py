@@ -103,6 +103,9 @@ def draw_story(rng: random.Random) -> Question:
     return Question(text, str(sum(terms)), "fact_stories", "auto", metadata)
 
 
+STORIES: dict[str, Draw] = {"word_problems": draw_problem, "fact_stories": draw_story}
+"""Name of a task, and what draws one of its questions: add yours here."""
+
 # The verifier of each data set of reasoning-gym. Its own scorer serves where order and wording are
 # free. The scorers of the number tasks are no judges of free text: gsm_symbolic's reads "288 or 3"
 # as 288, "1,000" as 1 and gives its own negative answers 0; so plain numbers are compared exactly.
@@ -112,6 +115,7 @@ REASONING_GYM = {
     "knights_knaves": "reasoning_gym:knights_knaves",
     "syllogism": "auto",
 }
+GENERATORS = (*STORIES, *REASONING_GYM)
 REFUSED = {
     "propositional_logic": "reasoning-gym's own scorer gives its own answers 0, so every reward "
     "would be 0"
@@ -126,19 +130,15 @@ def generator(name: str, parameters: Mapping[str, str]) -> Draw:
     a value that reasoning-gym refuses is a ValueError. ``verifier`` names another judge.
     """
     others = {key: text for key, text in parameters.items() if key != "verifier"}
-    draw = GENERATORS[name](name, others)
+    draw = STORIES.get(name) or _reasoning_gym(name, others)
+    if name in STORIES and others:
+        raise ValueError(
+            f"Task {name!r} takes no parameters, got {', '.join(sorted(others))}. "
+            f"Write {name!r} alone."
+        )
     if "verifier" not in parameters:
         return draw
     return lambda rng: dataclasses.replace(draw(rng), verifier=parameters["verifier"])
-
-
-def _stories(name: str, parameters: Mapping[str, str]) -> Draw:
-    if parameters:
-        raise ValueError(
-            f"Task {name!r} takes no parameters, got {', '.join(sorted(parameters))}. "
-            f"Write {name!r} alone."
-        )
-    return draw_problem if name == "word_problems" else draw_story
 
 
 def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
@@ -170,8 +170,8 @@ def _reasoning_gym(name: str, parameters: Mapping[str, str]) -> Draw:
         dataset = dataset_class(config_class(seed=rng.getrandbits(31), size=1, **settings))
         # As JSON would bring it back: tuples as lists, fractions and the like as text.
         entry = json.loads(json.dumps(dataset[0], default=str))
-        answer = str(entry["answer"])
-        return Question(entry["question"], answer, name, REASONING_GYM[name], {"entry": entry})
+        gold, verifier = str(entry["answer"]), REASONING_GYM[name]
+        return Question(entry["question"], gold, name, verifier, {"entry": entry})
 
     return draw
 
@@ -186,10 +186,3 @@ def reasoning_gym_factory() -> Any:
             "make install-tasks; elsewhere: pip install 'sarlab[tasks]'."
         ) from error
     return factory
-
-
-GENERATORS: dict[str, Callable[[str, Mapping[str, str]], Draw]] = {
-    **dict.fromkeys(("word_problems", "fact_stories"), _stories),
-    **dict.fromkeys(REASONING_GYM, _reasoning_gym),
-}
-"""Name of a task, and what makes its drawing function from name and parameters: add yours here."""

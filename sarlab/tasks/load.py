@@ -31,7 +31,7 @@ _OPTIONS = {  # the pattern of each value, and what an error says
     "limit": ("0*[1-9][0-9]*", "a number of rows of at least 1"),
     "verifier": (".+", "the name of a verifier"),
 }
-_Sides = tuple[list[Question], list[Question], list[str]]  # training, held out, notes
+_Sides = tuple[list[Question], list[Question]]  # training, held out
 
 
 def task_names() -> list[str]:
@@ -59,13 +59,13 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
             )
         if part.name in GENERATORS:
             return GeneratedTask(name, generator(part.name, part.options), given)
-    read = [part.sides() if given is None else part.read() for part in parts]
-    train, notes = [q for side, _, _ in read for q in side], [n for *_, more in read for n in more]
-    heldout = [q for _, side, _ in read for q in side] if given is None else given
+    notes: list[str] = []
+    sides = [part.sides(notes) if given is None else part.read(notes) for part in parts]
+    train = [question for side, _ in sides for question in side]
+    heldout = [q for _, side in sides for q in side] if given is None else given
     if several:
-        heldout, more = distinct(heldout, f"{name}, held out", "drop")
-        train, again = distinct(train, f"{name}, train", "drop")
-        notes += [*more, *again]
+        heldout = distinct(heldout, f"{name}, held out", notes, drop=True)
+        train = distinct(train, f"{name}, train", notes, drop=True)
     if several or parts[0].options.get("overlap") == "drop":
         held_ids = {question.id for question in heldout}
         remaining = [question for question in train if question.id not in held_ids]
@@ -79,9 +79,9 @@ def load_task(ref: str, *, heldout_ref: str | None = None) -> Task:
 
 @dataclass(frozen=True)
 class _Source:
-    """A reference taken apart."""
+    """A reference taken apart; ``name`` is that of a generator or benchmark, or "" for a file."""
 
-    name: str  # of a generator or benchmark, or "" for a file
+    name: str
     path: Path | None
     options: dict[str, str]
 
@@ -97,13 +97,13 @@ class _Source:
         if self.name in GENERATORS:
             return GeneratedTask(self.canonical, generator(self.name, self.options)).heldout()
         if self.options.get("split") == "hash":
-            return self.sides()[1]
-        train, test, _ = self.read()
+            return self.sides([])[1]
+        train, test = self.read([])
         return test or train
 
-    def sides(self) -> _Sides:
-        """Training and held-out questions as ``split`` parts them, and notes."""
-        train, test, notes = self.read()
+    def sides(self, notes: list[str]) -> _Sides:
+        """Training and held-out questions as ``split`` parts them."""
+        train, test = self.read(notes)
         usual = "heldout" if test or self.name in FOR_EVALUATION else "hash"
         split = self.options.get("split") or ("own" if train and test else usual)
         if split == "own":
@@ -112,44 +112,38 @@ class _Source:
                     f"Task {self.canonical!r} has no test split of its own. Use 'split=hash' or "
                     "'split=heldout', or give held-out questions by heldout_ref."
                 )
-            return train, test, notes
-        both, more = self._distinct([*train, *test])
-        notes = [*notes, *more]
+            return train, test
+        both = distinct([*train, *test], self.canonical, notes, drop=bool(self.name))
         if split == "heldout":
-            return [], both, notes
+            return [], both
         train, test = ([q for q in both if split_of(q) == side] for side in ("train", "heldout"))
-        if not train or not test:
+        if not (train and test):
             raise ValueError(
                 f"Task {self.canonical!r} has {len(both)} distinct question(s), and the split by "
                 f"their text leaves the {'held-out' if train else 'training'} side empty. Add "
                 "questions (30 or more make that all but impossible), or give a file of held-out "
                 "questions by heldout_ref."
             )
-        return train, test, notes
+        return train, test
 
-    def read(self) -> _Sides:
-        """The training side, the test side (both distinct) and notes."""
-        sides: dict[str, list[Question]] = {"train": [], "test": []}
+    def read(self, notes: list[str]) -> _Sides:
+        """The training side and the test side, each question once on a side."""
+        train, test = list[Question](), list[Question]()
         limit, count, empty = self.options.get("limit"), 0, 0
         rows = itertools.islice(rows_of(self.name, self.path), int(limit) if limit else None)
         for side, (where, row) in rows:
             questions = questions_of(self.name or self.canonical, row, where)
             if verifier := self.options.get("verifier"):
                 questions = [replace(q, verifier=verifier) for q in questions]
-            sides[side or "train"] += questions
+            (test if side == "test" else train).extend(questions)
             count, empty = count + 1, empty + (not questions)
-        if not any(sides.values()):
+        if not (train or test):
             raise ValueError(f"Task {self.canonical!r} has no question with an answer to check.")
-        notes = [f"{self.canonical}: {empty} of {count} rows have no answer to check."]
-        train, more = self._distinct(sides["train"], ", train")
-        test, again = self._distinct(sides["test"], ", test")
-        return train, test, [*(notes if empty else []), *more, *again]
-
-    def _distinct(
-        self, questions: list[Question], side: str = ""
-    ) -> tuple[list[Question], list[str]]:
-        # A user can correct a file of their own; the published sets stay as they are.
-        return distinct(questions, self.canonical + side, "drop" if self.name else "raise")
+        if empty:
+            notes.append(f"{self.canonical}: {empty} of {count} rows have no answer to check.")
+        drop = bool(self.name)  # a user can correct a file of their own, but no published set
+        train = distinct(train, f"{self.canonical}, train", notes, drop)
+        return train, distinct(test, f"{self.canonical}, test", notes, drop)
 
 
 def _parsed(ref: str) -> _Source:

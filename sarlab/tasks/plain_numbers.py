@@ -23,6 +23,7 @@ MAX_EXPONENT = 100  # of ten; a larger one is refused: nothing here may grow wit
 
 _INT = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_INT}(?:\.[0-9]+)?|\.[0-9]+)"
+_FRACTION = rf"\\frac\s?\{{\s?([+-]?{_INT})\s?\}}\s?\{{\s?({_INT})\s?\}}(?![0-9,])"
 _POWER = r"\s?\^\s?(?:\{\s?([+-]?[0-9]{1,4})\s?\}(?![0-9])|([+-]?[0-9]{1,4}))"
 _NUMBER = re.compile(
     r"(?P<lead>(?:(?![A-Za-z] =)[^\W\d_]+(?:['’-][^\W\d_]+)*['’]?[,:]? )*)"  # She sold
@@ -36,10 +37,7 @@ _NUMBER = re.compile(
 # Once brackets and blanks are settled: \frac{1}{2} is 1/2, and 1.2 \times 10^3 is 1.2e3.
 _IN_DIGITS = (
     (re.compile(r"(?<=[0-9]) ?(?=\\frac)"), " "),  # 1\frac12
-    (
-        re.compile(rf"\\frac\s?\{{\s?([+-]?{_INT})\s?\}}\s?\{{\s?({_INT})\s?\}}(?![0-9,])"),
-        r"\1/\2",
-    ),
+    (re.compile(_FRACTION), r"\1/\2"),
     (re.compile(r"\\frac\s?([0-9])\s?([0-9])(?![0-9,])"), r"\1/\2"),
     (re.compile(rf"(?<![\w.,/])({_DECIMAL})\s?(?:\\times|\\cdot|[×·*x])\s?10{_POWER}"), r"\1e\2\3"),
     (re.compile(rf"(?<![\w.,/])10{_POWER}"), r"1e\1\2"),
@@ -110,8 +108,8 @@ def parse_quantity(value: str, sentence: bool = False) -> tuple[Fraction, str]:
     match = _NUMBER.fullmatch(plain)
     if match and not (match["sign"] and match["inner_sign"]):
         unit = _PER.sub(" per ", match["unit"])
-        if not match["currency"] and unit.lstrip()[:1] in tuple("$€£¥"):
-            unit = unit.lstrip()[1:]
+        if not match["currency"]:
+            unit = re.sub(r"^\s*[$€£¥]", "", unit)  # 54$
         if _are_words(match["lead"], _HARMLESS_AFTER.sub("", unit), sentence):
             sign = -1 if "-" in (match["sign"], match["inner_sign"]) else 1
             return sign * _magnitude(match), _unit(match["currency"] or match["unit"])

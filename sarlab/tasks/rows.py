@@ -40,23 +40,15 @@ def read_records(path: Path, name: str = "", notes: list[str] | None = None) -> 
     def place(kind: str, number: int) -> str:
         return f"{name}:{number}" if name else f"{path}, {kind} {number}"
 
-    suffix, document = path.suffix.lower(), None
-    if suffix in (".csv", ".parquet"):
-        try:
-            for number, row in enumerate(_table(path), start=1):
-                yield place("row", number), row
-        except (pyarrow.ArrowException, ValueError, OSError, csv.Error) as error:
-            raise ValueError(
-                f"{name or path} cannot be read as {suffix[1:]}: {error}. Bring it back from a "
-                "copy."
-            ) from error
-        return
+    suffix = path.suffix.lower()
+    kind, entries = ("row", _table(path)) if suffix in (".csv", ".parquet") else ("entry", None)
     if suffix == ".json":
         with contextlib.suppress(ValueError, RecursionError):  # lines, or an error with its line
             document = json.loads(path.read_bytes())
-    if document is not None:
-        entries = document if isinstance(document, list) else [document]
-        for where, entry in ((place("entry", n), e) for n, e in enumerate(entries, start=1)):
+            entries = iter(document if isinstance(document, list) else [document])
+    if entries is not None:
+        for number, entry in enumerate(entries, start=1):
+            where = place(kind, number)
             yield where, as_object(entry, where)
         return
     with path.open("rb") as file:
@@ -76,13 +68,19 @@ def read_records(path: Path, name: str = "", notes: list[str] | None = None) -> 
             yield where, as_object(value, where)
 
 
-def _table(path: Path) -> Iterator[Mapping[str, Any]]:
-    if path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, strict=True)
-    else:
-        for batch in ParquetFile(path).iter_batches(batch_size=4096):
-            yield from batch.to_pylist()
+def _table(path: Path) -> Iterator[Any]:
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield from csv.DictReader(file, strict=True)
+        else:
+            for batch in ParquetFile(path).iter_batches(batch_size=4096):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, ValueError, OSError, csv.Error) as error:
+        kind = path.suffix.lower()[1:]
+        raise ValueError(
+            f"{path} cannot be read as {kind}: {error}. Bring it back from a copy."
+        ) from error
 
 
 def parsed(raw: bytes, where: str) -> Any:

@@ -45,19 +45,18 @@ class Design(NamedTuple):
         return self.rewards if measure == "reward" else self.advantages
 
 
-def design_names() -> list[str]:
-    """The designs on offer: those of the paper, then a user's that need nothing further."""
+def design_names(every: bool = False) -> list[str]:
+    """The designs of the paper, then a user's that need no more than both log-probs.
+
+    With ``every`` all that need no more.
+    """
     free = {name: r.bonus.__module__ for name, r in REWARDS.items() if not r.needs}
-    return [*DESIGNS, *(name for name, home in free.items() if not home.startswith("sarlab."))]
+    added = [name for name, home in free.items() if every or not home.startswith("sarlab.")]
+    return list(dict.fromkeys([*DESIGNS, *added]))
 
 
-def possible_designs() -> dict[str, str]:
-    """Label to name of all designs that need no more than both log-probs."""
-    others = (name for name, reward in REWARDS.items() if not reward.needs)
-    return {_label(name): name for name in dict.fromkeys([*DESIGNS, *others])}
-
-
-def _label(name: str) -> str:
+def design_label(name: str) -> str:
+    """What a design is called on the page."""
     alone = not REWARDS[name].verifiable
     return _LABELS.get(name) or (f"{name} alone" if alone else f"+ α·{name}")
 
@@ -106,7 +105,7 @@ def compare_designs(
         pairs = zip(bonus, inputs.answer_mask, strict=True) if bonus.dim() == 2 else ()
         tokens = tuple(tuple(row[mask].tolist()) for row, mask in pairs)
         numbers = tuple(rewards.tolist()), tuple(advantages.tolist())
-        designs.append(Design(name, _label(name), *numbers, tokens))
+        designs.append(Design(name, design_label(name), *numbers, tokens))
     return designs
 
 

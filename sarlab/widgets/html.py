@@ -80,11 +80,6 @@ def answer_html(
     return str(views().answer(view, visible(heading, " "), steps, length > _FOLD_ABOVE, scale))
 
 
-def legend_html() -> str:
-    """The scale, the same for every answer."""
-    return str(views().legend(token_scale()))
-
-
 def labels_html(candidates: Sequence[Candidate]) -> str:
     """Answers by label, and on how many questions labels are in their expected order."""
     rows = label_rows(candidates)

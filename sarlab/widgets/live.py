@@ -268,7 +268,10 @@ class JobBar(widgets.HBox):
             show(part, True)
         report(0, 1, words)
         self.busy = True
-        self._thread = in_thread(run)
+        # The caller's context tells ipykernel whose output it is.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(run,), daemon=True)
+        self._thread.start()
         if wait:
             self.wait()
 
@@ -292,10 +295,3 @@ class JobBar(widgets.HBox):
         show(self, bool(closing))  # an empty bar would leave a gap
         self.closing, self.words.value = closing, plain(closing)
         self.busy = False
-
-
-def in_thread(work: Callable[[], Any]) -> threading.Thread:
-    """Start ``work`` in a thread; the caller's context tells ipykernel whose output it is."""
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
-    thread.start()
-    return thread

@@ -177,9 +177,8 @@ class RunBrowser(widgets.VBox):
         has_scores = "about" not in rows.attrs
         if has_scores:
             self.length.max = int(rows["length"].max())
-        if (
-            has_scores and self.limits == self._set_limits
-        ):  # the narrowest that list an answer of it
+        if has_scores and self.limits == self._set_limits:
+            # The narrowest limits that list an answer of this run.
             listed = len(audit.short_with_low_sar(rows, *_AUDIT_LIMITS))
             wider = None if listed else audit.next_wider(rows, *_AUDIT_LIMITS)
             self.length.value, self.sar.value = wider or _AUDIT_LIMITS

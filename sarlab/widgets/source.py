@@ -126,8 +126,8 @@ class SourcePanel(widgets.VBox):
             raise ValueError("There is no answer in the box. Paste one.")
         if not question:
             raise ValueError("There is no question yet. Type it first, and open it.")
-        self._say(self.bench.add([Draft(question, text, label="pasted") for text in texts]))
-        self.pasted.value = ""
+        drafts = [Draft(question, text, label="pasted") for text in texts]
+        self.message.value, self.pasted.value = plain(self.bench.add(drafts)), ""
 
     def _load_file(self) -> None:
         for file in self.upload.value:
@@ -139,7 +139,7 @@ class SourcePanel(widgets.VBox):
                     drafts = read_answers(path)
                 except ValueError as error:  # the reader knows the file by its own name
                     raise ValueError(str(error).replace(f"{folder}/", "")) from error
-            self._say(f"{name}: {self.bench.add(drafts)}")
+            self.message.value = plain(f"{name}: {self.bench.add(drafts)}")
             questions = [draft.question for draft in drafts]
             if self.bench.question not in questions:
                 self.bench.open_question(questions[0])
@@ -148,13 +148,10 @@ class SourcePanel(widgets.VBox):
         task = load_task(self.task.value.strip())
         questions = task.heldout(_TASK_QUESTIONS)
         self.bench.list_questions({q.text: q.gold for q in questions})
-        self._say(
+        self.message.value = plain(
             f"{len(questions)} questions of {task.name} are in the list. Choose one, and draw "
             "answers to it under Sample."
         )
-
-    def _say(self, text: str) -> None:
-        self.message.value = plain(text)
 
     def _try(self, action: Callable[[], Any]) -> bool:
         if not self.bench.job.busy:

@@ -151,10 +151,11 @@ class Bench(widgets.VBox):
         if not self.job.busy:
             self.score_waiting(question)
 
-    def score_waiting(self, question: str | None = None) -> None:
+    def score_waiting(self, question: str | None = None, **more: Any) -> None:
         """Score the answers that wait, to one question or to all, in a thread.
 
         One that cannot be scored is left out, and its error is shown when the others are done.
+        ``more`` goes to the job.
         """
         drafts = [draft for draft in self.drafts if question in (None, draft.question)]
 
@@ -174,19 +175,12 @@ class Bench(widgets.VBox):
                 raise ValueError(f"{left_out} left out, since not scored: {errors[0]}")
 
         if drafts:
-            self.job.start("Scoring …", work)
+            self.job.start("Scoring …", work, **more)
 
-    def sample(
-        self,
-        count: int,
-        max_tokens: int = 200,
-        seed: int = 0,
-        *,
-        then: Callable[[], Any] = lambda: None,
-    ) -> None:
+    def sample(self, count: int, max_tokens: int = 200, seed: int = 0, **more: Any) -> None:
         """Sample answers from the policy at temperature 1 and add them as they come.
 
-        ``then()`` is called at the end, or when it was stopped.
+        ``more`` goes to the job.
         """
         question, drawn = self.question, 0.0
         if not question.strip():
@@ -221,7 +215,7 @@ class Bench(widgets.VBox):
                     draft = Draft(question, tuple(ids[:n].tolist()), None, "sampled", bool(cut))
                     self._put(draft, self.score(question, draft.answer))
 
-        self.job.start("Sampling …", work, then=then)
+        self.job.start("Sampling …", work, **more)
 
     def load(self, reference: str, use: Callable[[Policy], Any], **more: Any) -> None:
         """Load a model in a thread and hand it to ``use``; ``more`` goes to the job."""

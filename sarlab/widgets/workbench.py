@@ -10,16 +10,16 @@ import pandas as pd
 from traitlets import dlink, link
 
 from sarlab.display.figures import position_figure
-from sarlab.display.tables import folded, html_table, number_text
+from sarlab.display.tables import folded, html_table, number_text, views
 from sarlab.display.text import TERMS, plain, signed
-from sarlab.display.token_view import V_NAME, bonus_view, out_of_depth, payload
+from sarlab.display.token_view import V_NAME, bonus_view, legend, out_of_depth, payload
 from sarlab.models import Policy
 from sarlab.widgets import live as ui
 from sarlab.widgets.candidates import Draft, judged, ranked, verdict_text
-from sarlab.widgets.designs import compare_designs, design_names, possible_designs
+from sarlab.widgets.designs import compare_designs, design_label, design_names
 from sarlab.widgets.export import workbench_html, write_view
 from sarlab.widgets.figures import designs_figure
-from sarlab.widgets.html import RANKING, designs_html, legend_html, table_of
+from sarlab.widgets.html import RANKING, designs_html, table_of
 from sarlab.widgets.ledger import LedgerTab, QuestionTab
 from sarlab.widgets.run_browser import RunBrowser
 from sarlab.widgets.source import SourcePanel, model_box
@@ -141,20 +141,16 @@ class PairTab(widgets.VBox):
         pairs = zip(self.labels, self.views, strict=True)
         sides = ui.row(*(widgets.VBox(pair, layout=half) for pair in pairs))
         self.hint = ui.status()
-        legend = widgets.HTML(legend_html())
-        super().__init__([widgets.HBox([self.model, self.hint]), sides, legend])
+        scale = widgets.HTML(str(views().legend(legend())))
+        super().__init__([widgets.HBox([self.model, self.hint]), sides, scale])
         self.model.observe(self._load, "value")
         bench.observe(self._draw, ["pinned", "answers", "policy_b", "policy"])
         self._draw()
 
     def _load(self, change: Any) -> None:
-        reference, job = change["new"].strip(), self.bench.job
-
-        def say_how() -> None:
-            self.hint.value = plain(job.closing)
-
+        reference = change["new"].strip()
         if reference:
-            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use, then=say_how))
+            ui.attempt(self.hint, lambda: self.bench.load(reference, self._use))
         else:
             self.hint.value, self.bench.policy_b = "", None
 
@@ -189,7 +185,7 @@ class DesignsPanel(widgets.VBox):
         )
         self.scope = ui.choices({"this question": "one", "all questions, by label": "all"})
         self.designs = widgets.SelectMultiple(
-            options=list(possible_designs().items()),
+            options=[(design_label(name), name) for name in design_names(every=True)],
             value=design_names(),
             description="Designs",
             rows=4,
@@ -209,7 +205,6 @@ class DesignsPanel(widgets.VBox):
             box.observe(self._draw, "value")
         bench.observe(self._draw, ["answers", "alpha"])
         bench.observe(self._draw_dense, "answer")
-        bench.job.observe(self._finish, "busy")
         self._draw()
 
     @property
@@ -220,11 +215,7 @@ class DesignsPanel(widgets.VBox):
     def _choose_scope(self, _: Any) -> None:
         self._draw()
         if self._all:  # one click: what is missing is scored, then drawn
-            ui.attempt(self.message, self.bench.score_waiting)
-
-    def _finish(self, change: Any) -> None:
-        if self._all and not change["new"]:
-            self._draw()
+            ui.attempt(self.message, lambda: self.bench.score_waiting(then=self._draw))
 
     def _draw(self, _: Any = None) -> None:
         bench, notes = self.bench, []
@@ -392,8 +383,8 @@ class Workbench(Bench):
             "Runs": self.run_browser,
             "Export": ExportPanel(self),
         }
-        self.tokens, self.pair, self.ledger, self.parts, self.designs, *others = tabs.values()
-        self.position, self.sampling, *_ = others
+        self.tokens, self.pair, self.ledger, self.parts, *others = tabs.values()
+        self.designs, self.position, self.sampling, *_ = others
         self.tabs = widgets.Tab(list(tabs.values()), titles=list(tabs), selected_index=0)
         dlink((self.tabs, "selected_index"), (self, "tab"), list(tabs).__getitem__)
         meanings = html_table(pd.DataFrame(TERMS, columns=["term", "meaning"]))
@@ -423,8 +414,8 @@ class Workbench(Bench):
             drafts.append(Draft(r.question, r.answer, r.gold or None, label, bool(r.truncated)))
 
         def use(policy: Policy) -> None:
+            self.add(drafts, repeats=True)  # before answers that wait are ids of another model
             self.policy = policy
-            self.add(drafts, repeats=True)
             self.open_question(opened.question, show=opened.answer)
             self.tabs.selected_index = 0
             self.ranking.table.send({"scroll": True})

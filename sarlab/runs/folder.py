@@ -9,6 +9,7 @@
       best/               the adapter with the highest validation reward so far
       adapter/            the trained adapter (PEFT)
       summary.json        base against trained
+      annotations.jsonl   readers' notes on answers, written by the run browser
 
 Each part is written to a temporary place, synced and renamed, so that it is whole or absent.
 """

@@ -296,8 +296,9 @@ class PositionPanel(widgets.VBox):
             report(done, len(answers), f"Scoring answer {done} of {len(answers)}")
         relative = self.place.value == "relative"
         drawn = position_figure(groups, name, relative=relative) if groups else None
-        report(1, 1, "")  # not if other choices were made meanwhile
-        ui.put_figure(self.figure, drawn)
+        with self.bench.compute:  # or a figure that was replaced could be put after the new one
+            report(1, 1, "")  # not if other choices were made meanwhile
+            ui.put_figure(self.figure, drawn)
 
 
 class SamplePanel(widgets.VBox):

@@ -69,8 +69,8 @@ class RunBrowser(widgets.VBox):
         self.filter = _dropdown("Show", "190px", list(audit.FILTERS))
         self.order = _dropdown("Sort", "190px", list(audit.ORDERS))
         self.questions = widgets.Dropdown(description="Question", layout=grows)
-        narrow = {"width": "auto", "max_width": "520px"}
-        self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=narrow, **late)
+        half = {**grows, "max_width": "520px"}
+        self.steps = widgets.SelectionSlider(options=[0], description="Step", layout=half, **late)
         self.beside = _dropdown("Beside step", "190px")
         self.jumps = [ui.button(kind, "", partial(self._jump, kind)) for kind in audit.JUMPS]
         self.length = widgets.IntSlider(30, 1, 200, description="tokens ≤", **late)
@@ -205,7 +205,7 @@ class RunBrowser(widgets.VBox):
         if self.question_id:
             steps = audit.steps_of(self.rows, self.question_id)
             ui.fill(self.steps, steps, None, self._filter)
-            others: list[tuple[str, int | None]] = [("–", None), *((str(s), s) for s in steps)]
+            others = [("–", -1), *((str(step), step) for step in steps)]
             ui.fill(self.beside, others, self.beside.value, self._show_beside)
             answers = self.rows[self.rows["question_id"] == self.question_id]
             if answers["sar"].notna().all():
@@ -247,8 +247,9 @@ class RunBrowser(widgets.VBox):
 
     def _show_beside(self, _: Any = None) -> None:
         """The answers to the same question at another step."""
-        step = self.beside.value if self.mode.value == "follow" and len(self.rows) else None
-        self.shown_beside = () if step is None else tuple(self._answers_at(step).itertuples())
+        following = self.mode.value == "follow" and len(self.rows) > 0
+        rows = self._answers_at(self.beside.value) if following else pd.DataFrame()
+        self.shown_beside = tuple(rows.itertuples())
         self.table_beside.opened = -1
         self.table_beside.show(*self._tabulated(self.shown_beside))
         self.table_beside.opened = 0 if self.shown_beside else -1

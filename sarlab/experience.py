@@ -66,8 +66,8 @@ def collect(
         )
     clock.lap("sample")
     in_thought = opens_thought(policy.tokenizer.decode(prefixes[0].ids[-8:]))
-    asked = [questions[i] for i in rollouts.group_ids.tolist()]
-    verdicts = judge_all(rollouts.texts, asked, in_thought=in_thought)
+    of_answers = [questions[i] for i in rollouts.group_ids.tolist()]
+    verdicts = judge_all(rollouts.texts, of_answers, in_thought=in_thought)
     clock.lap("verify")
     logps_conditioned = rollouts.logps
     if policy.dtype != torch.float32:

@@ -43,7 +43,7 @@ class LineDependence:
     """Lines of B answers and what the rest takes from each; 0 for an answer's last line."""
 
     line_ids: Tensor  # [B, T] each token's line from 0, −1 on padding
-    taken: Tensor  # [B, L, L] nats that the later line (second index) takes from the third index's
+    taken: Tensor  # [B, later line, earlier line] nats that the later takes from the earlier
     rest_tokens: Tensor  # [B, L] tokens after the line
 
     @property
@@ -71,8 +71,8 @@ class AnswerDependence:
         The defaults are those of ``filler_share``, read off answers of `tiny` (docs/PLAN.md).
         """
         pairs = zip(self.read_nats.tolist(), self.fed_nats.tolist(), strict=True)
-        found = [CLASSES[(v < read_nats) + 2 * (d < feed_nats)] for v, d in pairs]
-        return [*found[:-1], CLASSES[-1]]
+        classes = [CLASSES[(v < read_nats) + 2 * (d < feed_nats)] for v, d in pairs]
+        return [*classes[:-1], CLASSES[-1]]
 
     def filler_share(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> float:
         """Tokens in lines of filler over all tokens."""

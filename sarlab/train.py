@@ -358,7 +358,7 @@ def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
     """The critic's values before each answer token [B, T]; 0 on padding."""
     policy, mask = critic.policy, batch.rollouts.answer_mask
     everything = MicroBatch(batch, torch.arange(len(mask)), policy.device, {})
-    with critic.active(), policy.folded():
+    with critic.active(), policy.folded(copy=not config.token_budget):
         hidden = everything.run(answer_states, policy, token_budget=config.token_budget)
         return critic.values(hidden).cpu() * mask
 

@@ -302,18 +302,17 @@ def reward_extras(
         "questions": of_rows,
     }
     extras: dict[str, Any] = {name: x for name, x in at_hand.items() if name in needs}
-    with policy.folded():
-        if "copied" in needs:
-            extras["copied"] = _copied(policy, questions, rollouts)
-        if needs & {"line_ids", "dependence"}:
-            lines = line_dependence(policy, *answers, logps_conditioned, prefix_index=groups)
-            extras |= {"line_ids": lines.line_ids, "dependence": lines.nats}
-        if needs & {"entropy", "self_certainty"}:
-            report = token_report(policy, *answers, prefix_index=groups)
-            extras["entropy"] = report.entropy.cpu()
-            extras["self_certainty"] = report.self_certainty.cpu()
-        if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
-            extras |= gold_logps(policy, of_rows, prefixes, rollouts)
+    if "copied" in needs:
+        extras["copied"] = _copied(policy, questions, rollouts)
+    if needs & {"line_ids", "dependence"}:
+        lines = line_dependence(policy, *answers, logps_conditioned, prefix_index=groups)
+        extras |= {"line_ids": lines.line_ids, "dependence": lines.nats}
+    if needs & {"entropy", "self_certainty"}:
+        report = token_report(policy, *answers, prefix_index=groups)
+        extras["entropy"] = report.entropy.cpu()
+        extras["self_certainty"] = report.self_certainty.cpu()
+    if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
+        extras |= gold_logps(policy, of_rows, prefixes, rollouts)
     return extras
 
 

@@ -402,8 +402,7 @@ def _optimise(
         raise TrainingError(
             "not_finite",
             f"Step {state.step + 1}: loss {total} and gradient norm {norm} of the {kind} must be "
-            f"finite. The adapter was not changed; go on from the last checkpoint with a lower "
-            f"{remedy}.",
+            f"finite. It was not made; go on from the last checkpoint with a lower {remedy}.",
         )
     for group in optimizer.param_groups:
         group["lr"] = rate

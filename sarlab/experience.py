@@ -66,8 +66,8 @@ def collect(
         )
     clock.lap("sample")
     in_thought = opens_thought(policy.tokenizer.decode(prefixes[0].ids[-8:]))
-    asked = [questions[i] for i in rollouts.group_ids.tolist()]
-    verdicts = judge_all(rollouts.texts, asked, in_thought=in_thought)
+    of_answers = [questions[i] for i in rollouts.group_ids.tolist()]
+    verdicts = judge_all(rollouts.texts, of_answers, in_thought=in_thought)
     clock.lap("verify")
     logps_conditioned = rollouts.logps
     if policy.dtype != torch.float32:
@@ -75,9 +75,9 @@ def collect(
     clock.lap("score_conditioned")
     logps_standalone = standalone_logps(policy, rollouts, config) if standalone else None
     clock.lap("score_standalone")
-    more = reward_extras(
-        policy, config.reward, questions, prefixes, rollouts, logps_conditioned, verdicts
-    )
+    answers = (questions, prefixes, rollouts, logps_conditioned, verdicts)
+    with policy.folded(copy=not config.token_budget):
+        more = reward_extras(policy, config.reward, *answers)
     clock.lap("score_extras")
     more |= {"budget": config.length_budget or config.max_answer_tokens}
     more |= {"progress": progress, "best_accuracy": best_accuracy}
@@ -118,7 +118,9 @@ def inputs_of_texts(
         standalone = answer_logps(policy, prefix_of(policy, None), block, mask).cpu()
     group = torch.zeros(len(texts), dtype=torch.long)
     rollouts = Rollouts(block, mask, conditioned, group, group.bool(), tuple(texts))
-    extras = reward_extras(policy, name, [question], [prefix], rollouts, conditioned, verdicts)
+    answers = ([question], [prefix], rollouts, conditioned, verdicts)
+    with policy.folded():
+        extras = reward_extras(policy, name, *answers)
     budget = TrainConfig.max_answer_tokens
     return reward_inputs(rollouts, verdicts, conditioned, standalone, budget=budget, **extras)
 

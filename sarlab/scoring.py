@@ -80,11 +80,11 @@ def answer_block(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 # --- answers on prefixes ------------------------------------------------------------------------
 
-OneOrMore = Prefix | Sequence[Prefix]
+Prefixes = Prefix | Sequence[Prefix]
 
 
 def answer_logps(
-    policy: Policy, prefixes: OneOrMore, answer_ids: Tensor, answer_mask: Tensor, **options: Any
+    policy: Policy, prefixes: Prefixes, answer_ids: Tensor, answer_mask: Tensor, **options: Any
 ) -> Tensor:
     """Log-probs of answers under the policy, each on its prefix [B, T], nats; 0 on padding.
 
@@ -98,7 +98,7 @@ def answer_logps(
 
 
 def answer_states(
-    policy: Policy, prefixes: OneOrMore, answer_ids: Tensor, answer_mask: Tensor, **options: Any
+    policy: Policy, prefixes: Prefixes, answer_ids: Tensor, answer_mask: Tensor, **options: Any
 ) -> Tensor:
     """Hidden states that predict each answer token [B, T, H]; see :func:`answer_logps`."""
     answers = (prefixes, answer_ids, answer_mask)
@@ -106,7 +106,7 @@ def answer_states(
 
 
 def token_report(
-    policy: Policy, prefixes: OneOrMore, answer_ids: Tensor, answer_mask: Tensor, **options: Any
+    policy: Policy, prefixes: Prefixes, answer_ids: Tensor, answer_mask: Tensor, **options: Any
 ) -> TokenReport:
     """Log-probs, entropy, ranks and likeliest tokens of answers; see :func:`answer_logps`."""
     answers = (prefixes, answer_ids, answer_mask)
@@ -116,7 +116,7 @@ def token_report(
 
 def _measured(
     policy: Policy,
-    prefixes: OneOrMore,
+    prefixes: Prefixes,
     ids: Tensor,
     mask: Tensor,
     measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],

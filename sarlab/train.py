@@ -358,7 +358,7 @@ def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
     """The critic's values before each answer token [B, T]; 0 on padding."""
     policy, mask = critic.policy, batch.rollouts.answer_mask
     everything = MicroBatch(batch, torch.arange(len(mask)), policy.device, {})
-    with critic.active(), policy.folded():
+    with critic.active(), policy.folded(copy=not config.token_budget):
         hidden = everything.run(answer_states, policy, token_budget=config.token_budget)
         return critic.values(hidden).cpu() * mask
 
@@ -402,8 +402,7 @@ def _optimise(
         raise TrainingError(
             "not_finite",
             f"Step {state.step + 1}: loss {total} and gradient norm {norm} of the {kind} must be "
-            f"finite. The adapter was not changed; go on from the last checkpoint with a lower "
-            f"{remedy}.",
+            f"finite. It was not made; go on from the last checkpoint with a lower {remedy}.",
         )
     for group in optimizer.param_groups:
         group["lr"] = rate

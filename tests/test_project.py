@@ -48,12 +48,7 @@ ORDER = (
     "audit",
 )
 PURE = {"sar", "rewards", "losses"}
-IMPURE = {
-    "answers",
-    "diagnostics",
-    "dependence",
-    "needs",
-}  # of rewards: statistics, and passes of a model
+IMPURE = {"answers", "diagnostics", "dependence"}  # of rewards: statistics, passes of a model
 PURE_MAY_IMPORT = {
     "torch",
     "sarlab.types",

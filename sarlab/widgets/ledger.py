@@ -132,8 +132,13 @@ class LedgerTab(widgets.VBox):
                     rescorer.score(score.token_ids)  # no forward where it is the last answer still
                     answered = rescorer.answered
                 logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
-                words = f"Answer {at} of {len(chosen)}: the rest" if len(chosen) > 1 else _WORDS
-                on_lines = counting(report, f"{words} without line")
+
+                def on_lines(done: int, total: int, at: int = at) -> None:
+                    words = f"Answer {at} of {len(chosen)}: the rest" if chosen[1:] else _WORDS
+                    all_done = (at - 1) * total + done  # the bar is that of all answers
+                    words += f" without line {done} of {total}"
+                    report(all_done, len(chosen) * total, words)
+
                 options = {"by": by, "gold": gold or None, "on_lines": on_lines}
                 self._known[key] = dependence_of(policy, answered, *logps, **options)
             made.append((label, score, self._known[key]))

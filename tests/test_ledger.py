@@ -297,3 +297,22 @@ def test_a_question_without_numbers_says_so(policy) -> None:
     made.wait()
     assert made.parts.hint.value == "The question holds no number."
     assert made.parts.table.content["rows"] == []
+
+
+def test_what_is_listed_of_right_answers_is_not_taken_for_the_pinned_one(bench, policy) -> None:
+    bench.policy_b = load_policy("tiny")
+    bench.policy_b.model.lm_head.weight.data.mul_(0.5)
+    text = f"{FILLER * 3}31+11=42\nAnswer: 42"
+    bench.add([Draft("What is 31 + 11?", text, "42", "B, padded")])  # a label like a pin's
+    bench.score_waiting()
+    bench.wait()
+    before = bench.ledger.table.content["rows"]
+    assert len(before) == 7
+    bench.ledger.which.value = "right"  # lines of the mode before are gone at once
+    assert bench.ledger.table.content["rows"] != before
+    bench.wait()
+    (shown,) = (ledger for label, _, ledger in bench.ledgers if label == "B, padded")
+    expected = answer_dependence(policy, "What is 31 + 11?", text)
+    assert shown.fed_nats.tolist() == pytest.approx(expected.fed_nats.tolist(), abs=1e-3)
+    bench.ledger.by.value = "span"  # of the opened answer; it fits no other
+    assert "one answer" in bench.ledger.hint.value and bench.ledgers == ()

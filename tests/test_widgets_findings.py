@@ -574,6 +574,9 @@ def test_jumps_go_to_groups_by_spread_and_by_what_is_right(browser) -> None:
     wrong.click()
     wrong.click()
     assert [row.answer for row in browser.shown] == ["b10", "b11"]
+    browser.questions.value, browser.steps.value = "a", 1
+    spread.click()  # from a group that is listed itself, but was not jumped to: the first
+    assert browser.message.value == "Group 1 of 2, most spread: step 2."
     browser.rows = browser.rows[~browser.rows["correct"]]
     right.click()
     assert browser.message.value == "No group of two or more answers is all right."
@@ -586,6 +589,10 @@ def test_two_steps_of_a_question_stand_side_by_side(browser) -> None:
     assert [row.answer for row in browser.shown] == ["a10", "a11"]
     assert [row.answer for row in browser.shown_beside] == ["a20", "a21"]
     assert browser.table_beside.layout.display is None
+    browser.steps.value = 2  # the same answers on both sides: so are their notes
+    browser.remark.value = "guessed"
+    for table in (browser.table, browser.table_beside):
+        assert "note" in table.content["header"] and "ppl(a)" not in table.content["header"]
     browser.questions.value = "b"  # the step stays
     assert [row.answer for row in browser.shown_beside] == ["b20", "b21"]
     browser.mode.value = "audit"
@@ -602,6 +609,13 @@ def test_two_steps_show_their_tokens_side_by_side(frozen_tiny) -> None:
     browser.table_beside.opened = 1
     assert browser.tokens_beside.score.answer == browser.shown_beside[1].answer
     assert browser.tokens.score.answer == browser.shown[0].answer
+
+
+def test_a_note_that_cannot_be_written_is_not_shown_as_kept(browser) -> None:
+    (Path(browser.run) / "annotations.jsonl").mkdir()
+    browser.remark.value = "guessed"
+    assert "IsADirectoryError" in browser.note.value
+    assert "note" not in browser.table.content["header"]
 
 
 def test_notes_are_kept_beside_the_run_and_can_be_taken_back(browser) -> None:

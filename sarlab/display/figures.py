@@ -125,7 +125,7 @@ def position_figure(
             columns=["answer", "place", "value"],
         )
         each = tokens.groupby(["answer", "place"])["value"].mean()
-        places = each.groupby("place").agg(["mean", "std"]).fillna(0)
+        places = each.groupby("place").agg(["mean", "std", "size"]).fillna(0)
         ends = [*(places["mean"] + places["std"]), *(places["mean"] - places["std"])[::-1]]
         red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
         band = {"fill": "toself", "fillcolor": f"rgba({red}, {green}, {blue}, 0.15)"}
@@ -139,12 +139,15 @@ def position_figure(
             mode="lines",
             line={"color": colour, "width": 2.5, "dash": dash},
             name=f"{label} ({len(answers)})",
-            hovertemplate=f"{label}, %{{x}}: %{{y:+.3f}}<extra></extra>",
+            customdata=[*places["size"]],
+            hovertemplate=f"{label}, %{{x}}: %{{y:+.3f}} (mean of %{{customdata}})<extra></extra>",
         )
     place = "place in the answer (% of its tokens)" if relative else "token of the answer"
-    figure.update_xaxes(title=place)
-    figure.update_yaxes(title=f"{name} (nats), mean ± sd")
-    return style(figure, height=300)
+    style(figure, height=300).update_xaxes(title=place)
+    if relative:
+        figure.update_xaxes(range=[0, 100], dtick=10)
+    zero = {"zeroline": True, "zerolinecolor": GREY, "zerolinewidth": 1}
+    return figure.update_yaxes(title=f"{name} (nats), mean ± sd", **zero)
 
 
 def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:

@@ -101,19 +101,22 @@ def filler_rows(
         rows.append(
             [
                 *(f"{shares[k]:.0%}", lines, str(score.length), signed(score.sar), one_line(label)),
-                *(one_line(score.question, 60), one_line(score.answer, 140)),
+                *(one_line(score.question, 140), one_line(score.answer, 140)),
             ]
         )
-    header = ["filler", "lines of it", "tokens", "SAR", "label", "question", "answer"]
+    header = ["filler", "filler lines", "tokens", "SAR", "label", "question", "answer"]
     return header, "rrrrltt", rows, places
 
 
-def filler_found(count: int, total: int, thresholds: Sequence[float], least: float) -> str:
-    """What :func:`filler_rows` looked for, and in how many answers."""
+def filler_found(
+    count: int, total: int, thresholds: Sequence[float], least: float, waiting: int = 0
+) -> str:
+    """What :func:`filler_rows` looked for, and in how many answers; ``waiting`` have no score."""
+    left_out = f" Not scored yet, so left out: {waiting}." if waiting else ""
     return (
         f"<b>{count} of {total} right answers</b> have at least {least:.0%} of their tokens in "
         f"lines that read and feed nothing: v below {thresholds[0]:g} and d below "
-        f"{thresholds[1]:g} nats."
+        f"{thresholds[1]:g} nats.{left_out}"
     )
 
 

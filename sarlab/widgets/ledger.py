@@ -29,6 +29,13 @@ from sarlab.rewards.dependence import AnswerDependence, dependence_of, question_
 from sarlab.widgets import live as ui
 from sarlab.widgets.state import Bench, counting
 
+_WORDS = "Scoring the rest"
+_NOTHING = {
+    "opened": "Open an answer above.",
+    "pinned": "Pin one answer or two, with A and B in the table above.",
+    "right": "No scored answer is known to be right.",
+}
+
 
 class LedgerTab(widgets.VBox):
     """The ledger of the opened answer, or of the pinned two, by line, sentence or chosen span."""
@@ -50,6 +57,7 @@ class LedgerTab(widgets.VBox):
             for name, value, most in zip(("v ≥", "d ≥"), bench.thresholds, (10, 30), strict=True)
         ]
         self.share = widgets.FloatSlider(0.3, min=0, max=1, step=0.05, description="filler ≥")
+        self.share.readout_format = ".0%"
         self.number, self.graph, self.twins = (widgets.HTML() for _ in range(3))
         self.table = ui.ChoiceTable(name="Lines of the opened answer")
         sliders = ui.row(self.order, self.arcs, *self.limits, self.share)
@@ -58,8 +66,8 @@ class LedgerTab(widgets.VBox):
         super().__init__([*controls, *shown, widgets.HTML(f"<small>{ABOUT}</small>")])
         self.add_class("sarlab-ledger-tab")
         self._known: dict[Any, AnswerDependence] = {}
-        for part in (self.which, self.by):
-            part.observe(self.refresh, "value")
+        self.which.observe(self._change_mode, "value")
+        self.by.observe(self.refresh, "value")
         for part in (self.order, self.arcs, self.share):
             part.observe(self._draw, "value")
         for slider in self.limits:
@@ -68,26 +76,36 @@ class LedgerTab(widgets.VBox):
         bench.observe(self._draw, ["thresholds", "ledgers"])
         bench.observe(self.refresh, ["tab", "opened", "pinned", "policy", "policy_b", "gold"])
         bench.observe(self._follow_span, "selection")
+        self._draw()
+
+    def _change_mode(self, _: Any) -> None:
+        # The rows of the mode before must not be read, or clicked, as those of this one.
+        self.bench.ledgers, self.table.opened = (), -1
+        self._draw()
+        self.refresh()
 
     def refresh(self, change: Any = None) -> None:
         """Work out the ledgers that are looked at; those that are known are not run again."""
-        bench, hint = self.bench, ""
+        bench, hint, which = self.bench, "", self.which.value
         if change is not None and change["name"] in ("policy", "policy_b"):
             self._known.clear()
         if bench.tab == "Ledger":
             looked_at: list[tuple[str, AnswerScore | None]] = [("", bench.opened)]
-            if self.which.value == "pinned":
+            if which == "pinned":
                 looked_at = [*bench.pinned_scores()]
-            elif self.which.value == "right":
+            elif which == "right":
                 every = [c for group in bench.groups.values() for c in group.answers]
                 looked_at = [(c.label, c.score) for c in every if c.correct]
             chosen = [(label, score) for label, score in looked_at if score is not None]
-            if self.by.value == "span" and not bench.selection:
+            if self.by.value == "span" and which == "right":
+                hint = "A span belongs to one answer. Choose lines or sentences."
+            elif self.by.value == "span" and not bench.selection:
                 hint = "Select a span of the answer first, on the tab Tokens."
             elif not chosen:
-                hint = "Open an answer above, or pin two; none is known to be right."
+                hint = _NOTHING[which]
             else:
-                self.job.start("Scoring the rest without each line …", partial(self._work, chosen))
+                work = partial(self._work, which, chosen)
+                self.job.start(f"{_WORDS} without each line …", work)
         if hint or bench.tab != "Ledger":
             self.job.stop()
             same = change is not None and change["name"] != "gold"  # of which g is made
@@ -95,13 +113,18 @@ class LedgerTab(widgets.VBox):
             bench.ledgers = tuple(x for x in made if bench.looks_at(*x[:2]))
         self.hint.value = hint
 
-    def _work(self, chosen: Sequence[tuple[str, AnswerScore]], report: ui.Report) -> None:
+    def _work(
+        self, which: str, chosen: Sequence[tuple[str, AnswerScore]], report: ui.Report
+    ) -> None:
         bench, made = self.bench, []
-        for label, score in chosen:
-            policy = (bench.policy_b if label[:1] == "B" else None) or bench.policy
+        for at, (label, score) in enumerate(chosen, 1):
+            is_b = which == "pinned" and label[:1] == "B"  # a reader's label may begin with B too
+            policy = (bench.policy_b if is_b else None) or bench.policy
             by: Any = {"sentence": tuple(step_starts(score.tokens)), "span": bench.selection}
             by = by.get(self.by.value, "line")
-            gold = bench.gold if score.question == bench.question else ""
+            # g costs a pass more, and no one looks at it where filler is looked for.
+            is_open = which != "right" and score.question == bench.question
+            gold = bench.gold if is_open else ""
             key = (id(policy), score.question, score.token_ids, by, gold)
             if key not in self._known:
                 with bench.compute:
@@ -109,7 +132,13 @@ class LedgerTab(widgets.VBox):
                     rescorer.score(score.token_ids)  # no forward where it is the last answer still
                     answered = rescorer.answered
                 logps = map(torch.tensor, (score.logps_conditioned, score.logps_standalone))
-                on_lines = counting(report, "Scoring the rest without line")
+
+                def on_lines(done: int, total: int, at: int = at) -> None:
+                    words = f"Answer {at} of {len(chosen)}: the rest" if chosen[1:] else _WORDS
+                    all_done = (at - 1) * total + done  # the bar is that of all answers
+                    words += f" without line {done} of {total}"
+                    report(all_done, len(chosen) * total, words)
+
                 options = {"by": by, "gold": gold or None, "on_lines": on_lines}
                 self._known[key] = dependence_of(policy, answered, *logps, **options)
             made.append((label, score, self._known[key]))
@@ -138,13 +167,19 @@ class LedgerTab(widgets.VBox):
         shown, limits, which = self.bench.ledgers, self.bench.thresholds, self.which.value
         one = which == "opened" and bool(shown)
         ui.show(self.share, which == "right")
+        for part in (self.order, self.arcs):
+            ui.show(part, which == "opened")
         ui.show(self.table, which != "pinned" and bool(shown))
         ui.show(self.graph, one)
         self.number.value = self.graph.value = self.twins.value = ""
         if which == "right":
             header, sides, rows, keys = filler_rows(shown, limits, self.share.value)
-            self.table.show(header, sides, rows, keys)
-            self.number.value = filler_found(len(rows), len(shown), limits, self.share.value)
+            self.table.show(header if rows else [], sides, rows, keys)
+            if shown:
+                waiting = len(self.bench.drafts)
+                self.number.value = filler_found(
+                    *(len(rows), len(shown), limits, self.share.value, waiting)
+                )
             return
         if not one:
             twins = [ledger_html(score, ledger, limits, label) for label, score, ledger in shown]

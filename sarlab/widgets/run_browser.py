@@ -52,6 +52,7 @@ class RunBrowser(widgets.VBox):
         self.notes: dict[tuple[Any, ...], str] = {}
         self._set_limits = _AUDIT_LIMITS  # by the run, not by the reader
         self._wider: tuple[int, float] | None = None
+        self._jumped: tuple[str, tuple[str, int]] | None = None  # kind, and question and step
         self.arm, self.seed = _dropdown("Arm", "190px"), _dropdown("Seed", "130px")
         self.runs = _dropdown("Run", "300px")
         grows = {"flex": "1 1 300px", "width": "auto", "min_width": "0"}
@@ -229,21 +230,23 @@ class RunBrowser(widgets.VBox):
             rows = self._audited()
         self.shown = tuple(rows.itertuples())
         self.table.opened = -1
-        self.table.show(*self._tabulated(self.shown))
-        self.table.opened = 0 if self.shown else -1
         self._show_beside()
+        self.table.opened = 0 if self.shown else -1
 
     def _answers_at(self, step: int | None) -> pd.DataFrame:
         rows = self.rows
         return rows[rows["question_id"].eq(self.question_id) & rows["step"].eq(step)]
 
-    def _tabulated(self, rows: tuple[Any, ...]) -> tuple[list[str], str, list[list[str]]]:
-        """The table of answers, with what was noted on any of them."""
-        columns: Columns = LOGGED if rows else ()
-        if any(self.notes.get(audit.note_key(row)) for row in rows):
-            noted = ("note", "t", lambda row: one_line(self.notes.get(audit.note_key(row), "")))
-            columns = [*LOGGED[:-1], noted, LOGGED[-1]]
-        return table_of(columns, rows)
+    def _draw_tables(self) -> None:
+        """The answers, with what was noted on any of them, and those beside them."""
+        noted = ("note", "t", lambda row: one_line(self.notes.get(audit.note_key(row), "")))
+        for table, rows in ((self.table, self.shown), (self.table_beside, self.shown_beside)):
+            columns: Columns = LOGGED if rows else ()
+            if self.shown_beside:  # half as wide: the perplexities stand above the tokens too
+                columns = [column for column in columns if not column[0].startswith("ppl")]
+            if any(self.notes.get(audit.note_key(row)) for row in rows):
+                columns = [*columns[:-1], noted, columns[-1]]
+            table.show(*table_of(columns, rows))
 
     def _show_beside(self, _: Any = None) -> None:
         """The answers to the same question at another step."""
@@ -251,7 +254,7 @@ class RunBrowser(widgets.VBox):
         rows = self._answers_at(self.beside.value) if following else pd.DataFrame()
         self.shown_beside = tuple(rows.itertuples())
         self.table_beside.opened = -1
-        self.table_beside.show(*self._tabulated(self.shown_beside))
+        self._draw_tables()
         self.table_beside.opened = 0 if self.shown_beside else -1
         for part in (self.table_beside, self.tokens_beside):
             ui.show(part, bool(self.shown_beside))
@@ -261,14 +264,16 @@ class RunBrowser(widgets.VBox):
             self._draw(self.tokens_beside, self.shown_beside[self.table_beside.opened])
 
     def _jump(self, kind: str) -> None:
-        """Go to the next group of a kind."""
+        """Go to the first group of a kind; from there to the next, and round."""
         groups = audit.groups_like(self.rows, kind)
         if not groups:
             self.message.value = f"No group of two or more answers is {kind}."
             return
         here = (self.question_id, self.steps.value)
-        at = (groups.index(here) + 1) % len(groups) if here in groups else 0
+        goes_on = self._jumped == (kind, here) and here in groups
+        at = (groups.index(here) + 1) % len(groups) if goes_on else 0
         question, step = groups[at]
+        self._jumped = (kind, groups[at])
         if question not in [key for _, key in self.questions.options]:
             self.search.value, self.filter.value = "", "all"
         self.questions.value = question
@@ -277,10 +282,11 @@ class RunBrowser(widgets.VBox):
 
     def _keep_note(self, change: Any) -> None:
         opened, note = self.opened, change["new"].strip()
-        if opened is not None and note != self.notes.get(audit.note_key(opened), ""):
-            ui.attempt(self.note, lambda: audit.write_note(self.run, opened, note))
+        if opened is None or note == self.notes.get(audit.note_key(opened), ""):
+            return
+        if ui.attempt(self.note, lambda: audit.write_note(self.run, opened, note)):
             self.notes[audit.note_key(opened)] = note
-            self.table.show(*self._tabulated(self.shown))
+            self._draw_tables()
 
     def _audited(self) -> pd.DataFrame:
         """The audit's rows; the message says what was looked for and in how many answers."""

@@ -272,8 +272,13 @@ class PositionPanel(widgets.VBox):
         names = [V_NAME, "log p with the question", "entropy"]
         self.quantity = widgets.Dropdown(options=names, description="Quantity")
         self.place = ui.choices({"share of the answer": "relative", "token by token": "absolute"})
+        self.place.layout.margin = "2px 0 0 16px"
         self.job, self.figure = ui.JobBar(replaces=True), widgets.Output()
-        super().__init__([ui.row(self.quantity, self.place), self.job, self.figure])
+        about = widgets.HTML(
+            "<small>Lines: means over answers, their number in brackets. Bands: ± one standard "
+            "deviation between them; none where only one answer reaches that far.</small>"
+        )
+        super().__init__([ui.row(self.quantity, self.place), self.job, self.figure, about])
         self.add_class("sarlab-position")
         for box in (self.quantity, self.place):
             box.observe(self._draw, "value")

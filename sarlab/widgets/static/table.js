@@ -45,7 +45,7 @@ function render({ model, el }) {
       const line = document.createElement("tr");
       line.dataset.key = key;
       line.tabIndex = key === stop ? 0 : -1;
-      line.setAttribute("aria-label", row.filter(Boolean).map((text, k) => `${header[k]} ${text}`.trim()).join(", "));
+      line.setAttribute("aria-label", row.map((text, k) => text && `${header[k]} ${text}`.trim()).filter(Boolean).join(", "));
       line.setAttribute("aria-selected", String(key === model.get("opened")));
       line.append(...row.map((text, k) => cell("td", text, sides[k])));
       line.firstChild.style.backgroundColor = tints[r] ?? "";

@@ -327,3 +327,4 @@ def test_scoring_keeps_the_order_and_judges(frozen_tiny) -> None:
     assert [c.correct for c in found] == [True, False, False, None]
     again = replace(found[0], gold="6")
     assert again.correct is False and again.score is found[0].score
+    assert score_candidates(frozen_tiny, found) == found  # judged ones can be scored again

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Draft:
 
     def scored(self, score: AnswerScore) -> Candidate:
         """The answer with its score."""
-        return Candidate(**{**vars(self), "answer": score.answer, "score": score})
+        facts = {field.name: getattr(self, field.name) for field in fields(Draft)}
+        return Candidate(**{**facts, "answer": score.answer, "score": score})
 
 
 @dataclass(frozen=True, kw_only=True)

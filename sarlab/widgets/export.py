@@ -92,8 +92,7 @@ def run_html(browser: RunBrowser) -> str:
     opened = browser.opened
     if opened is None:
         return f"<p>{browser.message.value}</p>"
-    following = browser.mode.value == "follow"
-    about = plain(opened.question) if following else browser.message.value
+    about = plain(opened.question) if browser.following else browser.message.value
     parts = [
         f"<p><b>{plain(Path(browser.run).name)}</b>: {about}</p>",
         records_html(LOGGED, browser.shown[:_ROWS_SHOWN]),

@@ -132,6 +132,11 @@ class RunBrowser(widgets.VBox):
         return self.questions.value or ""
 
     @property
+    def following(self) -> bool:
+        """Whether one question is looked at, and not the audit; other trainers' files have none."""
+        return self.mode.value == "follow" or "about" in self.rows.attrs
+
+    @property
     def limits(self) -> tuple[int, float]:
         """The audit's thresholds: tokens and SAR."""
         return int(self.length.value), float(self.sar.value)
@@ -217,7 +222,7 @@ class RunBrowser(widgets.VBox):
     def _filter(self, _: Any = None) -> None:
         """Show the answers at one step, or those that the audit lists; open the first."""
         rows, there, about = self.rows, len(self.rows) > 0, self.rows.attrs.get("about", "")
-        following = self.mode.value == "follow" or bool(about)
+        following = self.following
         for part in (self.mode, self.filter, self.order):  # need more than another trainer logs
             ui.show(part, there and not about)
         ui.show(self._follow, there and following)
@@ -250,7 +255,7 @@ class RunBrowser(widgets.VBox):
 
     def _show_beside(self, _: Any = None) -> None:
         """The answers to the same question at another step."""
-        following = self.mode.value == "follow" and len(self.rows) > 0
+        following = self.following and len(self.rows) > 0
         rows = self._answers_at(self.beside.value) if following else pd.DataFrame()
         self.shown_beside = tuple(rows.itertuples())
         self.table_beside.opened = -1

@@ -45,7 +45,8 @@ class Group:
     def judge(self, gold: str) -> None:
         """Judge the answers by this right answer."""
         self.gold = gold
-        self.answers = [replace(c, gold=gold or None) for c in self.answers]
+        for k, c in enumerate(self.answers):  # in place: a thread may append meanwhile
+            self.answers[k] = replace(c, gold=gold or None)
 
 
 class Bench(widgets.VBox):
@@ -56,9 +57,9 @@ class Bench(widgets.VBox):
     and ``opened`` its score, edits included; ``selection`` is a span of tokens ``(start, stop)`` or
     ``()``; ``pinned`` are the indices shown as A and B (−1: none), B under ``policy_b`` where there
     is one; ``alpha`` is the weight of the bonus in the reward designs; ``thresholds`` are the nats
-    from which a line reads and feeds, ``ledgers`` those on show (label, score, ledger); ``growing``
-    are the texts that are being sampled; ``given`` is what parts of
-    the question give (score, parts, nats [parts, T]); ``tab`` is the open tab.
+    from which a line reads and feeds, ``ledgers`` those on show (label, score, ledger); ``given``
+    is what parts of the question give (score, parts, nats [parts, T]); ``growing`` are the texts
+    that are being sampled; ``tab`` is the open tab.
 
     ``groups`` holds what is known of each question, ``drafts`` the answers without a score.
     """
@@ -328,9 +329,9 @@ class Bench(widgets.VBox):
     def looks_at(self, label: str, score: AnswerScore) -> bool:
         """Whether a score is still that of the opened answer ("") or of the pinned one so named."""
         now = dict(self.pinned_scores()).get(label) if label else self.opened
-        return now is not None and (now.token_ids, now.logps_conditioned) == (
-            *(score.token_ids, score.logps_conditioned),
-        )
+        if now is None or now.token_ids != score.token_ids:
+            return False
+        return now.logps_conditioned == score.logps_conditioned
 
     def wait(self) -> None:
         """Wait for work in threads: scoring, sampling, details of the opened answer."""

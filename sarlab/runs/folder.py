@@ -313,7 +313,12 @@ def now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: found.version for name in _PACKAGES for found in distributions(name=name)}
+    """Of the installed packages; where one stands twice on the path, the first, as Python does."""
+    return {
+        name: installed.version
+        for name in _PACKAGES
+        for installed in [*distributions(name=name)][:1]
+    }
 
 
 def _git_state() -> dict[str, Any]:

@@ -40,7 +40,7 @@ def comparison_text(runs: Sequence[str | Path], baseline: str = "") -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 with a message where the input is not right."""
     parser = argparse.ArgumentParser(
-        prog="python -m sarlab.summary", description="Base against trained, with 95%% intervals."
+        prog="python -m sarlab.summary", description="Base against trained, with 95% intervals."
     )
     parser.add_argument("runs", nargs="+", help="a run folder, or several to compare")
     parser.add_argument("--baseline", default="", help="a run or an arm; default: the base policy")

@@ -212,6 +212,15 @@ def test_what_else_a_trainer_logged_is_kept(tmp_path: Path) -> None:
     assert open_rollouts(tmp_path, rewards=["right"])["reward"].tolist() == [1.0, 0.0] * 2
 
 
+def test_a_reward_function_of_trl_that_is_called_reward_is_one_of_several(tmp_path: Path) -> None:
+    row = {"step": 1, "prompt": "1 + 1?", "completion": "2", "advantage": 0.0}
+    file = tmp_path / "completions_1.parquet"
+    pd.DataFrame([{**row, "reward": 1.0, "format": 0.5}]).to_parquet(file)
+    frame = open_rollouts(file)
+    assert frame["reward"].tolist() == [1.5]
+    assert frame["reward_logged"].tolist() == [1.0]
+
+
 def test_a_shipped_run_opens_with_its_own_groups_and_rewards() -> None:
     run = Path(__file__).resolve().parents[1] / "data" / "study" / "grpo-s0"
     frame = open_rollouts(run)

@@ -52,6 +52,18 @@ def test_a_second_writer_is_refused_until_the_first_is_done(run) -> None:
     Run.reopen(run.folder).close()
 
 
+def test_a_run_that_could_not_begin_gives_its_lock_back(tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("sarlab.runs.folder.write_json", full)
+    with pytest.raises(OSError) as error:  # holds the run, as a notebook's last error does
+        Run.create(tmp_path / "r", {"seed": 7})
+    monkeypatch.undo()
+    Run.create(tmp_path / "r", {"seed": 7}).close()
+    assert "No space" in str(error.value)
+
+
 def test_rows_come_back_as_they_went_in(run) -> None:
     run.write_rollouts(2, "train", [{**ROW, "step": 2}])
     run.write_rollouts(1, "train", [ROW])

@@ -25,7 +25,7 @@ from sarlab.runs.atomic import read_json
 from sarlab.runs.folder import read_rollouts
 from sarlab.scoring import answer_block, answer_logps, prefix_of
 from sarlab.tasks import judge
-from sarlab.tasks.rows import read_records, read_rows, text_field
+from sarlab.tasks.rows import field_names, read_records, read_rows, text_field
 from sarlab.types import Question
 
 Rows = list[dict[str, Any]]
@@ -147,6 +147,11 @@ def read_labelled(path: str | Path) -> list[LabelledAnswer]:
 
 
 def _answer(row: Mapping[str, Any], where: str) -> LabelledAnswer:
+    if "label" not in row and "kind" not in row:
+        raise ValueError(
+            f"{where}: no field 'label', the quality of the answer; the row has "
+            f'{field_names(row)}. Give each row one, such as "label": "right".'
+        )
     correct, ids = row.get("correct"), row.get("answer_ids")
     if correct not in (None, 0, 1):
         raise ValueError(
@@ -237,6 +242,8 @@ def read_scored(path: str | Path) -> pd.DataFrame:
     Raises ValueError where there are none, or where a column is missing.
     """
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist. Check the path; it counts from {Path.cwd()}.")
     if (path / "run.json").exists():
         return _scored_run(path)
     if path.suffix == ".parquet":

@@ -76,6 +76,8 @@ def recorded(runs: str | Path | Sequence[str | Path]) -> list[Evaluated]:
                 "summary.json). Train one with notebook 02 or `make train`, or name another folder."
             )
         folders += finished
+    if not folders:
+        raise ValueError("No run was named. Give the folder that holds them, or a list of them.")
     defaults = TrainConfig().to_dict()  # a run of an older version lacks some fields
     pairs = [(folder, {**defaults, **read_json(folder / "config.json")}) for folder in folders]
     pairs.sort(key=lambda pair: _order(*pair))
@@ -127,7 +129,7 @@ def fresh(
             )
     limit = max_answer_tokens or max(e.limit or 0 for e in entries)
     names = tasks or dict.fromkeys(e.task for e in entries)
-    asked = {task: load_task(task).heldout(questions) for task in names}
+    test_questions = {task: load_task(task).heldout(questions) for task in names}
     bases = {e.model: e for e in reversed(entries) if e.is_base}
     evaluated = []
     for entry in entries:
@@ -138,7 +140,7 @@ def fresh(
             config["reward"] = "correct"
         settings = TrainConfig.from_parameters(config)
         policy = load_policy(entry.model if entry.is_base else str(entry.folder), device=device)
-        for task, drawn in asked.items():
+        for task, drawn in test_questions.items():
             name, answers = f"{entry.label} on {task}", samples * len(drawn)
             with tqdm(desc=name, total=answers, unit="answer", mininterval=2, leave=False) as bar:
                 rows = evaluate_policy(

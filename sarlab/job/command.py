@@ -94,8 +94,8 @@ def train(given: argparse.Namespace, rest: list[str]) -> int:
     from sarlab.runs.parameters import command_parameters, run_request
     from sarlab.summary import summary_text
 
-    told = {"out": str(Path("runs").resolve()), **command_parameters(rest)}
-    config, folder, resume = run_request(told)
+    parameters = {"out": str(Path("runs").resolve()), **command_parameters(rest)}
+    config, folder, resume = run_request(parameters)
     run_training(config, folder, resume=resume)
     print(summary_text(folder))
     return 0

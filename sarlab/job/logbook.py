@@ -45,20 +45,21 @@ class Logbook:
     def __init__(
         self, folder: Path, config: TrainConfig, view: View | None, *, resume: bool, **facts: Any
     ) -> None:
-        """Open the run folder; ``facts`` go into run.json. Without a view lines are printed."""
+        """Open the run folder, for ``facts`` too. Without a view lines are printed."""
         self.config, self.view = config, view or LineView(every_seconds=QUIET_SECONDS)
         self.tracker = TrackerLog(config.tracker, folder)
         open_run = Run.reopen if resume else Run.create
         self.run = open_run(folder, config.to_dict())
-        self.run.update(**facts)
+        self._facts = facts
         self.guard = Guard(config.questions)
         self.best: float | None = None  # validation reward of the adapter in best/
 
     def take_up(self, notes: Sequence[str]) -> tuple[int, Path | None]:
-        """Go back to the last good checkpoint: its step and folder, (0, None) without one.
+        """Record the facts, and go back to the last good checkpoint: its step and folder.
 
-        ``notes`` say which rows of a user's file the task leaves out.
+        (0, None) without one. ``notes`` say which rows of a user's file the task leaves out.
         """
+        self.run.update(**self._facts)
         step, checkpoint = self.run.last_good_checkpoint() or (0, None)
         self.run.rewind(step)
         best = self.run.folder / BEST / "validation.json"

@@ -14,6 +14,7 @@
 Each part is written to a temporary place, synced and renamed, so that it is whole or absent.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import distributions
@@ -70,10 +71,11 @@ class Run:
             raise ValueError(
                 f"{folder} is in use by another process. Wait for it, or choose another name."
             ) from None
-        for place in (".", "checkpoints", "rollouts.parquet"):
-            for scratch in (folder / place).glob(f"{SCRATCH}*"):  # what a kill left half-written
-                remove(scratch)
-        (folder / _RESERVE).write_bytes(os.urandom(1 << 18))
+        with self._closed_on_error():
+            for place in (".", "checkpoints", "rollouts.parquet"):
+                for scratch in (folder / place).glob(f"{SCRATCH}*"):  # a kill left it half-written
+                    remove(scratch)
+            (folder / _RESERVE).write_bytes(os.urandom(1 << 18))
 
     @classmethod
     def create(cls, folder: str | Path, config: Mapping[str, Any]) -> Self:
@@ -82,17 +84,18 @@ class Run:
         refuse_existing(folder)
         folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder)
-        run.update(
-            status="running",
-            started=now(),
-            seed=config.get("seed"),
-            versions=_versions(),
-            python=platform.python_version(),
-            platform=platform.platform(),
-            **_git_state(),
-            messages=[],
-        )
-        write_json(folder / "config.json", config)
+        with run._closed_on_error():
+            run.update(
+                status="running",
+                started=now(),
+                seed=config.get("seed"),
+                versions=_versions(),
+                python=platform.python_version(),
+                platform=platform.platform(),
+                **_git_state(),
+                messages=[],
+            )
+            write_json(folder / "config.json", config)
         return run
 
     @classmethod
@@ -103,18 +106,28 @@ class Run:
         run = cls(Path(folder))
         versions = _versions()
         before = facts.get("versions") or versions
-        run.update(status="running", resumed=now(), versions=versions)
         changes = [
             f"{name} {before.get(name)} → {new}"
             for name, new in versions.items()
             if before.get(name) != new
         ]
-        if changes:
-            text = f"Resumed with other versions than before: {', '.join(changes)}."
-            run.event(0, "other_versions", text)
-        if config is not None:
-            write_json(run.folder / "config.json", config)
+        with run._closed_on_error():
+            run.update(status="running", resumed=now(), versions=versions)
+            if changes:
+                text = f"Resumed with other versions than before: {', '.join(changes)}."
+                run.event(0, "other_versions", text)
+            if config is not None:
+                write_json(run.folder / "config.json", config)
         return run
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """A notebook keeps its last error, and with it a run that nobody could close."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the lock back."""
@@ -313,7 +326,12 @@ def now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: found.version for name in _PACKAGES for found in distributions(name=name)}
+    """Of the installed packages; where one stands twice on the path, the first, as Python does."""
+    return {
+        name: installed.version
+        for name in _PACKAGES
+        for installed in [*distributions(name=name)][:1]
+    }
 
 
 def _git_state() -> dict[str, Any]:

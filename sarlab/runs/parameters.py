@@ -46,7 +46,7 @@ def _assigned(cell: str) -> list[str]:
         nodes: list[Any] = ast.parse(cell).body
         for node in nodes:
             ast.literal_eval(node.value)
-        return [node.targets[0].id for node in nodes]
+        return [(n.target if isinstance(n, ast.AnnAssign) else n.targets[0]).id for n in nodes]
     except (SyntaxError, ValueError, AttributeError):  # a magic, a computed value, no assignment
         return []
 

@@ -46,6 +46,8 @@ class RolloutFormat:
         names = {name: name for name in _OURS}
         for ours, _, theirs in (column.partition("=") for column in self.renamed.split()):
             names[ours] = theirs
+        if self.adds_rewards:
+            names["reward"] = ""  # a column of that name is one of several
         for flat in map(dict, self.flat(record, file)):
             row: Row = {}
             for ours, theirs in names.items():
@@ -221,23 +223,23 @@ def _tinker(record: Record, file: Path) -> Iterator[Row]:
         if any(_inner(c).strip() == "Group Rollout" for c in node.get("children", ()))
     ]
     for number, group in enumerate(headed or [record["root"]]):
-        asked: list[Any] = []
+        turns: list[Any] = []  # each the messages of a conversation
         for node in _walk(group):
             data = node.get("data") or {}
             if data.get("type") == "conversation":
-                asked.append(data["messages"])
+                turns.append(data["messages"])
             cells = [_inner(c) for c in _walk(node) if c.get("tag") == "td"]
             table = dict(zip(cells[::2], cells[1::2], strict=False))
-            if node.get("tag") == "table" and "reward" in table and len(asked) > 1:
+            if node.get("tag") == "table" and "reward" in table and len(turns) > 1:
                 yield {
                     "step": int(step[1]) if step else None,
                     "group": number,
-                    "prompt": asked[-2],
-                    "answer": asked[-1],
+                    "prompt": turns[-2],
+                    "answer": turns[-1],
                     "gold": table.get("reference_answer"),
                     "reward": float(table["reward"]),
                 }
-                asked = []
+                turns = []
 
 
 def _walk(node: Record | str) -> Iterator[Record]:

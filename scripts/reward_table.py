@@ -85,7 +85,7 @@ SAYS = """
 {length}. Right above wrong on `tiny` by the bonus alone: {right}. Of these, `sar_right`, `laser`,
 `l1_max`, `dast` and `cosine` judge the answer first, so they do it by construction. Paid more for a
 copy of the question than for a right answer: {copied}. By these two
-courts (training is not shown here): who wants short answers takes a length design, which costs no
+courts (training: EVIDENCE, plan G): who wants short answers takes a length design, which costs no
 pass; who wants a signal where no answer can be judged takes `confidence` or `sar_lambda`, and keeps
 correctness beside it against copies.
 """

@@ -46,7 +46,8 @@ def _assigned(cell: str) -> list[str]:
         nodes: list[Any] = ast.parse(cell).body
         for node in nodes:
             ast.literal_eval(node.value)
-        return [(n.target if isinstance(n, ast.AnnAssign) else n.targets[0]).id for n in nodes]
+        targets: list[Any] = [getattr(n, "target", None) or n.targets[0] for n in nodes]
+        return [target.id for target in targets]
     except (SyntaxError, ValueError, AttributeError):  # a magic, a computed value, no assignment
         return []
 

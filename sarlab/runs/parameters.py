@@ -46,7 +46,9 @@ def _assigned(cell: str) -> list[str]:
         nodes: list[Any] = ast.parse(cell).body
         for node in nodes:
             ast.literal_eval(node.value)
-        targets: list[Any] = [getattr(n, "target", None) or n.targets[0] for n in nodes]
+        targets: list[Any] = [
+            node.target if isinstance(node, ast.AnnAssign) else node.targets[0] for node in nodes
+        ]
         return [target.id for target in targets]
     except (SyntaxError, ValueError, AttributeError):  # a magic, a computed value, no assignment
         return []

@@ -53,7 +53,7 @@ def collect(
     """
     clock = Clock()
     prefixes = [prefix_of(policy, question.text) for question in questions]
-    with policy.folded(copy=not config.token_budget):
+    with policy.folded():
         computed = compute_prefixes(policy, prefixes)
         rollouts = sample(
             policy,
@@ -76,7 +76,7 @@ def collect(
     logps_standalone = standalone_logps(policy, rollouts, config) if standalone else None
     clock.lap("score_standalone")
     answers = (questions, prefixes, rollouts, logps_conditioned, verdicts)
-    with policy.folded(copy=not config.token_budget):
+    with policy.folded():
         more = reward_extras(policy, config.reward, *answers)
     clock.lap("score_extras")
     more |= {"budget": config.length_budget or config.max_answer_tokens}
@@ -131,7 +131,7 @@ def conditioned_logps(
     """Log-probs of the answers with their questions [B, T], nats."""
     answers = (prefixes, rollouts.answer_ids, rollouts.answer_mask)
     groups, budget = rollouts.group_ids, config.token_budget
-    with policy.folded(copy=not config.token_budget):
+    with policy.folded():
         logps = answer_logps(policy, *answers, prefix_index=groups, token_budget=budget)
     return logps.cpu()
 
@@ -140,7 +140,7 @@ def standalone_logps(policy: Policy, rollouts: Rollouts, config: TrainConfig) ->
     """Log-probs of the answers without a question [B, T], nats."""
     prefix = prefix_of(policy, None, config.standalone)
     answers = (prefix, rollouts.answer_ids, rollouts.answer_mask)
-    with policy.folded(copy=not config.token_budget):
+    with policy.folded():
         return answer_logps(policy, *answers, token_budget=config.token_budget).cpu()
 
 

@@ -358,7 +358,7 @@ def critic_values(critic: Critic, batch: Batch, config: TrainConfig) -> Tensor:
     """The critic's values before each answer token [B, T]; 0 on padding."""
     policy, mask = critic.policy, batch.rollouts.answer_mask
     everything = MicroBatch(batch, torch.arange(len(mask)), policy.device, {})
-    with critic.active(), policy.folded(copy=not config.token_budget):
+    with critic.active(), policy.folded():
         hidden = everything.run(answer_states, policy, token_budget=config.token_budget)
         return critic.values(hidden).cpu() * mask
 
@@ -418,7 +418,8 @@ def start(policy: Policy, config: TrainConfig) -> TrainState:
     trainable = [p for p in policy.model.parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("The policy has no trainable parameters; call add_lora(policy) first.")
-    if config.token_budget:
+    policy.memory_first = config.token_budget > 0
+    if policy.memory_first:
         return_freed_blocks()
     optimizer = torch.optim.AdamW(
         trainable, lr=config.learning_rate, weight_decay=config.weight_decay, fused=False

@@ -23,6 +23,7 @@ class Policy:
     eos_ids: tuple[int, ...]  # every id that ends an answer
     end_id: int  # the one appended to typed answers
     version: int = 0  # optimiser steps; cached prefixes carry it, so that a stale one is noticed
+    memory_first: bool = False  # training with a token budget given by hand
     _float_head: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -122,13 +123,13 @@ class Policy:
             yield
 
     @contextlib.contextmanager
-    def folded(self, copy: bool = True) -> Iterator[None]:
+    def folded(self) -> Iterator[None]:
         """Within the block, without gradients, the adapter is merged into the base weights.
 
         The same policy up to rounding (1e-6 nats) with a third of the matrix products. It takes
-        a copy of the adapted weights; ``copy=False`` saves that memory and merges nothing.
+        a copy of the adapted weights, so nothing is merged where the policy puts memory first.
         """
-        with torch.no_grad(), folded(self.model) if copy else contextlib.nullcontext():
+        with torch.no_grad(), contextlib.nullcontext() if self.memory_first else folded(self.model):
             yield
 
     def text(self, ids: list[int]) -> str:

@@ -72,6 +72,16 @@ def test_what_cannot_be_folded_exactly_is_left_alone() -> None:
             assert not any("forward" in vars(m) for m in policy.model.modules())
 
 
+def test_where_memory_comes_first_no_weights_are_merged_and_the_policy_is_the_same() -> None:
+    policy = adapted()
+    with policy.folded():
+        wanted = policy.model(input_ids=IDS).logits
+    policy.memory_first = True
+    with policy.folded():
+        assert not any("forward" in vars(m) for m in policy.model.modules())
+        torch.testing.assert_close(policy.model(input_ids=IDS).logits, wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_an_error_inside_leaves_the_layers_as_they_were() -> None:
     policy = adapted()
     with pytest.raises(RuntimeError, match="stop"), folded(policy.model):
